@@ -1,0 +1,71 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+]
+
+// O_DIRECT, accept4 and preadv2 are declared only under _GNU_SOURCE.
+let gnuSource: [CSetting] = [.define("_GNU_SOURCE")]
+
+let package = Package(
+    name: "mpio",
+    products: [
+        .library(name: "MPIO", targets: ["MPIO"]),
+        .library(name: "ISCSITarget", targets: ["ISCSITarget"]),
+        .executable(name: "mpio", targets: ["MPIOCommand"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    ],
+    targets: [
+        // Arrows only point down this list.
+        .target(
+            name: "CAio", path: "CAio", cSettings: gnuSource,
+            linkerSettings: [.linkedLibrary("aio"), .linkedLibrary("crypto")]),
+        .target(name: "Timebase", swiftSettings: strict),
+        .target(
+            name: "AsyncIO", dependencies: ["CAio", "Timebase"], cSettings: gnuSource,
+            swiftSettings: strict),
+        .target(name: "SCSI", swiftSettings: strict),
+        .target(name: "ISCSI", dependencies: ["SCSI", "Timebase"], swiftSettings: strict),
+        .target(name: "Multipath", dependencies: ["SCSI", "Timebase"], swiftSettings: strict),
+        .target(
+            name: "MPIO",
+            dependencies: [
+                "AsyncIO", "ISCSI", "Multipath", "SCSI", "Timebase", "CAio",
+                .product(name: "Yams", package: "Yams"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            cSettings: gnuSource, swiftSettings: strict),
+        .target(
+            name: "ISCSITarget", dependencies: ["AsyncIO", "ISCSI", "SCSI", "Timebase", "CAio"],
+            cSettings: gnuSource, swiftSettings: strict),
+        .executableTarget(
+            name: "MPIOCommand",
+            dependencies: [
+                "MPIO", "ISCSITarget",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+
+        // Real processes (tgtd, qemu-io) and addresses for the tests that need them.
+        .target(name: "TestSupport", dependencies: ["Timebase"], path: "Tests/TestSupport", swiftSettings: strict),
+        .testTarget(name: "AsyncIOTests", dependencies: ["AsyncIO"], swiftSettings: strict),
+        .testTarget(name: "SCSITests", dependencies: ["SCSI"], swiftSettings: strict),
+        .testTarget(name: "ISCSITests", dependencies: ["ISCSI"], swiftSettings: strict),
+        .testTarget(name: "MultipathTests", dependencies: ["Multipath"], swiftSettings: strict),
+        .testTarget(name: "MPIOTests", dependencies: ["MPIO", "ISCSITarget", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "ISCSITargetTests", dependencies: ["ISCSITarget", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "MPIOCommandTests", dependencies: ["MPIOCommand", "MPIO", "TestSupport"],
+            swiftSettings: strict),
+        .testTarget(
+            name: "InteropTests", dependencies: ["MPIO", "ISCSITarget", "TestSupport"],
+            swiftSettings: strict),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,31 @@
+/// A logical unit number in its eight-byte form (SAM-5 clause 4.7), as CDBs' transports carry it.
+@frozen
+public struct LogicalUnitNumber: Hashable, Sendable {
+    /// The eight bytes, big-endian: the first addressing level is in the top 16 bits.
+    public var rawValue: UInt64
+
+    @inlinable public init(rawValue: UInt64) { self.rawValue = rawValue }
+
+    /// Unit `index` (0…16,383) addressed at one level: peripheral device addressing up to 255, flat
+    /// space addressing past it (SAM-5 clauses 4.7.7.2 and 4.7.7.3).
+    @inlinable
+    public init?(index: Int) {
+        switch index {
+        case 0...255: rawValue = UInt64(index) << 48
+        case 256...16_383: rawValue = (0x4000 | UInt64(index)) << 48
+        default: return nil
+        }
+    }
+
+    /// The unit's number where it is addressed at one level, by peripheral (bus 0) or flat addressing.
+    @inlinable
+    public var index: Int? {
+        guard rawValue & 0x0000_FFFF_FFFF_FFFF == 0 else { return nil }
+        let level = rawValue >> 48
+        switch level >> 14 {
+        case 0: return level < 256 ? Int(level) : nil
+        case 1: return Int(level & 0x3FFF)
+        default: return nil
+        }
+    }
+}
