@@ -2,12 +2,7 @@ import SCSI
 import Testing
 
 @Suite struct InquiryTests {
-    /// What tgt 1.0.85 answers, to the byte.
-    static let tgt = hex(
-        """
-        00 00 05 12 3d 00 00 02 49455420 20202020 5649525455414c2d4449534b20202020 30303031
-        0000000000000000000000000000000000000000 00 00 0960 0300 0320 0000 0000 0000 0000 0000
-        """)
+    static let tgt = RecordedTgt.standard
 
     @Test func standardDataIsRead() throws {
         let data = try #require(InquiryData(parsing: Self.tgt))
@@ -18,7 +13,7 @@ import Testing
         #expect(data.supportsCommandQueuing)
         #expect(data.targetPortGroupSupport == [])
         #expect(data.isBlockDevice)
-        #expect(data.versionDescriptors == [0x0960, 0x0300, 0x0320])
+        #expect(data.versionDescriptors == [0x04C0, 0x0960, 0x0300])
     }
 
     @Test func standardDataGoesRound() throws {
