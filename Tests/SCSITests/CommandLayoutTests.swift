@@ -48,6 +48,8 @@ import Testing
             == hex("41080000000500000600"))
         #expect(CDB.writeSame16(lba: 5, blockCount: 6, options: [.unmap, .noDataOut]).array
             == hex("93090000000000000005000000060000"))
+        #expect(CDB.writeSame16(lba: 5, blockCount: 6, unmap: true, anchor: true, noDataOut: true).array
+            == hex("93190000000000000005000000060000"))
         #expect(CDB.getLBAStatus(startingLBA: 5, allocationByteCount: 24).array
             == hex("9e120000000000000005000000180000"))
         #expect(CDB.reportTargetPortGroups(extendedHeader: true, allocationByteCount: 1024).array

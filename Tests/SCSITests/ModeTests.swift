@@ -65,6 +65,11 @@ import Testing
         }
     }
 
+    @Test func theShortHeaderTakesTheShortDescriptorOnly() throws {
+        let list = ModeParameters(blockDescriptor: .init(blockCount: 1 << 40, blockSize: 512, isLong: true))
+        #expect(list.encode(format: .six) == hex("0b000008 ffffffff 00000200"))
+    }
+
     @Test func aCutAnswerKeepsItsWholePages() throws {
         let bytes = ModeParameters(pages: [Self.control.page, CachingModePage(isWriteCacheEnabled: true).page])
             .encode(format: .ten)

@@ -82,4 +82,18 @@ enum RecordedTgt {
         #expect(mode.pages.compactMap(CachingModePage.init).first?.isWriteCacheEnabled == true)
         #expect(mode.pages.compactMap(ControlModePage.init).first?.queueAlgorithmModifier == 1)
     }
+
+    @Test func theAnswersComeTogetherInADescription() throws {
+        let device = DeviceDescription(
+            inquiry: try #require(InquiryData(parsing: RecordedTgt.standard)),
+            capacity: try #require(ReadCapacity16Data(parsing: RecordedTgt.capacity16)),
+            identification: DeviceIdentification(parsing: RecordedTgt.identificationByNAA),
+            unitSerial: UnitSerialNumber(parsing: RecordedTgt.serial),
+            blockLimits: BlockLimits(parsing: RecordedTgt.blockLimits), isWriteProtected: true)
+        #expect(device.identity?.description == "naa.6001405abcdef01234567890abcdef01")
+        #expect([device.vendor, device.product, device.revision, device.serial] == ["IET", "VIRTUAL-DISK", "0001", "beaf11"])
+        #expect(device.capacity == 1 << 40)
+        #expect(device.blockLimits?.maxCompareAndWriteBlockCount == 128)
+        #expect(device.isWriteProtected && !device.isThinlyProvisioned && device.targetPortGroup == nil)
+    }
 }
