@@ -39,8 +39,8 @@ import Testing
     @Test func aReservedStateIsKeptAndCountsAsUnavailable() throws {
         let bytes = hex("00000008 07 00 0001 00 05 00 00")
         let report = try #require(TargetPortGroupReport(parsing: bytes))
-        #expect(report.groups[0].stateCode == 7)
-        #expect(report.groups[0].state == .unavailable)
+        #expect(report.groups.first?.stateCode == 7)
+        #expect(report.groups.first?.state == .unavailable)
         #expect(report.encode() == bytes)
     }
 
