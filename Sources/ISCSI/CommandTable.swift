@@ -90,6 +90,9 @@ struct CommandTable: ~Copyable {
     var hasRoomForCommand: Bool { commandCount < commandCapacity }
     var hasRoomForControl: Bool { controlCount < CommandTable.controlCapacity }
 
+    /// Slots ever used; those past it hold nothing that may be read.
+    var usedCapacity: Int { untouched }
+
     @inline(__always)
     func tag(of slot: Int) -> UInt32 { UInt32(slots[slot].generation) << 16 | UInt32(slot) }
 

@@ -52,6 +52,14 @@ struct InitiatorConnection: ~Copyable {
         decoder = PDUDecoder(crc32c: crc32c)
     }
 
+    /// A transport that failed had the stream before; the next one starts with a new one. Not done at
+    /// the failure: until the owner has closed the transport, the kernel may be sending from the old.
+    var needsFreshStream = false
+
+    mutating func renewStream(commandCapacity: Int, crc32c: CRC32CFunction) {
+        self = InitiatorConnection(commandCapacity: commandCapacity, crc32c: crc32c)
+    }
+
     var needsToSend: Bool { !output.isEmpty || firstBurst != CommandTable.none }
 
     /// Room for one command with its digests, leaving the reserve.

@@ -12,6 +12,10 @@ public enum ConnectionFailure: Error, Hashable, Sendable {
     /// The owner of the connection gave it up.
     case closedLocally
     case login(LoginFailure)
+    /// The login was not over within the login timeout.
+    case loginTimeout
+    /// The target is elsewhere (``SessionEvent/redirected(_:)`` says where).
+    case redirected
     /// The target sent a PDU that no decoder can accept.
     case malformed(ProtocolError)
     /// The target sent a well-formed PDU that it may not send.
@@ -98,7 +102,8 @@ public enum SessionState: Hashable, Sendable {
 
 /// What a text exchange brought.
 public enum TextOutcome: Hashable, Sendable {
-    case answered([TextPair])
+    /// The answer's key=value pairs as they came, each ended by a NUL.
+    case answered([UInt8])
     case rejected(RejectReason)
 }
 
@@ -107,8 +112,8 @@ public enum SessionEvent: Hashable, Sendable {
     case loggedIn(LoginResult)
     /// Followed by `sessionFailed(.login)`.
     case loginFailed(LoginFailure)
-    /// The target is elsewhere; followed by `loginFailed`.
-    case redirected(to: TargetAddress, isPermanent: Bool)
+    /// The target is elsewhere; followed by `sessionFailed(.redirected)`.
+    case redirected(LoginRedirection)
     /// A connection after the leading one joined the session.
     case connectionAdded(ConnectionIndex)
     /// A connection ended and the session goes on without it.
