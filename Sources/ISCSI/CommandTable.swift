@@ -1,4 +1,5 @@
 import SCSI
+import Timebase
 
 /// What a slot of the command table holds.
 enum TaskKind: UInt8 {
@@ -39,6 +40,7 @@ struct TaskSlot {
     var receivedByteCount = 0
     /// End of the range already asked for by R2T or sent unsolicited; R2Ts go on from here.
     var solicitedEnd = 0
+    var submittedAt = Instant.zero
     /// The connection's output position at which the task's first PDU begins.
     var startPosition: UInt64 = 0
     /// The output position after the last byte queued from the buffer.

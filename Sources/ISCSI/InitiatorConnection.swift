@@ -127,7 +127,7 @@ struct Liveness {
     var pingWaitedBehindData = false
     /// The owner asked for the ping and hears of the answer.
     var pingIsReported = false
-    /// A ping was due but another was under way, or had no room.
+    /// The ping was seen to have reached the peer's TCP, and the judgement put off once for it.
     var pingDeliveryNoticed = false
     /// Position up to which the peer's TCP had acknowledged at the last look.
     var acknowledgedPosition: UInt64 = 0
@@ -136,4 +136,6 @@ struct Liveness {
     var judgeAt: Instant?
     var stalledSince: Instant?
     var isSlow = false
+    /// No judgement of progress before then.
+    var lookAgainAt = Instant.zero
 }

@@ -17,6 +17,7 @@ public struct InitiatorSession: ~Copyable {
     let settings: SessionSettings
     let cryptography: any CryptographicServices
     let crc32c: CRC32CFunction
+    let timing: SessionTiming
 
     // Shared by all connections.
     var table: CommandTable
@@ -31,6 +32,8 @@ public struct InitiatorSession: ~Copyable {
     var maxCmdSN: UInt32 = 0
     var tsih: UInt16 = 0
     var limits = TransferLimits()
+    /// When the oldest command's age is next worth a look.
+    var overdueCheckAt = Instant.distantFuture
     /// A command was refused for want of room; `windowOpened` is owed.
     var refusedCommand = false
     /// The state allows commands. Kept beside `state` for the hot path.
@@ -57,6 +60,7 @@ public struct InitiatorSession: ~Copyable {
         let maxOutstandingR2T = min(max(settings.login.operational.maxOutstandingR2T, 1), 64)
         settings.login.operational.maxOutstandingR2T = maxOutstandingR2T
         self.settings = settings
+        timing = SessionTiming(settings)
         self.cryptography = cryptography
         self.crc32c = crc32c
         table = CommandTable(commandCapacity: settings.commandCapacity)
@@ -129,7 +133,7 @@ public struct InitiatorSession: ~Copyable {
         connection.pointee.phase = .loggingIn
         connection.pointee.liveness = Liveness()
         connection.pointee.liveness.lastByteAt = now
-        connection.pointee.liveness.phaseDeadline = now + settings.loginTimeout
+        connection.pointee.liveness.phaseDeadline = now + timing.login
         connection.pointee.login = InitiatorLogin(settings: login, cryptography: cryptography)
         let action = connection.pointee.login!.start()
         perform(action, on: c, at: now)
@@ -172,7 +176,7 @@ public struct InitiatorSession: ~Copyable {
         }
     }
 
-    private mutating func enterFullFeature(_ c: ConnectionIndex, _ result: LoginResult, at now: Instant) {
+    mutating func enterFullFeature(_ c: ConnectionIndex, _ result: LoginResult, at now: Instant) {
         let connection = connections + c.rawValue
         let parameters = result.parameters
         connection.pointee.login = nil

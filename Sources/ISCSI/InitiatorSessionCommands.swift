@@ -1,4 +1,4 @@
-public import SCSI
+import SCSI
 public import Timebase
 
 // Commands and their data on the way out.
@@ -23,7 +23,9 @@ extension InitiatorSession {
             return .windowFull
         }
         let slot = table.takeCommand()
+        if table.commandCount == 1 { overdueCheckAt = now + timing.command }
         let task = table.slots + slot
+        task.pointee.submittedAt = now
         fill(task, with: command, on: c)
         task.pointee.startPosition = connection.pointee.output.queuedPosition
         connection.pointee.taskBegan(at: now)

@@ -1,5 +1,5 @@
 public import SCSI
-public import Timebase
+import Timebase
 
 /// Why one connection ended. At error recovery level 0 the session ends with it, for the same reason.
 public enum ConnectionFailure: Error, Hashable, Sendable {
@@ -40,7 +40,7 @@ public enum ConnectionFailure: Error, Hashable, Sendable {
 public typealias SessionFailure = ConnectionFailure
 
 /// A PDU that is well formed but wrong here and now (RFC 7143 section 7.1); what the target sent.
-public enum ProtocolViolation: Hashable, Sendable {
+public enum ProtocolViolation: Error, Hashable, Sendable {
     /// A PDU that only an initiator may send, or one that has no place in the connection's phase.
     case unexpectedPDU(PDUOpcode)
     /// The tag names no task that this PDU could answer.
