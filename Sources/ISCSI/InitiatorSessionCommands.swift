@@ -24,7 +24,7 @@ extension InitiatorSession {
             return .windowFull
         }
         let slot = table.takeCommand()
-        if table.commandCount == 1 { overdueCheckAt = now + timing.command }
+        overdueCheckAt = min(overdueCheckAt, now + timing.command)
         let task = table.slots + slot
         task.pointee.submittedAt = now
         fill(task, with: command, on: c)

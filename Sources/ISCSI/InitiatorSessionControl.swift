@@ -191,7 +191,9 @@ extension InitiatorSession {
         }
     }
 
-    mutating func taskManagementResponse(_ header: BasicHeaderSegment, on c: ConnectionIndex) throws(ProtocolViolation) {
+    mutating func taskManagementResponse(
+        _ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant
+    ) throws(ProtocolViolation) {
         guard let slot = table.slot(forTag: header.initiatorTaskTag), table.slots[slot].kind == .taskManagement else {
             throw .unknownTask(header.opcode, tag: header.initiatorTaskTag)
         }
@@ -202,16 +204,16 @@ extension InitiatorSession {
         let task = table.slots[slot]
         table.release(slot)
         connections[c.rawValue].owedCount -= 1
-        if header.taskManagementResponse == .functionComplete { abortCommands(of: task) }
+        if header.taskManagementResponse == .functionComplete { abortCommands(of: task, at: now) }
         events.append(.taskManagementCompleted(token: task.token, header.taskManagementResponse))
     }
 
     /// Ends the commands that a completed function covers: those issued before it (RFC 7143 section 4.2.3.3).
-    private mutating func abortCommands(of request: TaskSlot) {
+    private mutating func abortCommands(of request: TaskSlot, at now: Instant) {
         switch request.function {
         case .abortTask:
             guard let slot = table.slot(forTag: request.referencedTaskTag), table.slots[slot].kind == .command else { return }
-            abort(slot, by: request.token)
+            abort(slot, by: request.token, at: now)
         case .abortTaskSet, .clearTaskSet, .logicalUnitReset, .targetWarmReset, .targetColdReset:
             let coversAllUnits = request.function == .targetWarmReset || request.function == .targetColdReset
             var next = table.firstSlot
@@ -220,14 +222,15 @@ extension InitiatorSession {
                 let task = table.slots + slot
                 guard SerialNumber.isBefore(task.pointee.cmdSN, request.cmdSN) else { return }
                 guard task.pointee.kind == .command, coversAllUnits || task.pointee.lun == request.lun else { continue }
-                abort(slot, by: request.token)
+                abort(slot, by: request.token, at: now)
             }
         case .clearACA, .taskReassign:
             return
         }
     }
 
-    private mutating func abort(_ slot: Int, by token: UInt64) {
+    private mutating func abort(_ slot: Int, by token: UInt64, at now: Instant) {
+        commandProgressed(ConnectionIndex(rawValue: Int(table.slots[slot].connection)), at: now)
         let received = table.slots[slot].direction == .read ? table.slots[slot].receivedByteCount : 0
         finish(slot, outcome: .aborted(byTaskManagement: token), residual: .none, transferredByteCount: received)
     }
@@ -351,7 +354,7 @@ extension InitiatorSession {
         let rejected = BasicHeaderSegment(loadingFrom: data.baseAddress!)
         let reason = header.rejectReason
         switch rejected.opcode {
-        case .scsiCommand: try rejectedCommand(rejected, reason, on: c)
+        case .scsiCommand: try rejectedCommand(rejected, reason, on: c, at: now)
         case .dataOut where reason != .dataDigestError:
             // The target ends the task itself, by a SCSI Response of its own (section 11.17.1).
             return
@@ -367,7 +370,7 @@ extension InitiatorSession {
     }
 
     private mutating func rejectedCommand(
-        _ rejected: BasicHeaderSegment, _ reason: RejectReason, on c: ConnectionIndex
+        _ rejected: BasicHeaderSegment, _ reason: RejectReason, on c: ConnectionIndex, at now: Instant
     ) throws(ProtocolViolation) {
         let tag = rejected.initiatorTaskTag
         guard let slot = table.slot(forTag: tag), table.slots[slot].kind == .command,
@@ -379,6 +382,7 @@ extension InitiatorSession {
             failConnection(c, .rejected(.scsiCommand, reason))
             return
         }
+        commandProgressed(c, at: now)
         let hole = table.slots[slot].cmdSN
         finish(slot, outcome: .rejected(reason), residual: .none, transferredByteCount: 0)
         try plugHole(hole, on: c)

@@ -98,7 +98,7 @@ extension InitiatorSession {
     ) throws(ProtocolViolation) {
         switch header.opcode {
         case .nopIn: try nopIn(header, on: c, at: now)
-        case .taskManagementResponse: try taskManagementResponse(header, on: c)
+        case .taskManagementResponse: try taskManagementResponse(header, on: c, at: now)
         case .textResponse: try textResponse(header, on: c, at: now)
         case .asyncMessage: try asyncMessage(header, on: c, at: now)
         case .reject: try reject(header, on: c, at: now)
@@ -275,7 +275,7 @@ extension InitiatorSession {
 
     /// A command came nearer to its end.
     @inline(__always)
-    private mutating func commandProgressed(_ c: ConnectionIndex, at now: Instant) {
+    mutating func commandProgressed(_ c: ConnectionIndex, at now: Instant) {
         connections[c.rawValue].liveness.lastProgressAt = now
         if connections[c.rawValue].liveness.isSlow { noLongerSlow(c) }
     }

@@ -29,6 +29,18 @@ import Timebase
         #expect(rig.failure == nil)
     }
 
+    @Test func silenceCountsFromWhenSomethingWasOwed() {
+        let rig = SessionRig()
+        rig.pass(.seconds(20))
+        rig.submit(.none, token: 1)
+        _ = rig.sent()
+        #expect(rig.session.nextDeadline == rig.now + .seconds(1))
+        rig.pass(.milliseconds(999))
+        #expect(rig.sent().isEmpty && rig.events.isEmpty)
+        rig.pass(.milliseconds(1))
+        #expect(rig.sent().map(\.opcode) == [.nopOut])
+    }
+
     @Test func unacknowledgedMeansDead() {
         let rig = SessionRig()
         rig.submit(.none, token: 1)
@@ -115,6 +127,31 @@ import Timebase
         }
         #expect(rig.events == [.slow(.leading, isSlow: true), .commandOverdue(token: 1), .commandOverdue(token: 2)])
         #expect(rig.failure == nil)
+    }
+
+    @Test func aCommandAfterTheOverdueOnesIsNamedInItsTurn() {
+        let rig = SessionRig()
+        rig.submit(.none, token: 1)
+        func keepAlive(_ seconds: Int) {
+            for _ in 0..<seconds {
+                for pdu in rig.sent() where pdu.opcode == .nopOut {
+                    rig.send(.nopIn(tag: pdu.header.initiatorTaskTag, numbers: rig.nextNumbers()))
+                }
+                rig.pass(.seconds(1))
+            }
+        }
+        keepAlive(61)
+        rig.submit(.none, token: 2)
+        keepAlive(59)
+        #expect(!rig.events.contains(.commandOverdue(token: 2)))
+        keepAlive(2)
+        #expect(rig.events.suffix(2) == [.commandOverdue(token: 1), .commandOverdue(token: 2)])
+        // A reset that ends them is progress.
+        #expect(rig.taskManagement(.logicalUnitReset, token: 3))
+        let request = rig.sent().first { $0.opcode == .taskManagementRequest }
+        rig.send(.taskManagementResponse(.functionComplete, tag: request?.header.initiatorTaskTag ?? 0, numbers: rig.nextNumbers()))
+        #expect(rig.events.contains(.slow(.leading, isSlow: false)))
+        #expect(rig.completions.map(\.token) == [1, 2])
     }
 
     @Test func anIdleConnectionIsAskedEveryPeriodAndJudgedTheSameWay() {

@@ -71,6 +71,10 @@ private final class OpenPair {
         rig.send(.nopIn(numbers: rig.numbers))
         #expect(rig.submit(.none, token: 4).isAccepted)
         #expect(rig.submit(.none, token: 5).isWindowFull)
+        rig.expCmdSN = 1200
+        rig.maxCmdSN = 1100
+        rig.send(.nopIn(numbers: rig.numbers))
+        #expect(rig.submit(.none, token: 5).isWindowFull)
     }
 
     @Test func theWindowSurvivesTheWrapOfCmdSN() {
@@ -299,6 +303,19 @@ private final class OpenPair {
         #expect(rig.completions.isEmpty, "its buffer is still queued")
         #expect(rig.failure == nil)
         // The promised unsolicited sequence is finished, with its F bit; the stream stays in step.
+        let pair = UnsafeMutableBufferPointer(rebasing: segments[..<2])
+        while true {
+            let filled = rig.session.output(.leading, into: pair)
+            guard filled > 0 else { break }
+            rig.drain()
+            #expect(rig.completions.isEmpty, "not before the last of it has left")
+            var moved = 0
+            for segment in pair[..<filled] {
+                rig.end.take(segment)
+                moved += segment.count
+            }
+            rig.session.outputSent(.leading, byteCount: moved)
+        }
         let sent = rig.sent()
         #expect(sent.map(\.data.count).reduce(0, +) == 32_768)
         #expect(sent.last?.header.isFinal == true)
@@ -309,6 +326,67 @@ private final class OpenPair {
             lun: lun, tag: tag, targetTransferTag: 1, r2tSN: 0, bufferOffset: 0, desiredDataTransferByteCount: 4,
             numbers: rig.numbers))
         #expect(rig.violation == .unknownTask(.readyToTransfer, tag: tag))
+    }
+
+    @Test func aStatusBeforeTheSendWasReportedWaitsForTheReport() {
+        let rig = SessionRig()
+        let memory = UnsafeMutableRawBufferPointer.filled(4096)
+        defer { memory.deallocate() }
+        rig.submit(.write, token: 1, memory: memory)
+        let segments = UnsafeMutableBufferPointer<UnsafeRawBufferPointer>.allocate(capacity: 4)
+        defer { segments.deallocate() }
+        _ = rig.session.output(.leading, into: segments)
+        // The kernel sent it all and the target answered, but the result of the send is not in yet.
+        rig.send(.scsiResponse(tag: rig.session.table.tag(of: 0), status: .good, numbers: rig.nextNumbers()))
+        #expect(rig.completions.isEmpty)
+        rig.session.outputSent(.leading, byteCount: 48 + 4095)
+        rig.drain()
+        #expect(rig.completions.isEmpty)
+        _ = rig.session.output(.leading, into: segments)
+        rig.session.outputSent(.leading, byteCount: 1)
+        rig.drain()
+        #expect(rig.completions.map(\.token) == [1])
+        // Where the session fails instead, the outcome is known all the same.
+        rig.submit(.write, token: 2, memory: memory)
+        _ = rig.session.output(.leading, into: segments)
+        let tag = rig.session.table.tag(of: 0)
+        rig.send(.scsiResponse(tag: tag, status: .good, numbers: rig.nextNumbers()))
+        rig.session.connectionClosed(.leading, reason: .endOfStream, at: rig.now)
+        rig.drain()
+        #expect(rig.completions.map(\.token) == [1, 2])
+        #expect(rig.events == [.sessionFailed(.endOfStream)])
+    }
+
+    @Test func anR2TCountsUntilItsSequenceIsOnItsWay() {
+        let pair = OpenPair {
+            $0.maxOutstandingR2T = 2
+            $0.maxSendDataSegmentByteCount = 4096
+        }
+        pair.r2t(4096)
+        pair.r2t(4096, at: 4096, sn: 1, transferTag: 10)
+        let segments = UnsafeMutableBufferPointer<UnsafeRawBufferPointer>.allocate(capacity: 2)
+        defer { segments.deallocate() }
+        // Header and data of the first only.
+        let count = pair.rig.session.output(.leading, into: segments)
+        #expect(count == 2)
+        pair.r2t(4096, at: 8192, sn: 2, transferTag: 11)
+        #expect(pair.rig.failure == nil)
+        pair.r2t(4096, at: 12_288, sn: 3, transferTag: 12)
+        #expect(pair.rig.violation == .tooManyR2Ts(limit: 2))
+    }
+
+    @Test func dataInAnyOrderIsTakenWhereThatWasAgreed() {
+        let pair = OpenPair { $0.dataPDUInOrder = false }
+        pair.dataIn(8192, at: 8192, dataSN: 0)
+        pair.dataIn(8192, at: 0, dataSN: 1)
+        #expect(pair.rig.failure == nil)
+        pair.rig.send(.scsiResponse(tag: pair.readTag, status: .good, numbers: pair.rig.nextNumbers()))
+        #expect(pair.rig.completions.last?.transferredByteCount == 16_384)
+
+        let twice = OpenPair { $0.dataPDUInOrder = false }
+        twice.dataIn(16_384, at: 0, dataSN: 0)
+        twice.dataIn(4, at: 0, dataSN: 1)
+        #expect(twice.rig.violation == .dataRange(.dataIn, offset: 0, byteCount: 4))
     }
 
     @Test func anR2TNotYetBegunDiesWithItsCommand() {
