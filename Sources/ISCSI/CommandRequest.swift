@@ -36,7 +36,6 @@ public struct SCSICommandRequest {
     /// 0…4,294,967,295; 0 where the direction is none.
     public var byteCount: Int
 
-    /// Allocates nothing.
     @inlinable
     public init(
         token: UInt64, lun: LogicalUnitNumber, cdb: CommandDescriptorBlock, direction: DataDirection = .none,

@@ -232,7 +232,7 @@ public struct InitiatorSession: ~Copyable {
         isFullFeature = false
         isOver = true
         refusedCommand = false
-        text = nil
+        abandonText()
         while let slot = table.firstSlot {
             let task = table.slots + slot
             let connection = connections + Int(task.pointee.connection)

@@ -303,6 +303,17 @@ extension InitiatorSession {
         }
     }
 
+    /// The session ends with an exchange under way; its slot is released with the others.
+    mutating func abandonText() {
+        guard let exchange = text else { return }
+        text = nil
+        switch exchange.purpose {
+        case .owner(let token): events.append(.text(token: token, .abandoned))
+        case .discovery: events.append(.discoveryFailed(.abandoned))
+        case .renegotiation: break
+        }
+    }
+
     private static func outcome(of answer: [UInt8]) -> TextOutcome {
         var reader = TextReader(answer)
         var pairs: [TextPair] = []

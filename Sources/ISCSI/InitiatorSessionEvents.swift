@@ -106,12 +106,16 @@ public enum TextOutcome: Hashable, Sendable {
     case answered([TextPair])
     case unreadable(TextError)
     case rejected(RejectReason)
+    /// The session ended first.
+    case abandoned
 }
 
 /// Why SendTargets brought no list.
 public enum DiscoveryFailure: Error, Hashable, Sendable {
     case unreadable(SendTargets.Failure)
     case rejected(RejectReason)
+    /// The session ended first.
+    case abandoned
 }
 
 /// Something that happened to a session, in order. Rare: commands end by completions.
@@ -127,13 +131,13 @@ public enum SessionEvent: Hashable, Sendable {
     case connectionFailed(ConnectionIndex, ConnectionFailure)
     /// A command that can be submitted now was refused with `.windowFull` before.
     case windowOpened
-    /// Session failure only: a command without an outcome, in the order of submission. `wasSent` is
-    /// false only where not one byte of its PDU was handed to the transport.
+    /// At the end of the session: a command without an outcome, in the order of submission. `wasSent`
+    /// is false only where not one byte of its PDU was handed to the transport.
     case commandAbandoned(token: UInt64, wasSent: Bool)
     case taskManagementCompleted(token: UInt64, TaskManagementResponse)
     /// The request was rejected as a PDU.
     case taskManagementRejected(token: UInt64, RejectReason)
-    /// Session failure only: a task management request without an answer.
+    /// At the end of the session: a task management request without an answer.
     case taskManagementAbandoned(token: UInt64)
     case text(token: UInt64, TextOutcome)
     case targets([DiscoveredTarget])

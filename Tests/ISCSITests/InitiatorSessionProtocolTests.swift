@@ -67,7 +67,7 @@ private final class OpenPair {
         #expect(rig.events == [.windowOpened])
         #expect(rig.submit(.none, token: 3).isAccepted)
         // An older MaxCmdSN does not shrink it, one that contradicts ExpCmdSN is ignored.
-        rig.maxCmdSN = 100
+        rig.maxCmdSN = 101
         rig.send(.nopIn(numbers: rig.numbers))
         #expect(rig.submit(.none, token: 4).isAccepted)
         #expect(rig.submit(.none, token: 5).isWindowFull)
@@ -303,18 +303,15 @@ private final class OpenPair {
         #expect(rig.completions.isEmpty, "its buffer is still queued")
         #expect(rig.failure == nil)
         // The promised unsolicited sequence is finished, with its F bit; the stream stays in step.
-        let pair = UnsafeMutableBufferPointer(rebasing: segments[..<2])
+        // One segment at a time, so that the queue runs empty between the PDUs.
+        let single = UnsafeMutableBufferPointer(rebasing: segments[..<1])
         while true {
-            let filled = rig.session.output(.leading, into: pair)
+            let filled = rig.session.output(.leading, into: single)
             guard filled > 0 else { break }
             rig.drain()
             #expect(rig.completions.isEmpty, "not before the last of it has left")
-            var moved = 0
-            for segment in pair[..<filled] {
-                rig.end.take(segment)
-                moved += segment.count
-            }
-            rig.session.outputSent(.leading, byteCount: moved)
+            rig.end.take(single[0])
+            rig.session.outputSent(.leading, byteCount: single[0].count)
         }
         let sent = rig.sent()
         #expect(sent.map(\.data.count).reduce(0, +) == 32_768)
@@ -631,6 +628,19 @@ private final class OpenPair {
             rig.send(.textResponse(flags, tag: tag, targetTransferTag: transferTag, numbers: rig.nextNumbers()))
             #expect(rig.violation == .textContinuation)
         }
+    }
+
+    @Test func theEndAnswersEveryRequestUnderWay() {
+        let rig = SessionRig()
+        #expect(rig.sendText([TextPair("X-a", "1")], token: 8))
+        #expect(rig.taskManagement(.logicalUnitReset, token: 9))
+        rig.submit(.none, token: 10)
+        rig.session.connectionClosed(.leading, reason: .endOfStream, at: rig.now)
+        rig.drain()
+        #expect(rig.events == [
+            .text(token: 8, .abandoned), .commandAbandoned(token: 10, wasSent: false), .taskManagementAbandoned(token: 9),
+            .sessionFailed(.endOfStream),
+        ])
     }
 
     @Test func logoutEndsTheSessionAndAFailedOneFailsIt() {

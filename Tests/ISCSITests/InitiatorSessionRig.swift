@@ -228,7 +228,14 @@ extension UnsafeMutableRawBufferPointer {
     static func filled(_ count: Int, seed: UInt64 = 1) -> UnsafeMutableRawBufferPointer {
         let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: count, alignment: 16)
         var generator = SeededGenerator(seed: seed)
-        for index in 0..<count { memory[index] = UInt8(truncatingIfNeeded: generator.next()) }
+        var offset = 0
+        while offset < count {
+            var word = generator.next()
+            withUnsafeBytes(of: &word) {
+                (memory.baseAddress! + offset).copyMemory(from: $0.baseAddress!, byteCount: Swift.min(8, count - offset))
+            }
+            offset += 8
+        }
         return memory
     }
 }
