@@ -18,8 +18,9 @@ struct MPIOCommand: AsyncParsableCommand {
             Exit status: 0 done, 1 the work failed, 64 usage, 65 bad policy file, 69 no path.
             """,
         subcommands: [
-            PathsCommand.self, CheckCommand.self, PolicyCommand.self, PathCommand.self, ExplainCommand.self,
-            EventsCommand.self, MetricsCommand.self,
+            PathsCommand.self, CheckCommand.self, ReadCommand.self, WriteCommand.self, CopyCommand.self,
+            BenchCommand.self, PolicyCommand.self, PathCommand.self, ExplainCommand.self, EventsCommand.self,
+            HoldCommand.self, MetricsCommand.self,
         ])
 
     static func main() async {

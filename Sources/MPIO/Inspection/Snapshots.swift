@@ -63,6 +63,8 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
     /// Requests that wait for a path.
     public var queued: Int
     public var failovers: UInt64
+    /// Requests that were sent again on another path.
+    public var redriven: UInt64
     /// Nil where no process holds the LUN and it was only looked at.
     public var holder: Holder?
     public var paths: [PathSnapshot]
@@ -78,7 +80,7 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
     }
 
     enum CodingKeys: String, CodingKey {
-        case name, identity, vendor, product, revision, serial, policy, dsm, state, fence, queued, failovers, holder, paths
+        case name, identity, vendor, product, revision, serial, policy, dsm, state, fence, queued, failovers, redriven, holder, paths
         case capacityBytes = "capacity_bytes"
         case blockSize = "block_size"
     }
@@ -86,7 +88,7 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
     public init(
         name: String, identity: String? = nil, vendor: String = "", product: String = "", revision: String = "",
         serial: String = "", capacityBytes: UInt64 = 0, blockSize: Int = 512, policy: String, dsm: String = "default",
-        state: LUNState, fence: String = "clear", queued: Int = 0, failovers: UInt64 = 0, holder: Holder? = nil,
+        state: LUNState, fence: String = "clear", queued: Int = 0, failovers: UInt64 = 0, redriven: UInt64 = 0, holder: Holder? = nil,
         paths: [PathSnapshot] = []
     ) {
         self.name = name
@@ -103,6 +105,7 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
         self.fence = fence
         self.queued = queued
         self.failovers = failovers
+        self.redriven = redriven
         self.holder = holder
         self.paths = paths
     }

@@ -71,10 +71,8 @@ struct PathsCommand: AsyncParsableCommand {
         for line in silent { StandardError.write("mpio: \(HumanText.printable(line))\n") }
         let policy = try policyIfNeeded(held)
         let missing = try Self.unheld(asked: luns, held: held, policy: policy)
-        guard missing.isEmpty else {
-            throw CommandFailure("no running process holds \(missing.joined(separator: ", "))", status: ExitStatus.noPath)
-        }
-        return held
+        guard let policy, !missing.isEmpty else { return held }
+        return PathsReport(luns: held.luns + (try await PathsLook.look(at: missing, policy)))
     }
 
     /// The policy file matters only where the holders don't say all that was asked for.

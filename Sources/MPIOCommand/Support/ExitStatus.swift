@@ -16,7 +16,9 @@ enum ExitStatus {
         case let code as ExitCode: code
         case is InvalidConfiguration, is ConfigurationFileError: badPolicyFile
         case let failure as CommandFailure: failure.status
-        case is CancellationError: interrupted
+        case is CancellationError, DiskError.cancelled: interrupted
+        case DiskError.noPathsAvailable, PathManagerError.noUsablePath: noPath
+        case PathManagerError.unknownLUN: usage
         default: failed
         }
     }
@@ -26,11 +28,11 @@ enum ExitStatus {
         switch error {
         case is ExitCode, is OutputClosed: break
         case let invalid as InvalidConfiguration: StandardError.write(report(invalid))
-        case is CommandFailure, is ConfigurationFileError, is ControlSocketError, is ISIDLeaseError:
+        case is CancellationError, DiskError.cancelled: StandardError.write("mpio: interrupted\n")
+        case is CommandFailure, is ConfigurationFileError, is ControlSocketError, is ISIDLeaseError, is PathManagerError, is DiskError, is CopyMismatch:
             StandardError.write("mpio: \(error)\n")
         case let error as POSIXError: StandardError.write("mpio: \(String(cString: strerror(error.code.rawValue)))\n")
         case let error as CocoaError: StandardError.write("mpio: \(error.localizedDescription)\n")
-        case is CancellationError: StandardError.write("mpio: interrupted\n")
         default:
             // Usage errors, --help and --version are the parser's, in its words and with its status.
             if isParserError(error) { MPIOCommand.exit(withError: error) }
