@@ -1,0 +1,306 @@
+import AsyncIO
+import Multipath
+import SCSI
+import Timebase
+
+/// One disk on its reactor: takes requests, carries out what its ``PseudoLUN`` decides, and tells whoever
+/// asked. It decides nothing itself. Confined to the port's thread.
+package final class DiskEngine {
+    package let name: String
+    let host: EngineHost
+    let lun: PseudoLUN
+    private(set) var paths: [DiskPath] = []
+    /// What the first usable path said; nil until then.
+    private(set) var device: DeviceDescription?
+    private(set) var limits = TransferLimits()
+    var events = EventBroadcast()
+    /// Called once, when the disk is defined by its first usable path.
+    var onDefined: (() -> Void)?
+
+    private var records: RequestTable
+    private var splits = SplitRequestTable()
+    /// Requests for which the table had no slot, oldest first.
+    private var waiting = SubmissionQueue()
+    private var sinks: [CompletionSink] = []
+    private var dirtySinks: [CompletionSink] = []
+    private var timer: (id: TimerID, deadline: Instant)?
+    private var isDirty = false
+    private var isClosed = false
+
+    package static let requestCapacity = 1024
+
+    package init(name: String, settings: LUNSettings, modules: DSMRegistry, host: EngineHost) {
+        self.name = name
+        self.host = host
+        lun = PseudoLUN(name: name, settings: settings, modules: modules, requestCapacity: Self.requestCapacity)
+        records = RequestTable(capacity: Self.requestCapacity)
+    }
+
+    var now: Instant { host.port.now }
+
+    // MARK: Paths
+
+    /// Adds a path and begins to connect it.
+    func addPath(_ settings: PathSettings, transport: DiskPath.Transport, load: PathLoad) {
+        let index = lun.addPath(settings, load: load, transport: transport.kind, at: now)
+        precondition(index.index == paths.count, "paths are numbered in the order of their addition")
+        paths.append(DiskPath(index: index, name: settings.name, transport: transport, disk: self))
+        touch()
+    }
+
+    // MARK: Requests
+
+    /// Registers who is told of completions; kept until the disk is closed.
+    package func register(_ sink: CompletionSink) { sinks.append(sink) }
+
+    /// Takes a batch of requests; each ends in one completion, delivered in a later step or, for a request
+    /// that is refused outright, at the end of this one.
+    package func submit(_ batch: UnsafeBufferPointer<IOSubmission>) {
+        for submission in batch { enter(submission) }
+        touch()
+        host.runDirtyDisks()
+    }
+
+    private func enter(_ submission: IOSubmission) {
+        if let error = refusal(of: submission) { return complete(submission, error) }
+        if submission.byteCount == 0, submission.operation != .flush { return complete(submission, nil) }
+        let limit = limits.byteCount(for: submission.operation)
+        if submission.byteCount > limit { return split(submission) }
+        guard waiting.isEmpty, admit(submission, parent: -1) else {
+            waiting.append(submission, parent: -1)
+            return
+        }
+    }
+
+    private func refusal(of submission: IOSubmission) -> DiskError? {
+        guard !isClosed, let device else { return .closed }
+        let blockSize = UInt64(device.blockSize)
+        guard submission.byteCount >= 0, submission.offset % blockSize == 0, submission.byteCount % Int(blockSize) == 0 else {
+            return .misaligned(
+                offset: submission.offset, byteCount: submission.byteCount, blockSize: Int(blockSize))
+        }
+        let capacity = device.capacity
+        guard submission.offset <= capacity, UInt64(submission.byteCount) <= capacity - submission.offset else {
+            return .outOfRange(offset: submission.offset, byteCount: submission.byteCount, capacityByteCount: capacity)
+        }
+        guard limits.supports(submission.operation, byteCount: submission.byteCount) else { return .unsupported }
+        return nil
+    }
+
+    /// Parts are submitted a few at a time, so that one giant request does not fill the table.
+    private func split(_ submission: IOSubmission) {
+        let parent = splits.add(
+            SplitRequest(submission: submission, submittedByteCount: 0, partsUnderWay: 0, error: nil))
+        submitParts(of: parent)
+    }
+
+    private static let partsAtOnce = 8
+
+    private func submitParts(of parent: Int32) {
+        while true {
+            let whole = splits[parent]
+            let rest = whole.submission.byteCount - whole.submittedByteCount
+            guard rest > 0, whole.error == nil, whole.partsUnderWay < Self.partsAtOnce else { return }
+            var part = whole.submission
+            part.offset += UInt64(whole.submittedByteCount)
+            part.byteCount = min(rest, limits.byteCount(for: part.operation))
+            part.memory = part.memory.map { $0 + whole.submittedByteCount }
+            splits[parent].submittedByteCount += part.byteCount
+            splits[parent].partsUnderWay += 1
+            if !(waiting.isEmpty && admit(part, parent: parent)) { waiting.append(part, parent: parent) }
+        }
+    }
+
+    private func admit(_ submission: IOSubmission, parent: Int32) -> Bool {
+        guard let index = lun.admit(descriptor(of: submission), at: now) else { return false }
+        let record = RequestRecord(submission: submission, index: index, parent: parent)
+        records[index].initialize(to: record)
+        return true
+    }
+
+    private func descriptor(of submission: IOSubmission) -> RequestDescriptor {
+        let blocks = submission.byteCount / limits.blockSize
+        return RequestDescriptor(
+            kind: submission.operation.requestKind,
+            lba: submission.offset / UInt64(limits.blockSize), blockCount: UInt32(truncatingIfNeeded: blocks),
+            byteCount: submission.operation.transferByteCount(of: submission.byteCount, blockSize: limits.blockSize),
+            options: submission.forceUnitAccess ? .forceUnitAccess : [])
+    }
+
+    /// Ends the request with this token if it was not sent yet; otherwise it goes on.
+    package func cancel(token: UInt64, sink: CompletionSink) {
+        let target = Unmanaged.passUnretained(sink)
+        if let submission = waiting.removeFirst(where: { $0.token == token && $0.sink.toOpaque() == target.toOpaque() }) {
+            complete(submission, .cancelled)
+        } else if let index = lun.firstUnissued(where: { index in
+            let record = self.records[index].pointee
+            return record.parent < 0 && record.submission.token == token
+                && record.submission.sink.toOpaque() == target.toOpaque()
+        }) {
+            lun.cancel(index, at: now)
+        }
+        touch()
+        host.runDirtyDisks()
+    }
+
+    // MARK: Steps
+
+    /// Notes that this disk has something to do in this step.
+    func touch() {
+        guard !isDirty else { return }
+        isDirty = true
+        host.markDirty(self)
+    }
+
+    /// Carries out the pseudo-LUN's decisions and delivers completions.
+    func settle() {
+        isDirty = false
+        while let action = lun.nextAction() { perform(action) }
+        while let first = waiting.first, admit(first.submission, parent: first.parent) {
+            waiting.removeFirst()
+            while let action = lun.nextAction() { perform(action) }
+        }
+        flushSinks()
+        rearmTimer()
+    }
+
+    private func perform(_ action: PseudoLUNAction) {
+        switch action {
+        case .issue(let request, let path): issue(request, on: paths[path.index])
+        case .finish(let request, let result): finish(request, result)
+        case .withdraw(let request, let path): paths[path.index].withdraw(request, records[request])
+        case .connect(let path): paths[path.index].connect()
+        case .probe(let path, let reason): paths[path.index].probe(reason)
+        case .disconnect(let path): paths[path.index].disconnect()
+        case .fence(let path, let step): paths[path.index].fence(step)
+        case .event(let event): handle(event)
+        }
+    }
+
+    private func issue(_ request: RequestIndex, on path: DiskPath) {
+        let record = records[request]
+        record.pointee.index = request
+        record.pointee.issuedAt = now.nanoseconds
+        if let failure = path.issue(request, record, limits: limits) {
+            completed(request, on: path, outcome: .returned(wasSent: false, failure))
+        }
+    }
+
+    @inline(__always)
+    func completed(_ request: RequestIndex, on path: DiskPath, outcome: PathOutcome) {
+        lun.completed(request, on: path.index, outcome: outcome, at: now)
+        touch()
+    }
+
+    /// The record of a request's slot, for a completion that names it; nil for a slot that never was.
+    @inline(__always)
+    func record(slot: UInt32) -> UnsafeMutablePointer<RequestRecord>? { records[slot: slot] }
+
+    // MARK: Ends
+
+    private func finish(_ request: RequestIndex, _ result: RequestResult) {
+        let record = records[request]
+        record.pointee.result = result
+        guard record.pointee.borrowers == 0 else {
+            record.pointee.isOver = true
+            return
+        }
+        release(record)
+    }
+
+    /// Gives the caller's memory back: nothing may touch it from here on.
+    private func release(_ record: UnsafeMutablePointer<RequestRecord>) {
+        let ended = record.pointee
+        ended.parameters?.deallocate()
+        record.pointee.parameters = nil
+        record.pointee.isOver = false
+        let error = DiskError(ended.result)
+        guard ended.parent >= 0 else { return complete(ended.submission, error) }
+        partEnded(ended.parent, error)
+    }
+
+    private func partEnded(_ parent: Int32, _ error: DiskError?) {
+        splits[parent].partsUnderWay -= 1
+        if let error, splits[parent].error == nil { splits[parent].error = error }
+        submitParts(of: parent)
+        let whole = splits[parent]
+        guard whole.partsUnderWay == 0 else { return touch() }
+        splits.remove(parent)
+        complete(whole.submission, whole.error)
+    }
+
+    private func complete(_ submission: IOSubmission, _ error: DiskError?) {
+        submission.sink._withUnsafeGuaranteedRef { sink in
+            sink.append(IOCompletion(token: submission.token, error: error))
+            guard !sink.isDirty else { return }
+            sink.isDirty = true
+            dirtySinks.append(sink)
+        }
+        touch()
+    }
+
+    private func flushSinks() {
+        while let sink = dirtySinks.popLast() {
+            sink.isDirty = false
+            sink.flush()
+        }
+    }
+
+    // MARK: What paths report
+
+    private func handle(_ event: MultipathEvent) {
+        switch event {
+        case .defined(let device, _):
+            define(device)
+            onDefined?()
+            onDefined = nil
+        case .capacityChanged(_, _, let blocks): device?.blockCount = blocks
+        default: break
+        }
+        events.send(event, disk: self)
+    }
+
+    private func define(_ device: DeviceDescription) {
+        self.device = device
+        limits = TransferLimits(device)
+    }
+
+    // MARK: Closing
+
+    /// Fails what is under way, gives the paths up, and delivers the completions.
+    package func close() {
+        guard !isClosed else { return }
+        isClosed = true
+        while let entry = waiting.removeFirst() {
+            if entry.parent < 0 { complete(entry.submission, .closed) } else { partEnded(entry.parent, .closed) }
+        }
+        lun.close(at: now)
+        for path in paths { path.leave() }
+        touch()
+        host.runDirtyDisks()
+        if let timer { host.port.cancelTimer(timer.id) }
+        timer = nil
+        events.finish()
+    }
+}
+
+extension DiskEngine: TimerHandler {
+    package func timerFired(_ timer: TimerID, token: UInt64) {
+        self.timer = nil
+        lun.timerFired(at: now)
+        touch()
+        host.runDirtyDisks()
+    }
+
+    /// One timer, set no later than needed; see ``ISCSIPath``.
+    private func rearmTimer() {
+        let deadline = lun.nextDeadline
+        if let timer {
+            guard deadline < timer.deadline else { return }
+            host.port.cancelTimer(timer.id)
+            self.timer = nil
+        }
+        guard !isClosed, deadline < .distantFuture else { return }
+        timer = (host.port.setTimer(at: deadline, handler: self, token: 0), deadline)
+    }
+}
