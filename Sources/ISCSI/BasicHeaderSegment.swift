@@ -129,7 +129,7 @@ extension BasicHeaderSegment {
     @inlinable public var targetTransferTag: UInt32 { get { self[word32: 20] } set { self[word32: 20] = newValue } }
     /// SCSI Command: Expected Data Transfer Length, in bytes.
     @inlinable public var expectedDataTransferByteCount: UInt32 { get { self[word32: 20] } set { self[word32: 20] = newValue } }
-    /// Task Management Request; SNACK Tag of a SCSI Response: Referenced Task Tag.
+    /// Task Management Request: Referenced Task Tag.
     @inlinable public var referencedTaskTag: UInt32 { get { self[word32: 20] } set { self[word32: 20] = newValue } }
     /// Login and Logout requests: Connection ID.
     @inlinable public var connectionID: UInt16 { get { self[word16: 20] } set { self[word16: 20] = newValue } }
@@ -162,8 +162,8 @@ extension BasicHeaderSegment {
         get { withUnsafeBytes(of: words) { $0.loadUnaligned(fromByteOffset: 32, as: InlineArray<16, UInt8>.self) } }
         set { withUnsafeMutableBytes(of: &words) { $0.storeBytes(of: newValue, toByteOffset: 32, as: InlineArray<16, UInt8>.self) } }
     }
-    /// SCSI Response, Task Management Response, Login Response, Data-In with status: byte 2 (response,
-    /// or the version or status class, as the PDU has it) and byte 3.
+    /// SCSI, Task Management and Logout Response: response; Reject: reason; Login: Version-max.
     @inlinable public var byte2: UInt8 { get { self[byte: 2] } set { self[byte: 2] = newValue } }
+    /// SCSI Response and Data-In with status: SCSI status; Login: Version-min or Version-active.
     @inlinable public var byte3: UInt8 { get { self[byte: 3] } set { self[byte: 3] = newValue } }
 }
