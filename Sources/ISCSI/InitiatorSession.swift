@@ -36,8 +36,10 @@ public struct InitiatorSession: ~Copyable {
     var overdueCheckAt = Instant.distantFuture
     /// A command was refused for want of room; `windowOpened` is owed.
     var refusedCommand = false
-    /// The state allows commands. Kept beside `state` for the hot path.
+    /// The state is `.loggedIn`. Kept beside `state` for the hot path.
     var isFullFeature = false
+    /// A discovery session takes no commands (RFC 7143 section 4.3).
+    let isNormal: Bool
     /// Failed or logged out.
     var isOver = false
     var text: TextExchange?
@@ -61,6 +63,7 @@ public struct InitiatorSession: ~Copyable {
         settings.login.operational.maxOutstandingR2T = maxOutstandingR2T
         self.settings = settings
         timing = SessionTiming(settings)
+        isNormal = settings.login.sessionType == .normal
         self.cryptography = cryptography
         self.crc32c = crc32c
         table = CommandTable(commandCapacity: settings.commandCapacity)
@@ -120,6 +123,7 @@ public struct InitiatorSession: ~Copyable {
             }
             login.tsih = tsih
             login.cmdSN = cmdSN
+            login.sessionParameters = parameters
         default:
             events.append(.connectionFailed(c, .closedLocally))
             return

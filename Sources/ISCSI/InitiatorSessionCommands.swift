@@ -12,7 +12,9 @@ extension InitiatorSession {
         precondition(command.byteCount == 0 || command.buffer != nil, "data needs a buffer")
         precondition((command.direction == .none) == (command.byteCount == 0) || command.byteCount == 0,
             "a command without a direction has no data")
-        guard isFullFeature, c.rawValue >= 0, c.rawValue < connectionCount, connections[c.rawValue].phase == .fullFeature else {
+        guard isFullFeature, isNormal, c.rawValue >= 0, c.rawValue < connectionCount,
+            connections[c.rawValue].phase == .fullFeature
+        else {
             return .notLoggedIn
         }
         let connection = connections + c.rawValue

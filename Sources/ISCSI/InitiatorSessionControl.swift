@@ -15,8 +15,6 @@ struct TextExchange {
     /// Responses in a row that brought no text.
     var emptyResponses = 0
 
-    /// Far above the answer of a target with thousands of names.
-    static let answerByteLimit = 4 << 20
     static let emptyResponseLimit = 8
 }
 
@@ -67,16 +65,16 @@ extension InitiatorSession {
         return true
     }
 
-    /// Asks the target for the targets it knows (SendTargets=All, RFC 7143 appendix C): `targets`.
+    /// Asks the target for the targets it knows (SendTargets, RFC 7143 appendix C): `targets`.
     /// False, and nothing sent, where the session is not logged in or another text exchange is under way.
-    public mutating func discoverTargets(at now: Instant) -> Bool {
-        beginText(Array("SendTargets=All\0".utf8), purpose: .discovery, at: now)
+    public mutating func discoverTargets(_ request: SendTargets.Request = .all, at now: Instant) -> Bool {
+        beginText(request.encoded, purpose: .discovery, at: now)
     }
 
-    /// Sends key=value pairs, each ended by a NUL, at most what the target takes in one data segment; the
-    /// answer is `text`. False as with ``discoverTargets(at:)``.
-    public mutating func sendText(_ pairs: [UInt8], token: UInt64, at now: Instant) -> Bool {
-        beginText(pairs, purpose: .owner(token: token), at: now)
+    /// Sends key=value pairs, in all at most what the target takes in one data segment; the answer is
+    /// `text`. False as with ``discoverTargets(_:at:)``, or where the text is longer than that.
+    public mutating func sendText(_ pairs: [TextPair], token: UInt64, at now: Instant) -> Bool {
+        beginText(TextParameters.encode(pairs), purpose: .owner(token: token), at: now)
     }
 
     private mutating func beginText(_ data: [UInt8], purpose: TextExchange.Purpose, at now: Instant) -> Bool {
@@ -249,23 +247,23 @@ extension InitiatorSession {
         let connection = connections + c.rawValue
         let data = connection.pointee.decoder.collectedData
         exchange.emptyResponses = data.count == 0 ? exchange.emptyResponses + 1 : 0
-        guard exchange.answer.count + data.count <= TextExchange.answerByteLimit,
+        guard exchange.answer.count + data.count <= SendTargets.answerByteCount,
             exchange.emptyResponses <= TextExchange.emptyResponseLimit
         else { throw .textTooLong }
         exchange.answer.append(contentsOf: data)
         let flags = header.textFlags
         if flags.contains(.final) {
             guard !flags.contains(.continues), header.targetTransferTag == BasicHeaderSegment.reservedTag else {
-                throw .malformedText
+                throw .textContinuation
             }
             text = nil
             table.release(exchange.slot)
             connection.pointee.owedCount -= 1
-            try complete(exchange)
+            complete(exchange)
             return
         }
         // More to come, or the target waits for us to say that we are done: an empty request either way.
-        guard header.targetTransferTag != BasicHeaderSegment.reservedTag else { throw .malformedText }
+        guard header.targetTransferTag != BasicHeaderSegment.reservedTag else { throw .textContinuation }
         guard connection.pointee.hasRoomForControl(dataByteCount: 0) else { throw .flood }
         text = exchange
         connection.pointee.enqueue(.textRequest(
@@ -274,14 +272,34 @@ extension InitiatorSession {
             isImmediate: true))
     }
 
-    private mutating func complete(_ exchange: TextExchange) throws(ProtocolViolation) {
+    private mutating func complete(_ exchange: TextExchange) {
         switch exchange.purpose {
-        case .owner(let token): events.append(.text(token: token, .answered(exchange.answer)))
+        case .owner(let token): events.append(.text(token: token, InitiatorSession.outcome(of: exchange.answer)))
         case .discovery:
-            guard let targets = Optional([DiscoveredTarget]()) else { throw .malformedText }
-            events.append(.targets(targets))
-        case .renegotiation: break
+            do throws(SendTargets.Failure) {
+                events.append(.targets(try SendTargets.targets(parsing: exchange.answer)))
+            } catch {
+                events.append(.discoveryFailed(.unreadable(error)))
+            }
+        case .renegotiation:
+            guard case .answered(let pairs) = InitiatorSession.outcome(of: exchange.answer) else { return }
+            // The one key that a target may declare anew without being asked (RFC 7143 section 13.12).
+            for pair in pairs where pair.key == "MaxRecvDataSegmentLength" {
+                guard let byteCount = TextValue.number(pair.value), (512...16_777_215).contains(byteCount) else { continue }
+                connections[0].maxSendDataSegmentByteCount = Int(byteCount)
+            }
         }
+    }
+
+    private static func outcome(of answer: [UInt8]) -> TextOutcome {
+        var reader = TextReader(answer)
+        var pairs: [TextPair] = []
+        do throws(TextError) {
+            while let pair = try reader.next() { pairs.append(pair) }
+        } catch {
+            return .unreadable(error)
+        }
+        return .answered(pairs)
     }
 
     // MARK: Async Message (RFC 7143 section 11.9)
@@ -394,7 +412,7 @@ extension InitiatorSession {
         connections[c.rawValue].owedCount -= 1
         switch exchange.purpose {
         case .owner(let token): events.append(.text(token: token, .rejected(reason)))
-        case .discovery: events.append(.discoveryFailed(reason))
+        case .discovery: events.append(.discoveryFailed(.rejected(reason)))
         case .renegotiation: break
         }
     }

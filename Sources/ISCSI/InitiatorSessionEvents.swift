@@ -66,8 +66,8 @@ public enum ProtocolViolation: Error, Hashable, Sendable {
     case unexpectedData(PDUOpcode)
     /// A text exchange with no end, or longer than any real answer.
     case textTooLong
-    /// A text response that can't be read.
-    case malformedText
+    /// A text response whose F, C and Target Transfer Tag contradict each other.
+    case textContinuation
     /// The target asks for more answers than it takes.
     case flood
 }
@@ -102,8 +102,15 @@ public enum SessionState: Hashable, Sendable {
 
 /// What a text exchange brought.
 public enum TextOutcome: Hashable, Sendable {
-    /// The answer's key=value pairs as they came, each ended by a NUL.
-    case answered([UInt8])
+    /// In the target's order; keys may repeat.
+    case answered([TextPair])
+    case unreadable(TextError)
+    case rejected(RejectReason)
+}
+
+/// Why SendTargets brought no list.
+public enum DiscoveryFailure: Error, Hashable, Sendable {
+    case unreadable(SendTargets.Failure)
     case rejected(RejectReason)
 }
 
@@ -130,7 +137,7 @@ public enum SessionEvent: Hashable, Sendable {
     case taskManagementAbandoned(token: UInt64)
     case text(token: UInt64, TextOutcome)
     case targets([DiscoveredTarget])
-    case discoveryFailed(RejectReason)
+    case discoveryFailed(DiscoveryFailure)
     /// The answer to a ``InitiatorSession/ping(on:at:)``.
     case pingAnswered(ConnectionIndex, roundTrip: Duration)
     /// `sense` where the message reports a SCSI event and it can be parsed.

@@ -117,6 +117,8 @@ struct PathRecord {
     var isTransportUp = false
     var isDrained = false
     var isSlow = false
+    /// Probed although it was up: the device said that it changed.
+    var isRechecking = false
     var stalledSince: Instant?
     var marginalUntil: Instant?
     /// Earned at the last loss, served from the next return on.

@@ -33,6 +33,10 @@ public enum SelectionReason: Hashable, Sendable {
     case sequentialStream
     /// A DSM's own rule.
     case deviceRule
+    /// Asked once more where it failed, as the error table says.
+    case retrySamePath
+    /// Anywhere but where it failed, as the error table says.
+    case retryOtherPath
 }
 
 /// A policy's answer: which row, and why.
@@ -76,6 +80,8 @@ extension Selection {
         case .lowestWeight(let weight): "lowest weight (\(weight)) carries all"
         case .sequentialStream: "continues the sequential stream that it carried"
         case .deviceRule: "a rule of the device-specific module"
+        case .retrySamePath: "a retry on the same path"
+        case .retryOtherPath: "a retry on another path than before"
         }
     }
 }
