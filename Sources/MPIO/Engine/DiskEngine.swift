@@ -19,8 +19,9 @@ package final class DiskEngine {
 
     private var records: RequestTable
     private var splits = SplitRequestTable()
+    private var loans = LoanBook()
     /// Requests for which the table had no slot, oldest first.
-    private var waiting = SubmissionQueue()
+    private var waiting = FIFO<WaitingSubmission>()
     private var sinks: [CompletionSink] = []
     private var dirtySinks: [CompletionSink] = []
     private var timer: (id: TimerID, deadline: Instant)?
@@ -67,7 +68,7 @@ package final class DiskEngine {
         let limit = limits.byteCount(for: submission.operation)
         if submission.byteCount > limit { return split(submission) }
         guard waiting.isEmpty, admit(submission, parent: -1) else {
-            waiting.append(submission, parent: -1)
+            waiting.append(WaitingSubmission(submission: submission, parent: -1))
             return
         }
     }
@@ -89,9 +90,7 @@ package final class DiskEngine {
 
     /// Parts are submitted a few at a time, so that one giant request does not fill the table.
     private func split(_ submission: IOSubmission) {
-        let parent = splits.add(
-            SplitRequest(submission: submission, submittedByteCount: 0, partsUnderWay: 0, error: nil))
-        submitParts(of: parent)
+        submitParts(of: splits.add(SplitRequest(submission: submission, outer: -1)))
     }
 
     private static let partsAtOnce = 8
@@ -107,14 +106,13 @@ package final class DiskEngine {
             part.memory = part.memory.map { $0 + whole.submittedByteCount }
             splits[parent].submittedByteCount += part.byteCount
             splits[parent].partsUnderWay += 1
-            if !(waiting.isEmpty && admit(part, parent: parent)) { waiting.append(part, parent: parent) }
+            if !(waiting.isEmpty && admit(part, parent: parent)) { waiting.append(WaitingSubmission(submission: part, parent: parent)) }
         }
     }
 
     private func admit(_ submission: IOSubmission, parent: Int32) -> Bool {
         guard let index = lun.admit(descriptor(of: submission), at: now) else { return false }
-        let record = RequestRecord(submission: submission, index: index, parent: parent)
-        records[index].initialize(to: record)
+        records.set(RequestRecord(submission: submission, index: index, zeroing: limits.zeroing, parent: parent))
         return true
     }
 
@@ -130,14 +128,10 @@ package final class DiskEngine {
     /// Ends the request with this token if it was not sent yet; otherwise it goes on.
     package func cancel(token: UInt64, sink: CompletionSink) {
         let target = Unmanaged.passUnretained(sink)
-        if let submission = waiting.removeFirst(where: { $0.token == token && $0.sink.toOpaque() == target.toOpaque() }) {
-            complete(submission, .cancelled)
-        } else if let index = lun.firstUnissued(where: { index in
-            let record = self.records[index].pointee
-            return record.parent < 0 && record.submission.token == token
-                && record.submission.sink.toOpaque() == target.toOpaque()
-        }) {
-            lun.cancel(index, at: now)
+        if let entry = waiting.removeFirst(where: { $0.parent < 0 && $0.submission.belongs(to: target, token: token) }) {
+            complete(entry.submission, .cancelled)
+        } else if let slot = records.slot(where: { $0.parent < 0 && $0.submission.belongs(to: target, token: token) }) {
+            lun.cancel(slot: slot, at: now)
         }
         touch()
         host.runDirtyDisks()
@@ -200,23 +194,44 @@ package final class DiskEngine {
 
     private func finish(_ request: RequestIndex, _ result: RequestResult) {
         let record = records[request]
-        record.pointee.result = result
-        guard record.pointee.borrowers == 0 else {
-            record.pointee.isOver = true
-            return
-        }
-        release(record)
+        record.pointee.isLive = false
+        if !loans.isEmpty, loans.hold(record.pointee, slot: request.slot, result) { return }
+        release(record.pointee, result)
     }
 
     /// Gives the caller's memory back: nothing may touch it from here on.
-    private func release(_ record: UnsafeMutablePointer<RequestRecord>) {
-        let ended = record.pointee
+    private func release(_ ended: RequestRecord, _ result: RequestResult) {
         ended.parameters?.deallocate()
-        record.pointee.parameters = nil
-        record.pointee.isOver = false
-        let error = DiskError(ended.result)
+        if changesZeroing(ended, result) { return enterAgain(ended) }
+        let error = DiskError(result)
         guard ended.parent >= 0 else { return complete(ended.submission, error) }
         partEnded(ended.parent, error)
+    }
+
+    /// A unit without WRITE SAME says so at the first try; from then on zeroes are written.
+    private func changesZeroing(_ ended: RequestRecord, _ result: RequestResult) -> Bool {
+        guard ended.submission.operation == .writeZeroes, ended.zeroing == .writeSame,
+            case .failed(.status(_, let sense?)) = result, sense.key == .illegalRequest
+        else { return false }
+        limits.zeroing = .writes
+        return true
+    }
+
+    private func enterAgain(_ ended: RequestRecord) {
+        let whole = splits.add(SplitRequest(submission: ended.submission, outer: ended.parent))
+        submitParts(of: whole)
+    }
+
+    // MARK: Loans
+
+    /// A device may still work on a withdrawn attempt with the caller's memory.
+    func lend(_ request: RequestIndex) { loans.add(request) }
+
+    /// A withdrawn attempt ended.
+    func returned(_ request: RequestIndex) {
+        guard let held = loans.end(request) else { return }
+        release(held.record, held.result)
+        host.runDirtyDisks()
     }
 
     private func partEnded(_ parent: Int32, _ error: DiskError?) {
@@ -226,7 +241,8 @@ package final class DiskEngine {
         let whole = splits[parent]
         guard whole.partsUnderWay == 0 else { return touch() }
         splits.remove(parent)
-        complete(whole.submission, whole.error)
+        guard whole.outer >= 0 else { return complete(whole.submission, whole.error) }
+        partEnded(whole.outer, whole.error)
     }
 
     private func complete(_ submission: IOSubmission, _ error: DiskError?) {

@@ -20,6 +20,17 @@ package struct IOSubmission {
     package var token: UInt64
     /// Who is told. The engine holds no reference: see ``CompletionSink``.
     package var sink: Unmanaged<CompletionSink>
+
+    func belongs(to other: Unmanaged<CompletionSink>, token: UInt64) -> Bool {
+        self.token == token && sink.toOpaque() == other.toOpaque()
+    }
+}
+
+/// A request, or a part of one, that waits for a slot in the table.
+struct WaitingSubmission {
+    var submission: IOSubmission
+    /// The split request that it is a part of, or -1.
+    var parent: Int32
 }
 
 /// How one request ended: nil is success.

@@ -1,0 +1,120 @@
+import ISCSI
+import Multipath
+import SCSI
+
+/// One logical unit that a session's target reported.
+package struct InventoryEntry: Sendable {
+    package var lun: LogicalUnitNumber
+    /// Nil where it could not be asked.
+    package var device: DeviceDescription?
+}
+
+/// What logical units a session leads to: REPORT LUNS, then each unit's description. Taken once for each
+/// login, and only if somebody asks.
+package final class SessionInventory: SessionObserver {
+    private enum State {
+        case unknown
+        case taking([(Result<[InventoryEntry], PathFailure>) -> Void])
+        case known([InventoryEntry])
+    }
+
+    let channel: ControlChannel
+    private let path: ISCSIPath
+    private var state = State.unknown
+    /// Counts logins; answers of an earlier one are dropped.
+    private var epoch = 0
+    private var prober: PathProber?
+
+    package init(path: ISCSIPath) {
+        self.path = path
+        channel = ControlChannel(path: path)
+        _ = channel.observe(self)
+    }
+
+    /// The unit with this identity, or nil where the target has none such or cannot be asked.
+    func locate(_ identity: LogicalUnitIdentity, found: @escaping (LogicalUnitNumber?) -> Void) {
+        take { result in
+            let entries = (try? result.get()) ?? []
+            found(entries.first { $0.device?.identity == identity }?.lun)
+        }
+    }
+
+    /// All units; the session must be logged in.
+    package func take(_ answer: @escaping (Result<[InventoryEntry], PathFailure>) -> Void) {
+        switch state {
+        case .known(let entries): answer(.success(entries))
+        case .taking(let waiting): state = .taking(waiting + [answer])
+        case .unknown:
+            state = .taking([answer])
+            reportLUNs(allocationByteCount: 4096)
+        }
+    }
+
+    private func reportLUNs(allocationByteCount: Int) {
+        let epoch = epoch
+        channel.execute(
+            .reportLUNs(allocationByteCount: UInt32(allocationByteCount)), lun: LogicalUnitNumber(rawValue: 0),
+            byteCount: allocationByteCount
+        ) { [weak self] answer in
+            guard let self, self.epoch == epoch else { return }
+            self.reported(answer, allocationByteCount: allocationByteCount)
+        }
+    }
+
+    /// 16,383 one-level LUNs and a header; a target that declares more is cut there.
+    private static let longestReport = 8 + 8 * 16_384
+
+    private func reported(_ answer: ControlAnswer, allocationByteCount: Int) {
+        switch answer.outcome {
+        case .good:
+            guard let list = LUNList(parsing: answer.data) else {
+                return finish(.failure(PathFailure(.verificationFailed, detail: "REPORT LUNS was answered with \(answer.data.count) bytes")))
+            }
+            if list.declaredByteCount > allocationByteCount, allocationByteCount < Self.longestReport {
+                return reportLUNs(allocationByteCount: min(list.declaredByteCount, Self.longestReport))
+            }
+            describe(list.luns, done: [])
+        case .status(.checkCondition, let sense?) where sense.key == .unitAttention:
+            // Each login may be greeted by a few; each is told once.
+            reportLUNs(allocationByteCount: allocationByteCount)
+        default:
+            finish(.failure(PathFailure(.verificationFailed, detail: "REPORT LUNS: \(answer.outcome)")))
+        }
+    }
+
+    private func describe(_ luns: [LogicalUnitNumber], done: [InventoryEntry]) {
+        guard done.count < luns.count else { return finish(.success(done)) }
+        let lun = luns[done.count]
+        let epoch = epoch
+        prober = PathProber(
+            channel: channel, lun: lun, targetName: path.settings.session.login.targetName, reason: .connected,
+            verification: .testUnitReady()
+        ) { [weak self] answer in
+            guard let self, self.epoch == epoch else { return }
+            var entry = InventoryEntry(lun: lun, device: nil)
+            if case .report(let report) = answer { entry.device = report.device }
+            self.describe(luns, done: done + [entry])
+        }
+        prober?.start()
+    }
+
+    private func finish(_ result: Result<[InventoryEntry], PathFailure>) {
+        guard case .taking(let waiting) = state else { return }
+        prober = nil
+        if case .success(let entries) = result { state = .known(entries) } else { state = .unknown }
+        for answer in waiting { answer(result) }
+    }
+
+    // MARK: The session
+
+    func sessionLoggedIn() {
+        epoch += 1
+        state = .unknown
+    }
+
+    func sessionLost(_ failure: PathFailure) {
+        epoch += 1
+        finish(.failure(failure))
+        state = .unknown
+    }
+}
