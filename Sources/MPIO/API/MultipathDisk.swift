@@ -91,7 +91,7 @@ public final class MultipathDisk: Sendable {
             .compareAndWrite, offset: offset, byteCount: buffer.byteCount / 2, memory: buffer.bytes.baseAddress)
     }
 
-    private static func part(of buffer: IOBuffer, _ range: Range<Int>?) -> UnsafeMutableRawBufferPointer {
+    static func part(of buffer: IOBuffer, _ range: Range<Int>?) -> UnsafeMutableRawBufferPointer {
         guard let range else { return buffer.bytes }
         precondition(range.lowerBound >= 0 && range.upperBound <= buffer.byteCount, "range \(range) lies outside the buffer")
         return UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[range])

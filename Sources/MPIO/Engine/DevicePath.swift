@@ -1,4 +1,5 @@
 import AsyncIO
+import Foundation
 import Glibc
 import Multipath
 import SCSI
@@ -72,20 +73,19 @@ package final class DevicePath {
         }
     }
 
-    func probe(_ reason: ProbeReason) {
-        guard let owner else { return }
-        guard case .open(let file, _) = state else { return owner.probeFailed(reason, PathFailure(.other, detail: "closed")) }
+    func probe(_ reason: ProbeReason) -> ProbeResult {
+        guard case .open(let file, _) = state else { return .failed(PathFailure(.connectionClosed)) }
         switch reason {
         case .connected, .recheck:
             do throws(IOError) {
                 let properties = try port.fileProperties(file)
                 state = .open(file, properties)
-                owner.answered(.report(PathReport(device: description(properties))), reason)
+                return .usable(PathReport(device: description(properties)))
             } catch {
-                owner.probeFailed(reason, PathFailure(.verificationFailed, detail: "\(error)"))
+                return .failed(PathFailure(.verificationFailed, detail: "\(error)"))
             }
-        case .verify: owner.answered(.verified(.good, nil), reason)
-        case .accessStates: owner.answered(.accessStates([]), reason)
+        case .verify: return .verified(nil, unitAttentions: [])
+        case .accessStates: return .accessStates([], unitAttentions: [])
         }
     }
 
@@ -193,14 +193,14 @@ struct SysfsBlockDevice {
         vendor = Self.text(folder + "vendor")
         product = Self.text(folder + "model")
         revision = Self.text(folder + "rev")
-        serial = UnitSerialNumber(parsing: Self.bytes(folder + "vpd_pg80"))?.text ?? ""
+        serial = UnitSerialNumber(parsing: Self.bytes(folder + "vpd_pg80"))?.serial ?? ""
         identity = LogicalUnitIdentity.best(
-            designators: DesignationDescriptor.parse(Self.bytes(folder + "vpd_pg83")),
+            designators: DeviceIdentification(parsing: Self.bytes(folder + "vpd_pg83"))?.descriptors ?? [],
             unitSerial: serial, vendor: vendor, product: product, targetName: nil)
     }
 
     private static func text(_ path: String) -> String {
-        String(decoding: bytes(path), as: UTF8.self).trimmingSpaces()
+        String(decoding: bytes(path), as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)
     }
 
     private static func bytes(_ path: String) -> [UInt8] {

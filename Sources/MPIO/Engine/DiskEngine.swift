@@ -1,4 +1,5 @@
 import AsyncIO
+import Foundation
 import Multipath
 import SCSI
 import Timebase
@@ -13,9 +14,7 @@ package final class DiskEngine {
     /// What the first usable path said; nil until then.
     private(set) var device: DeviceDescription?
     private(set) var limits = TransferLimits()
-    var events = EventBroadcast()
-    /// Called once, when the disk is defined by its first usable path.
-    var onDefined: (() -> Void)?
+    let events = EventBroadcast()
 
     private var records: RequestTable
     private var splits = SplitRequestTable()
@@ -27,13 +26,17 @@ package final class DiskEngine {
     private var timer: (id: TimerID, deadline: Instant)?
     private var isDirty = false
     private var isClosed = false
+    private var closings: [() -> Void] = []
+    private var closingDeadline = Instant.distantFuture
+    /// Whoever waits for the disk to be usable for the first time.
+    var opening: DiskOpening?
 
     package static let requestCapacity = 1024
 
     package init(name: String, settings: LUNSettings, modules: DSMRegistry, host: EngineHost) {
         self.name = name
         self.host = host
-        lun = PseudoLUN(name: name, settings: settings, modules: modules, requestCapacity: Self.requestCapacity)
+        lun = PseudoLUN(name: name, settings: settings, registry: modules, requestCapacity: Self.requestCapacity)
         records = RequestTable(capacity: Self.requestCapacity)
     }
 
@@ -156,6 +159,8 @@ package final class DiskEngine {
         }
         flushSinks()
         rearmTimer()
+        opening?.check()
+        finishClosing()
     }
 
     private func perform(_ action: PseudoLUNAction) {
@@ -268,12 +273,10 @@ package final class DiskEngine {
         switch event {
         case .defined(let device, _):
             define(device)
-            onDefined?()
-            onDefined = nil
         case .capacityChanged(_, _, let blocks): device?.blockCount = blocks
         default: break
         }
-        events.send(event, disk: self)
+        events.send(DiskEvent(at: Date(), disk: name, event: event, pathNames: paths.map(\.name)))
     }
 
     private func define(_ device: DeviceDescription) {
@@ -283,26 +286,43 @@ package final class DiskEngine {
 
     // MARK: Closing
 
-    /// Fails what is under way, gives the paths up, and delivers the completions.
-    package func close() {
-        guard !isClosed else { return }
-        isClosed = true
-        while let entry = waiting.removeFirst() {
-            if entry.parent < 0 { complete(entry.submission, .closed) } else { partEnded(entry.parent, .closed) }
+    /// How long requests under way may take to end before their sessions are dropped.
+    static let closingPatience = Duration.seconds(2)
+
+    /// Fails what waits, lets what is in flight end, gives the paths up, then calls `done`.
+    package func close(_ done: @escaping () -> Void) {
+        closings.append(done)
+        if !isClosed {
+            isClosed = true
+            while let entry = waiting.removeFirst() {
+                if entry.parent < 0 { complete(entry.submission, .closed) } else { partEnded(entry.parent, .closed) }
+            }
+            lun.close(at: now)
+            closingDeadline = now + Self.closingPatience
+            _ = host.port.setTimer(at: closingDeadline, handler: self, token: 0)
         }
-        lun.close(at: now)
-        for path in paths { path.leave() }
         touch()
         host.runDirtyDisks()
+    }
+
+    private func finishClosing() {
+        guard isClosed, lun.requestCount == 0, !closings.isEmpty else { return }
+        for path in paths { path.leave() }
         if let timer { host.port.cancelTimer(timer.id) }
         timer = nil
         events.finish()
+        let ready = closings
+        closings.removeAll()
+        for closing in ready { closing() }
     }
 }
 
 extension DiskEngine: TimerHandler {
     package func timerFired(_ timer: TimerID, token: UInt64) {
-        self.timer = nil
+        if self.timer?.id == timer { self.timer = nil }
+        if isClosed, now >= closingDeadline, lun.requestCount > 0 {
+            for path in paths { path.drop() }
+        }
         lun.timerFired(at: now)
         touch()
         host.runDirtyDisks()

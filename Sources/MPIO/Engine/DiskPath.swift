@@ -27,6 +27,8 @@ package final class DiskPath {
         /// As configured; nil: to be found by identity.
         let configuredLUN: LogicalUnitNumber?
         let identity: LogicalUnitIdentity?
+        /// Nobody said that the unit is here: a session without it is no path, rather than a broken one.
+        let isCandidate: Bool
     }
 
     let index: PathIndex
@@ -124,7 +126,8 @@ package final class DiskPath {
         needsTransport = true
         switch transport {
         case .session(let reference):
-            if reference.path.isLoggedIn { located() } else { reference.path.connect() }
+            if reference.path.isLoggedIn { located() }
+            reference.path.connect(for: client)
         case .device(let device): device.connect()
         }
     }
@@ -136,6 +139,11 @@ package final class DiskPath {
         case .session(let reference): reference.path.release(client)
         case .device(let device): device.disconnect()
         }
+    }
+
+    /// Gives up what is outstanding on the path by ending its session.
+    func drop() {
+        if case .session(let reference) = transport { reference.path.fail(PathFailure(.takenOut)) }
     }
 
     /// The disk is closed; nothing may be outstanding that touches its memory.
@@ -151,14 +159,14 @@ package final class DiskPath {
     func probe(_ reason: ProbeReason) {
         guard !hasLeft else { return }
         switch transport {
-        case .device(let device): device.probe(reason)
+        case .device(let device): probed(reason, device.probe(reason))
         case .session(let reference):
-            guard let lun else { return probeFailed(reason, PathFailure(.logicalUnitMissing)) }
+            guard let lun else { return probed(reason, .failed(PathFailure(.logicalUnitMissing))) }
+            let probe = PathProbe(
+                reason: reason, targetName: reference.path.settings.session.login.targetName,
+                known: disk.device, dsm: pseudoLUN.dsm)
             let epoch = epoch
-            prober = PathProber(
-                channel: reference.inventory.channel, lun: lun, targetName: reference.path.settings.session.login.targetName,
-                reason: reason, verification: pseudoLUN.dsm.verificationCommand
-            ) { [weak self] result in
+            prober = PathProber(probe, channel: reference.inventory.channel, lun: lun) { [weak self] result in
                 guard let self, self.epoch == epoch, !self.hasLeft else { return }
                 self.probed(reason, result)
             }
@@ -166,20 +174,8 @@ package final class DiskPath {
         }
     }
 
-    private func probed(_ reason: ProbeReason, _ result: PathProber.Answer) {
-        switch result {
-        case .report(let report): pseudoLUN.pathConnected(index, report, at: now)
-        case .verified(let outcome, let groups):
-            if let failure = pseudoLUN.dsm.verificationFailure(outcome) { return probeFailed(reason, failure) }
-            pseudoLUN.pathVerified(index, groups, at: now)
-        case .accessStates(let groups): pseudoLUN.accessStatesReported(index, groups, at: now)
-        case .failed(let failure): return probeFailed(reason, failure)
-        }
-        settleSoon()
-    }
-
-    func probeFailed(_ reason: ProbeReason, _ failure: PathFailure) {
-        pseudoLUN.pathProbeFailed(index, reason, failure, at: now)
+    private func probed(_ reason: ProbeReason, _ result: ProbeResult) {
+        pseudoLUN.probeFinished(index, reason, result, at: now)
         settleSoon()
     }
 
@@ -188,7 +184,7 @@ package final class DiskPath {
         case (.device, _): fenced(step, .unsupported)
         case (.session(let reference), .reinstateNexus):
             // The login itself reinstates: the same ISID through the path's own portal.
-            if reference.path.isLoggedIn { fenced(step, .done) } else { reference.path.connect() }
+            if reference.path.isLoggedIn { fenced(step, .done) } else { reference.path.connect(for: client) }
         case (.session(let reference), .abortTaskSet):
             manage(.abortTaskSet, reference, step)
         case (.session, .logicalUnitReset(let via)):
@@ -247,6 +243,10 @@ package final class DiskPath {
         reference.inventory.locate(identity) { [weak self] lun in
             guard let self, self.epoch == epoch, !self.hasLeft else { return }
             self.lun = lun
+            if lun == nil, reference.isCandidate {
+                self.pseudoLUN.removePath(self.index, at: self.now)
+                return self.settleSoon()
+            }
             // A path without its unit is up, but its probe will say what is missing.
             self.transportUp()
         }

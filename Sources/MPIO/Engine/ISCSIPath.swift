@@ -83,6 +83,8 @@ package final class ISCSIPath {
     private var clients: [(any ISCSIPathClient)?] = []
     /// Commands that the target's window has no room for, oldest first.
     private var backlog = FIFO<SCSICommandRequest>()
+    private var users: Set<PathClientID> = []
+    private var endings: [() -> Void] = []
     private var timer: (id: TimerID, deadline: Instant)?
     private var connectDeadline = Instant.distantFuture
     private var destination: SocketAddress
@@ -95,11 +97,10 @@ package final class ISCSIPath {
         self.settings = settings
         self.host = host
         port = host.port
-        cryptography = host.cryptography
-        crc32c = host.crc32c
         load = PathLoad()
         destination = settings.portal
-        session = InitiatorSession(settings: settings.session, cryptography: cryptography, crc32c: crc32c)
+        session = InitiatorSession(
+            settings: settings.session, cryptography: host.cryptography, crc32c: host.crc32c)
     }
 
     // MARK: Clients
@@ -127,8 +128,29 @@ package final class ISCSIPath {
 
     // MARK: Life
 
-    /// Connects and logs in, unless that is under way or done. The result goes to all clients.
-    package func connect() {
+    /// Notes that the client needs the session, and sees to it that there is one: connects and logs in,
+    /// unless that is under way or done. The result goes to all clients.
+    package func connect(for client: PathClientID) {
+        users.insert(client)
+        connect()
+    }
+
+    /// The client needs the session no longer; with the last one it is logged out.
+    package func release(_ client: PathClientID) {
+        users.remove(client)
+        if users.isEmpty { logOut() }
+    }
+
+    /// Whether no session exists or is being made.
+    package var isOver: Bool { socketInUse == nil }
+
+    /// Calls `body` when the session that exists has ended; at once where none does.
+    package func whenOver(_ body: @escaping () -> Void) {
+        guard !isOver else { return body() }
+        endings.append(body)
+    }
+
+    private func connect() {
         switch state {
         case .idle, .down:
             destination = settings.portal
@@ -139,7 +161,7 @@ package final class ISCSIPath {
     }
 
     /// Ends the session in an orderly way where there is one; clients get ``ISCSIPathClient/pathLost(_:failure:)``.
-    package func logOut() {
+    private func logOut() {
         switch state {
         case .loggedIn(let socket, _):
             state = .loggingOut(socket)
@@ -164,7 +186,8 @@ package final class ISCSIPath {
     }
 
     private func startConnection() {
-        session = InitiatorSession(settings: settings.session, cryptography: cryptography, crc32c: crc32c)
+        session = InitiatorSession(
+            settings: settings.session, cryptography: host.cryptography, crc32c: host.crc32c)
         sendIsRequested = false
         redirection = nil
         connectDeadline = port.now + settings.session.loginTimeout
@@ -190,6 +213,9 @@ package final class ISCSIPath {
         }
         for client in clients { client?.pathLost(self, failure: failure) }
         host.runDirtyDisks()
+        let endings = endings
+        self.endings.removeAll()
+        for ending in endings { ending() }
     }
 
     private func handBackCommands() {
@@ -239,6 +265,16 @@ package final class ISCSIPath {
         else { return false }
         requestSend(socket)
         return true
+    }
+
+    /// Lets go of the caller's memory: after it, neither this command's data nor what still has to be sent
+    /// of it touches the buffer. Its answer comes as any other.
+    package func detach(_ token: UInt64) {
+        if let waiting = backlog.removeFirst(where: { $0.token == token }) {
+            client(of: waiting.token)?.path(self, abandoned: waiting.token, wasSent: false)
+        } else {
+            session.detach(token)
+        }
     }
 
     private func submitBacklog(_ socket: SocketID) {

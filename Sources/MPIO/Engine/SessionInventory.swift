@@ -50,33 +50,36 @@ package final class SessionInventory: SessionObserver {
         }
     }
 
-    private func reportLUNs(allocationByteCount: Int) {
+    /// Each login may be greeted by a few unit attentions; one that never ends them is not asked for ever.
+    private static let attemptLimit = 16
+
+    private func reportLUNs(allocationByteCount: Int, attempt: Int = 1) {
         let epoch = epoch
         channel.execute(
             .reportLUNs(allocationByteCount: UInt32(allocationByteCount)), lun: LogicalUnitNumber(rawValue: 0),
             byteCount: allocationByteCount
         ) { [weak self] answer in
             guard let self, self.epoch == epoch else { return }
-            self.reported(answer, allocationByteCount: allocationByteCount)
+            self.reported(answer, allocationByteCount: allocationByteCount, attempt: attempt)
         }
     }
 
     /// 16,383 one-level LUNs and a header; a target that declares more is cut there.
     private static let longestReport = 8 + 8 * 16_384
 
-    private func reported(_ answer: ControlAnswer, allocationByteCount: Int) {
+    private func reported(_ answer: ControlAnswer, allocationByteCount: Int, attempt: Int) {
         switch answer.outcome {
-        case .good:
+        case .good, .short:
             guard let list = LUNList(parsing: answer.data) else {
                 return finish(.failure(PathFailure(.verificationFailed, detail: "REPORT LUNS was answered with \(answer.data.count) bytes")))
             }
             if list.declaredByteCount > allocationByteCount, allocationByteCount < Self.longestReport {
-                return reportLUNs(allocationByteCount: min(list.declaredByteCount, Self.longestReport))
+                return reportLUNs(
+                    allocationByteCount: min(list.declaredByteCount, Self.longestReport), attempt: attempt + 1)
             }
             describe(list.luns, done: [])
-        case .status(.checkCondition, let sense?) where sense.key == .unitAttention:
-            // Each login may be greeted by a few; each is told once.
-            reportLUNs(allocationByteCount: allocationByteCount)
+        case .status(.checkCondition, let sense?) where sense.key == .unitAttention && attempt < Self.attemptLimit:
+            reportLUNs(allocationByteCount: allocationByteCount, attempt: attempt + 1)
         default:
             finish(.failure(PathFailure(.verificationFailed, detail: "REPORT LUNS: \(answer.outcome)")))
         }
@@ -86,13 +89,13 @@ package final class SessionInventory: SessionObserver {
         guard done.count < luns.count else { return finish(.success(done)) }
         let lun = luns[done.count]
         let epoch = epoch
-        prober = PathProber(
-            channel: channel, lun: lun, targetName: path.settings.session.login.targetName, reason: .connected,
-            verification: .testUnitReady()
-        ) { [weak self] answer in
+        let probe = PathProbe(
+            reason: .connected, targetName: path.settings.session.login.targetName, known: nil,
+            dsm: DefaultDSM(policy: PolicySettings(.failOverOnly)))
+        prober = PathProber(probe, channel: channel, lun: lun) { [weak self] result in
             guard let self, self.epoch == epoch else { return }
             var entry = InventoryEntry(lun: lun, device: nil)
-            if case .report(let report) = answer { entry.device = report.device }
+            if case .usable(let report) = result { entry.device = report.device }
             self.describe(luns, done: done + [entry])
         }
         prober?.start()
