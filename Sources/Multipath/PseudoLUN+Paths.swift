@@ -363,7 +363,6 @@ extension PseudoLUN {
         let next = dsm.explainPath(for: PolicyRequest(), from: table, at: now)
         guard next.isChosen else { return }
         failOverCount += 1
-        lastCarrier = -1
         post(.failOver(from: PathIndex(index), to: PathIndex(rawValue: next.index), redriven: redriven))
     }
 
