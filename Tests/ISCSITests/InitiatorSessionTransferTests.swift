@@ -157,7 +157,7 @@ struct ModelTarget {
             for initialR2T in [false, true] {
                 for (first, burst) in [(512, 512), (4096, 16_384), (65_536, 262_144)] {
                     for segment in [512, 8192, 262_144] {
-                        for digest in [DigestKind.none, .crc32c] {
+                        for digest in segment == 8192 ? [DigestKind.none, .crc32c] : [.none] {
                             var parameters = SessionRig.defaults()
                             parameters.immediateData = immediate
                             parameters.initialR2T = initialR2T
