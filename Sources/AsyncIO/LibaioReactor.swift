@@ -189,12 +189,17 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
         }
         localJobs = queue.close()
         while !localJobs.isEmpty { runLocalJobs() }
+        closeAll()
         threadIdentity.store(0, ordering: .sequentiallyConsistent)
     }
 
     private func releaseResources() {
         _ = queue.close()
         workers?.stop()
+        closeAll()
+    }
+
+    private func closeAll() {
         sockets.forEach { id, slot in
             if slot.pointee.descriptor >= 0 { mpio_close_gracefully(slot.pointee.descriptor, slot.pointee.isTCP) }
             sockets.release(id)

@@ -278,8 +278,8 @@ struct LoopTests {
 
     @Test("many reactors at once, one after the other, leave nothing behind")
     func manyReactors() throws {
-        for _ in 0..<20 {
-            let reactors = try (0..<4).map { _ in try LibaioReactor(options: .with { $0.socketCapacity = 64 }) }
+        for _ in 0..<5 {
+            let reactors = try (0..<3).map { _ in try LibaioReactor(options: .with { $0.socketCapacity = 64 }) }
             for reactor in reactors { try reactor.start() }
             for reactor in reactors { reactor.stop() }
         }
