@@ -19,7 +19,7 @@ final class ControlChannel {
     }
 
     private unowned let path: ISCSIPath
-    private var client: PathClientID!
+    private(set) var client = PathClientID(rawValue: 0)
     private var pending: [UInt64: Pending] = [:]
     private var nextToken: UInt64 = 0
     /// Told, in the order of registration, of what happens to the session.

@@ -1,8 +1,8 @@
-import AsyncIO
+package import AsyncIO
 import Foundation
 import Glibc
-import Multipath
-import SCSI
+package import Multipath
+package import SCSI
 
 /// A kernel block device, or a file in a test, as one path of a disk: block I/O through libaio with
 /// O_DIRECT.
@@ -189,7 +189,7 @@ struct SysfsBlockDevice {
     /// `deviceNumber` as in st_rdev; nil for a file.
     init(deviceNumber: UInt64?) {
         guard let deviceNumber else { return }
-        let folder = "/sys/dev/block/\(gnu_dev_major(deviceNumber)):\(gnu_dev_minor(deviceNumber))/device/"
+        let folder = "/sys/dev/block/\(Self.major(deviceNumber)):\(Self.minor(deviceNumber))/device/"
         vendor = Self.text(folder + "vendor")
         product = Self.text(folder + "model")
         revision = Self.text(folder + "rev")
@@ -198,6 +198,10 @@ struct SysfsBlockDevice {
             designators: DeviceIdentification(parsing: Self.bytes(folder + "vpd_pg83"))?.descriptors ?? [],
             unitSerial: serial, vendor: vendor, product: product, targetName: nil)
     }
+
+    // glibc's dev_t: 12 bits of major around 8 of minor, then 20 more of each (gnu_dev_major is a macro).
+    static func major(_ number: UInt64) -> UInt64 { (number >> 8) & 0xFFF | (number >> 32) & ~0xFFF }
+    static func minor(_ number: UInt64) -> UInt64 { number & 0xFF | (number >> 12) & ~0xFF }
 
     private static func text(_ path: String) -> String {
         String(decoding: bytes(path), as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines)

@@ -1,6 +1,6 @@
-import AsyncIO
+package import AsyncIO
 import Foundation
-import Multipath
+package import Multipath
 import SCSI
 import Timebase
 
@@ -15,6 +15,7 @@ package final class DiskEngine {
     private(set) var device: DeviceDescription?
     private(set) var limits = TransferLimits()
     let events = EventBroadcast()
+    private let log: EventLog
 
     private var records: RequestTable
     private var splits = SplitRequestTable()
@@ -33,14 +34,18 @@ package final class DiskEngine {
 
     package static let requestCapacity = 1024
 
-    package init(name: String, settings: LUNSettings, modules: DSMRegistry, host: EngineHost) {
+    package init(name: String, settings: LUNSettings, modules: DSMRegistry, log: EventLog, host: EngineHost) {
         self.name = name
+        self.log = log
         self.host = host
         lun = PseudoLUN(name: name, settings: settings, registry: modules, requestCapacity: Self.requestCapacity)
         records = RequestTable(capacity: Self.requestCapacity)
     }
 
     var now: Instant { host.port.now }
+
+    /// Requests for which the table has no room yet.
+    var waitingCount: Int { waiting.count }
 
     // MARK: Paths
 
@@ -276,7 +281,9 @@ package final class DiskEngine {
         case .capacityChanged(_, _, let blocks): device?.blockCount = blocks
         default: break
         }
-        events.send(DiskEvent(at: Date(), disk: name, event: event, pathNames: paths.map(\.name)))
+        let shown = DiskEvent(at: Date(), disk: name, event: event, pathNames: paths.map(\.name))
+        log.append(shown)
+        events.send(shown)
     }
 
     private func define(_ device: DeviceDescription) {

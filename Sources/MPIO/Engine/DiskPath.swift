@@ -1,7 +1,7 @@
-import AsyncIO
-import ISCSI
-import Multipath
-import SCSI
+package import AsyncIO
+package import ISCSI
+package import Multipath
+package import SCSI
 import Timebase
 
 /// One path of one disk: turns the pseudo-LUN's wishes into commands on a transport, and a transport's
@@ -110,9 +110,16 @@ package final class DiskPath {
         return (RequestIndex(slot: slot, attempt: current &- behind), record)
     }
 
-    /// Ends one attempt, whoever carried it.
+    /// Ends an attempt that a device carried.
+    func ended(_ request: RequestIndex, _ outcome: PathOutcome) {
+        guard let record = disk.record(slot: request.slot) else { return }
+        ended(request, record, outcome: outcome)
+        disk.returned(request)
+        settleSoon()
+    }
+
     @inline(__always)
-    func ended(_ request: RequestIndex, _ record: UnsafeMutablePointer<RequestRecord>, outcome: PathOutcome) {
+    private func ended(_ request: RequestIndex, _ record: UnsafeMutablePointer<RequestRecord>, outcome: PathOutcome) {
         if outcome == .good, request == record.pointee.index {
             latency.record(nanoseconds: now.nanoseconds &- record.pointee.issuedAt)
         }

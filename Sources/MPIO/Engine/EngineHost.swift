@@ -1,5 +1,5 @@
-import AsyncIO
-import ISCSI
+package import AsyncIO
+package import ISCSI
 import Timebase
 
 /// What all paths and disks of one reactor share: the port, the cryptography, and the list of disks that

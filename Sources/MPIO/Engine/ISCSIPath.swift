@@ -1,7 +1,7 @@
-import AsyncIO
-import ISCSI
-import Multipath
-import SCSI
+package import AsyncIO
+package import ISCSI
+package import Multipath
+package import SCSI
 import Timebase
 
 /// Who has commands on an ``ISCSIPath``: the paths of disks that it leads to, and its own inventory.

@@ -2,7 +2,7 @@ import AsyncIO
 import Foundation
 import ISCSI
 import Multipath
-import SCSI
+public import SCSI
 import Timebase
 
 /// A disk that is open, as the reactor hands it out.
@@ -39,6 +39,7 @@ final class ManagerState: @unchecked Sendable {
     let sessions: SessionPool
     /// What the inspector shows as the holder.
     let command: String
+    let log = EventLog()
     var modules = DSMRegistry()
     private(set) var disks: [DiskEngine] = []
     private var isShutDown = false
@@ -82,7 +83,7 @@ final class ManagerState: @unchecked Sendable {
     }
 
     private func makeDisk(_ lun: LUNConfiguration) -> DiskEngine {
-        let engine = DiskEngine(name: lun.name, settings: lun.settings, modules: modules, host: host)
+        let engine = DiskEngine(name: lun.name, settings: lun.settings, modules: modules, log: log, host: host)
         var identity: LogicalUnitIdentity?
         if case .identity(let wanted) = lun.identification {
             identity = wanted

@@ -39,7 +39,7 @@ extension PathFailure {
     init(_ failure: LoginFailure) {
         switch failure {
         case .chap: self.init(.authenticationFailed, detail: "\(failure)")
-        case .refused(let status) where status.isAuthenticationFailure:
+        case .refused(.authenticationFailure), .refused(.authorizationFailure):
             self.init(.authenticationFailed, detail: "\(failure)")
         default: self.init(.loginRejected, detail: "\(failure)")
         }

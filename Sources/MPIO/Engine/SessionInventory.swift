@@ -1,6 +1,6 @@
 import ISCSI
 import Multipath
-import SCSI
+package import SCSI
 
 /// One logical unit that a session's target reported.
 package struct InventoryEntry: Sendable {
@@ -14,12 +14,12 @@ package struct InventoryEntry: Sendable {
 package final class SessionInventory: SessionObserver {
     private enum State {
         case unknown
-        case taking([(Result<[InventoryEntry], PathFailure>) -> Void])
+        case taking([(Result<[InventoryEntry], InventoryFailure>) -> Void])
         case known([InventoryEntry])
     }
 
     let channel: ControlChannel
-    private let path: ISCSIPath
+    let path: ISCSIPath
     private var state = State.unknown
     /// Counts logins; answers of an earlier one are dropped.
     private var epoch = 0
@@ -40,7 +40,7 @@ package final class SessionInventory: SessionObserver {
     }
 
     /// All units; the session must be logged in.
-    package func take(_ answer: @escaping (Result<[InventoryEntry], PathFailure>) -> Void) {
+    package func take(_ answer: @escaping (Result<[InventoryEntry], InventoryFailure>) -> Void) {
         switch state {
         case .known(let entries): answer(.success(entries))
         case .taking(let waiting): state = .taking(waiting + [answer])
@@ -71,7 +71,7 @@ package final class SessionInventory: SessionObserver {
         switch answer.outcome {
         case .good, .short:
             guard let list = LUNList(parsing: answer.data) else {
-                return finish(.failure(PathFailure(.verificationFailed, detail: "REPORT LUNS was answered with \(answer.data.count) bytes")))
+                return finish(.failure(InventoryFailure(PathFailure(.verificationFailed, detail: "REPORT LUNS was answered with \(answer.data.count) bytes"))))
             }
             if list.declaredByteCount > allocationByteCount, allocationByteCount < Self.longestReport {
                 return reportLUNs(
@@ -81,7 +81,7 @@ package final class SessionInventory: SessionObserver {
         case .status(.checkCondition, let sense?) where sense.key == .unitAttention && attempt < Self.attemptLimit:
             reportLUNs(allocationByteCount: allocationByteCount, attempt: attempt + 1)
         default:
-            finish(.failure(PathFailure(.verificationFailed, detail: "REPORT LUNS: \(answer.outcome)")))
+            finish(.failure(InventoryFailure(PathFailure(.verificationFailed, detail: "REPORT LUNS: \(answer.outcome)"))))
         }
     }
 
@@ -101,7 +101,7 @@ package final class SessionInventory: SessionObserver {
         prober?.start()
     }
 
-    private func finish(_ result: Result<[InventoryEntry], PathFailure>) {
+    private func finish(_ result: Result<[InventoryEntry], InventoryFailure>) {
         guard case .taking(let waiting) = state else { return }
         prober = nil
         if case .success(let entries) = result { state = .known(entries) } else { state = .unknown }
@@ -117,7 +117,7 @@ package final class SessionInventory: SessionObserver {
 
     func sessionLost(_ failure: PathFailure) {
         epoch += 1
-        finish(.failure(failure))
+        finish(.failure(InventoryFailure(failure)))
         state = .unknown
     }
 }
