@@ -9,7 +9,9 @@ enum TaskKind: UInt8 {
     /// A command whose outcome is known while a socket may still send from, or receive into, its buffer.
     case draining
     case taskManagement
-    /// Text, NOP-Out and Logout: one of each per connection or session, looked after there.
+    /// A NOP-Out with a tag.
+    case ping
+    /// Text and Logout: one of each per session, looked after there.
     case control
 }
 
@@ -133,7 +135,7 @@ struct CommandTable: ~Copyable {
     }
 
     mutating func takeControl(_ kind: TaskKind) -> Int {
-        precondition(hasRoomForControl && (kind == .control || kind == .taskManagement))
+        precondition(hasRoomForControl && kind != .free && kind != .command && kind != .draining)
         let slot = take()
         controlCount += 1
         slots[slot].kind = kind
@@ -150,7 +152,7 @@ struct CommandTable: ~Copyable {
             let next = slots[slot].next
             if previous == CommandTable.none { first = next } else { slots[Int(previous)].next = next }
             if next == CommandTable.none { last = previous } else { slots[Int(next)].previous = previous }
-        case .taskManagement, .control: controlCount -= 1
+        case .taskManagement, .ping, .control: controlCount -= 1
         }
         slots[slot].kind = .free
         slots[slot].generation &+= 1

@@ -249,7 +249,7 @@ public struct InitiatorSession: ~Copyable {
             case .taskManagement:
                 events.append(.taskManagementAbandoned(token: table.slots[slot].token))
                 table.release(slot)
-            case .control: table.release(slot)
+            case .ping, .control: table.release(slot)
             case .free, .command, .draining: break
             }
         }

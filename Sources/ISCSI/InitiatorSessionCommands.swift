@@ -10,8 +10,7 @@ extension InitiatorSession {
     public mutating func submit(_ command: SCSICommandRequest, on c: ConnectionIndex, at now: Instant) -> SubmitResult {
         precondition(command.byteCount >= 0 && command.byteCount <= UInt32.max, "a command moves at most 4 GiB - 1")
         precondition(command.byteCount == 0 || command.buffer != nil, "data needs a buffer")
-        precondition((command.direction == .none) == (command.byteCount == 0) || command.byteCount == 0,
-            "a command without a direction has no data")
+        precondition(command.byteCount == 0 || command.direction != .none, "a command without a direction has no data")
         guard isFullFeature, isNormal, c.rawValue >= 0, c.rawValue < connectionCount,
             connections[c.rawValue].phase == .fullFeature
         else {
@@ -88,6 +87,8 @@ extension InitiatorSession {
             task.pointee.dataEndPosition = connection.pointee.output.queuedPosition
         }
         if unsolicitedEnd > immediateByteCount {
+            // Without a transfer tag the LUN is reserved (section 11.7.1), but initiators send it and
+            // targets have come to look.
             appendBurst(DataBurst(
                 slot: UInt32(slot), next: CommandTable.none, targetTransferTag: BasicHeaderSegment.reservedTag,
                 dataSN: 0, offset: immediateByteCount, end: unsolicitedEnd, lun: command.lun), to: connection)
@@ -110,7 +111,7 @@ extension InitiatorSession {
 
     /// Whether ``output(_:into:)`` has something to name.
     public func needsToSend(_ c: ConnectionIndex) -> Bool {
-        guard c.rawValue >= 0, c.rawValue < connectionCount, !isOver else { return false }
+        guard c.rawValue >= 0, c.rawValue < connectionCount, connections[c.rawValue].phase != .closed else { return false }
         return connections[c.rawValue].needsToSend
     }
 
@@ -122,8 +123,9 @@ extension InitiatorSession {
     public mutating func output(
         _ c: ConnectionIndex, into segments: UnsafeMutableBufferPointer<UnsafeRawBufferPointer>
     ) -> Int {
-        guard c.rawValue >= 0, c.rawValue < connectionCount, !isOver, segments.count > 0 else { return 0 }
+        guard c.rawValue >= 0, c.rawValue < connectionCount, segments.count > 0 else { return 0 }
         let connection = connections + c.rawValue
+        guard connection.pointee.phase != .closed else { return 0 }
         while connection.pointee.firstBurst != CommandTable.none,
             connection.pointee.output.segmentCount < segments.count,
             connection.pointee.output.queuedByteCount < InitiatorConnection.dataAheadByteCount,

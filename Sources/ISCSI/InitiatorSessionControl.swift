@@ -133,20 +133,21 @@ extension InitiatorSession {
     /// A NOP-Out with a tag. False where there is no room; silence is then judged without it.
     mutating func sendPing(on c: ConnectionIndex, at now: Instant) -> Bool {
         guard canSendControl(on: c) else { return false }
-        enqueuePing(on: c, at: now, cmdSN: cmdSN, isImmediate: true)
+        let connection = connections + c.rawValue
+        let waited = connection.pointee.needsToSend
+        connection.pointee.taskBegan(at: now)
+        let slot = enqueueNOPOut(on: c, cmdSN: cmdSN, isImmediate: true)
+        connection.pointee.liveness.pingBegan(
+            slot: slot, at: now, endPosition: connection.pointee.output.queuedPosition, behindData: waited)
         return true
     }
 
-    private mutating func enqueuePing(on c: ConnectionIndex, at now: Instant, cmdSN: UInt32, isImmediate: Bool) {
-        let connection = connections + c.rawValue
-        let slot = table.takeControl(.control)
+    private mutating func enqueueNOPOut(on c: ConnectionIndex, cmdSN: UInt32, isImmediate: Bool) -> Int {
+        let slot = table.takeControl(.ping)
         table.slots[slot].connection = UInt16(truncatingIfNeeded: c.rawValue)
-        let waited = connection.pointee.needsToSend
-        connection.pointee.taskBegan(at: now)
-        connection.pointee.enqueue(.nopOut(
-            tag: table.tag(of: slot), cmdSN: cmdSN, expStatSN: connection.pointee.expStatSN, isImmediate: isImmediate))
-        connection.pointee.liveness.pingBegan(
-            slot: slot, at: now, endPosition: connection.pointee.output.queuedPosition, behindData: waited)
+        connections[c.rawValue].enqueue(.nopOut(
+            tag: table.tag(of: slot), cmdSN: cmdSN, expStatSN: connections[c.rawValue].expStatSN, isImmediate: isImmediate))
+        return slot
     }
 
     // MARK: what the target sends
@@ -164,17 +165,25 @@ extension InitiatorSession {
                 expStatSN: connection.pointee.expStatSN))
             return
         }
-        guard let slot = connection.pointee.liveness.pingSlot, header.initiatorTaskTag == table.tag(of: slot) else {
+        guard let slot = ping(header.initiatorTaskTag, on: c) else {
             throw .unknownTask(.nopIn, tag: header.initiatorTaskTag)
         }
         try takeStatSN(header, on: c)
-        endPing(on: c, at: now)
+        endPing(slot, on: c, at: now)
     }
 
-    private mutating func endPing(on c: ConnectionIndex, at now: Instant) {
+    private func ping(_ tag: UInt32, on c: ConnectionIndex) -> Int? {
+        guard let slot = table.slot(forTag: tag), table.slots[slot].kind == .ping,
+            Int(table.slots[slot].connection) == c.rawValue
+        else { return nil }
+        return slot
+    }
+
+    /// The answer to a ping, or to a NOP-Out that filled a hole and that nobody waits for.
+    private mutating func endPing(_ slot: Int, on c: ConnectionIndex, at now: Instant) {
         let connection = connections + c.rawValue
-        guard let slot = connection.pointee.liveness.pingSlot else { return }
         table.release(slot)
+        guard connection.pointee.liveness.pingSlot == slot else { return }
         connection.pointee.owedCount -= 1
         connection.pointee.liveness.pingSlot = nil
         if connection.pointee.liveness.pingIsReported {
@@ -342,7 +351,7 @@ extension InitiatorSession {
         let rejected = BasicHeaderSegment(loadingFrom: data.baseAddress!)
         let reason = header.rejectReason
         switch rejected.opcode {
-        case .scsiCommand: try rejectedCommand(rejected, reason, on: c, at: now)
+        case .scsiCommand: try rejectedCommand(rejected, reason, on: c)
         case .dataOut where reason != .dataDigestError:
             // The target ends the task itself, by a SCSI Response of its own (section 11.17.1).
             return
@@ -350,16 +359,15 @@ extension InitiatorSession {
         case .textRequest: try rejectedText(rejected, reason, on: c)
         case .nopOut:
             // It was heard, which is all that a ping asks.
-            guard let slot = connections[c.rawValue].liveness.pingSlot, rejected.initiatorTaskTag == table.tag(of: slot)
-            else { return }
-            endPing(on: c, at: now)
+            guard let slot = ping(rejected.initiatorTaskTag, on: c) else { return }
+            endPing(slot, on: c, at: now)
         default:
             failConnection(c, .rejected(rejected.opcode, reason))
         }
     }
 
     private mutating func rejectedCommand(
-        _ rejected: BasicHeaderSegment, _ reason: RejectReason, on c: ConnectionIndex, at now: Instant
+        _ rejected: BasicHeaderSegment, _ reason: RejectReason, on c: ConnectionIndex
     ) throws(ProtocolViolation) {
         let tag = rejected.initiatorTaskTag
         guard let slot = table.slot(forTag: tag), table.slots[slot].kind == .command,
@@ -373,21 +381,16 @@ extension InitiatorSession {
         }
         let hole = table.slots[slot].cmdSN
         finish(slot, outcome: .rejected(reason), residual: .none, transferredByteCount: 0)
-        try plugHole(hole, on: c, at: now)
+        try plugHole(hole, on: c)
     }
 
     /// The CmdSN of a rejected command was not received, and every later one waits for it: a NOP-Out
-    /// takes its place (section 11.17.1). Targets that counted it all the same have moved ExpCmdSN on.
-    private mutating func plugHole(_ hole: UInt32, on c: ConnectionIndex, at now: Instant) throws(ProtocolViolation) {
+    /// takes its place (section 11.17.1). Targets that counted it all the same have moved ExpCmdSN on,
+    /// or drop the NOP-Out as a duplicate: its answer is not waited for.
+    private mutating func plugHole(_ hole: UInt32, on c: ConnectionIndex) throws(ProtocolViolation) {
         guard SerialNumber.isAtMost(expCmdSN, hole), connections[c.rawValue].phase == .fullFeature else { return }
-        let connection = connections + c.rawValue
-        guard connection.pointee.hasRoomForControl(dataByteCount: 0) else { throw .flood }
-        if connection.pointee.liveness.pingSlot == nil, table.hasRoomForControl {
-            enqueuePing(on: c, at: now, cmdSN: hole, isImmediate: false)
-        } else {
-            // A ping is under way: an anonymous NOP-Out must be immediate and could not fill the hole.
-            failConnection(c, .rejected(.scsiCommand, .invalidPDUField))
-        }
+        guard connections[c.rawValue].hasRoomForControl(dataByteCount: 0), table.hasRoomForControl else { throw .flood }
+        _ = enqueueNOPOut(on: c, cmdSN: hole, isImmediate: false)
     }
 
     private mutating func rejectedTaskManagement(

@@ -20,11 +20,13 @@ import Timebase
     }
 
     /// One run: commands, answered by PDUs that are right but for one now and then.
-    private func attack(seed: UInt64) -> Int {
+    private func attack(seed: UInt64, corrupts: Bool) -> Int {
         var generator = SeededGenerator(seed: seed)
         var parameters = SessionRig.defaults()
         parameters.initialR2T = Bool.random(using: &generator)
         parameters.maxOutstandingR2T = Int.random(in: 1...4, using: &generator)
+        if !corrupts { parameters.maxOutstandingR2T = 4 }
+        parameters.maxSendDataSegmentByteCount = 1024
         parameters.headerDigest = seed % 5 == 0 ? .crc32c : .none
         parameters.dataDigest = seed % 7 == 0 ? .crc32c : .none
         let rig = SessionRig(parameters, window: 1000, capacity: 16)
@@ -41,9 +43,10 @@ import Timebase
         for _ in 0..<150 where rig.failure == nil {
             switch Int.random(in: 0..<12, using: &generator) {
             case 0..<4:
-                let memory = memories[Int(token % 4)]
-                let part = UnsafeMutableRawBufferPointer(rebasing: memory[guarded..<(guarded + 8192)])
                 let direction: DataDirection = [.none, .read, .write].randomElement(using: &generator)!
+                // What is being written must not change meanwhile.
+                let memory = memories[Int(token % 2) + (direction == .read ? 0 : 2)]
+                let part = UnsafeMutableRawBufferPointer(rebasing: memory[guarded..<(guarded + 8192)])
                 if rig.submit(direction, token: token, memory: direction == .none ? nil : part).isAccepted { accepted.append(token) }
                 token += 1
             case 4:
@@ -57,9 +60,10 @@ import Timebase
                 if Int.random(in: 0..<4, using: &generator) > 0 {
                     for pdu in rig.sent() where pdu.opcode != .dataOut { open.append(OpenTask(header: pdu.header)) }
                 }
-                sendSomething(rig, &open, using: &generator)
+                sendSomething(rig, &open, corrupts: corrupts, using: &generator)
             }
         }
+        if !corrupts { #expect(rig.failure == nil, "seed \(seed)") }
         rig.session.connectionClosed(.leading, reason: .endOfStream, at: rig.now)
         rig.drain()
 
@@ -76,7 +80,7 @@ import Timebase
         return rig.completions.count
     }
 
-    private func sendSomething(_ rig: SessionRig, _ open: inout [OpenTask], using generator: inout SeededGenerator) {
+    private func sendSomething(_ rig: SessionRig, _ open: inout [OpenTask], corrupts: Bool, using generator: inout SeededGenerator) {
         var header: BasicHeaderSegment
         var data: [UInt8] = []
         if let index = open.indices.randomElement(using: &generator), Int.random(in: 0..<12, using: &generator) > 0 {
@@ -84,7 +88,7 @@ import Timebase
         } else {
             header = .nopIn(targetTransferTag: 4, numbers: rig.numbers)
         }
-        switch Int.random(in: 0..<40, using: &generator) {
+        switch corrupts ? Int.random(in: 0..<40, using: &generator) : 40 {
         case 0:
             // One field of a right PDU is wrong.
             let value: UInt32 = [0, 1, 2, 512, 8192, 0x7FFF_FFFF, .max, .random(in: 0 ... .max, using: &generator)].randomElement(using: &generator)!
@@ -166,8 +170,14 @@ import Timebase
 
     @Test func seededHostilePDUsEndEveryCommandOnceAndTouchNothingElse() {
         var completions = 0
-        for seed in 0..<600 { completions += attack(seed: UInt64(seed)) }
+        for seed in 0..<600 { completions += attack(seed: UInt64(seed), corrupts: true) }
         #expect(completions > 600 * 4, "the attacks must get past the first PDUs")
+    }
+
+    @Test func theSameAnswersUncorruptedNeverFailTheSession() {
+        var completions = 0
+        for seed in 0..<200 { completions += attack(seed: UInt64(seed), corrupts: false) }
+        #expect(completions > 200 * 20)
     }
 
     @Test func r2tStormsAreCutOffWithinTheTables() {
