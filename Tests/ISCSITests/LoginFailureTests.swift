@@ -377,6 +377,52 @@ import Testing
         }
     }
 
+    @Test func `No key is negotiated twice in one login, on either side`() {
+        let staying = LoginFlags(current: .operationalNegotiation, next: nil)
+        let error = NegotiationError(key: "MaxBurstLength", value: "65536", expected: "no second negotiation in one login")
+
+        var target = TargetLogin(cryptography: WireCryptography())
+        let request = BasicHeaderSegment.loginRequest(
+            staying, isid: ISID(rawValue: 1), tsih: 0, connectionID: 0, tag: 0, cmdSN: 0, expStatSN: 0)
+        let first = Array("InitiatorName=a\0TargetName=b\0MaxBurstLength=65536\0".utf8)
+        _ = first.withUnsafeBytes { target.received(request, data: $0) }
+        _ = target.identified(.accept(TargetLoginGrant()))
+        let again = Array("MaxBurstLength=65536\0".utf8)
+        guard case .refused(_, let why) = again.withUnsafeBytes({ target.received(request, data: $0) }) else {
+            Issue.record("the target negotiated a key twice")
+            return
+        }
+        #expect(why == TargetLoginRefusal(status: .initiatorError, failure: .negotiation(error)))
+
+        var initiator = InitiatorLogin(settings: LoginPair.settings, cryptography: WireCryptography())
+        _ = initiator.start()
+        for statSN in UInt32(0)...1 {
+            let response = BasicHeaderSegment.loginResponse(
+                staying, isid: LoginPair.settings.isid, tsih: 0, tag: 0x77,
+                numbers: ResponseNumbers(statSN: statSN, expCmdSN: 0, maxCmdSN: 0))
+            let action = again.withUnsafeBytes { initiator.received(response, data: $0) }
+            switch (statSN, action) {
+            case (0, .send): continue
+            case (1, .failed(let failure)): #expect(failure == .negotiation(error))
+            default: Issue.record("response \(statSN) led to \(action)")
+            }
+        }
+    }
+
+    @Test func `A target that wants proof says nothing of its parameters without it`() {
+        var target = TargetLogin(cryptography: WireCryptography())
+        let request = BasicHeaderSegment.loginRequest(
+            LoginFlags(current: .operationalNegotiation, next: nil), isid: ISID(rawValue: 1), tsih: 0, connectionID: 0, tag: 0,
+            cmdSN: 0, expStatSN: 0)
+        let text = Array("InitiatorName=a\0TargetName=b\0MaxBurstLength=65536\0".utf8)
+        _ = text.withUnsafeBytes { target.received(request, data: $0) }
+        guard case .refused(let pdu, let why) = target.identified(.accept(chapGrant)) else {
+            Issue.record("an unproved initiator was answered")
+            return
+        }
+        #expect(pdu.data.isEmpty && pdu.header.loginStatus == .authenticationFailure && why.status == .authenticationFailure)
+    }
+
     @Test func `An initiator that never ends is refused`() {
         var target = TargetLogin(cryptography: WireCryptography())
         var status: LoginStatus?
