@@ -164,6 +164,50 @@ struct FileTests {
         }
     }
 
+    @Test("an operation that the kernel refuses stops none of those behind it")
+    func refusedInBatch() throws {
+        try withFile(.direct) { reactor, file, recorder, path in
+            let bytes = pattern(4096)
+            defer { bytes.deallocate() }
+            try reactor.performAndWait {
+                reactor.submit(.write(from: UnsafeRawBufferPointer(bytes), at: 0), on: file, handler: recorder, token: 1000)
+            }
+            try reactor.wait(for: "the write") { recorder.results.count == 1 }
+            let back = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096 * 100, alignment: 4096)
+            defer { back.deallocate() }
+            try reactor.performAndWait {
+                let readOnly = try reactor.openFile(path, options: [.readOnly, .direct])
+                for number in 0..<100 {
+                    let part = UnsafeMutableRawBufferPointer(rebasing: back[number * 4096..<(number + 1) * 4096])
+                    if number % 3 == 0 {
+                        // Written through a descriptor that is open for reading: io_submit itself says no.
+                        reactor.submit(.write(from: .init(part), at: 0), on: readOnly, handler: recorder, token: UInt64(number))
+                    } else {
+                        reactor.submit(.read(into: part, at: 0), on: readOnly, handler: recorder, token: UInt64(number))
+                    }
+                }
+                reactor.close(readOnly)
+            }
+            try reactor.wait(for: "a hundred results") { recorder.results.count == 101 }
+            try reactor.performAndWait {
+                for number in 0..<100 {
+                    let result = recorder.results[UInt64(number)]
+                    if number % 3 == 0 {
+                        guard case .failure(let error) = result else {
+                            Issue.record("written to a read-only file")
+                            continue
+                        }
+                        #expect(error.code == EBADF)
+                    } else {
+                        #expect(result == .success(4096))
+                        #expect(equal(.init(rebasing: back[number * 4096..<(number + 1) * 4096]), .init(bytes)))
+                    }
+                }
+                #expect(reactor.counters.fileOperationsInFlight == 0 && reactor.counters.openFiles == 1)
+            }
+        }
+    }
+
     @Test("stop waits for the operations under way and reports them")
     func stopWaits() throws {
         let path = "/var/tmp/mpio-file-\(getpid())-stop"

@@ -51,6 +51,23 @@ struct SocketTests {
         }
     }
 
+    @Test("a kernel with an unknown completion ring is served by io_getevents")
+    func withoutMappedRing() throws {
+        try withReactor(.with { $0.usesMappedRing = false }) { reactor in
+            let pair = try connectPair(reactor)
+            let bytes = pattern(4 << 20)
+            defer { bytes.deallocate() }
+            try reactor.performAndWait {
+                pair.client.output = UnsafeRawBufferPointer(bytes)
+                reactor.requestSend(pair.clientSocket)
+            }
+            try reactor.wait(for: "4 MiB") { pair.server.receivedByteCount == bytes.count }
+            try reactor.performAndWait {
+                pair.server.received.withUnsafeBytes { #expect(equal($0, UnsafeRawBufferPointer(bytes))) }
+            }
+        }
+    }
+
     @Test("a send cut short resumes when the peer takes bytes again", arguments: LibaioReactor.Options.transferModes)
     func shortSendsResume(mode: LibaioReactor.TransferMode) throws {
         try withReactor(options(mode)) { reactor in
