@@ -26,7 +26,7 @@ public final class PathManager: Sendable {
     public init(configuration: Configuration, options: Options = Options()) async throws(PathManagerError) {
         self.configuration = configuration
         do {
-            initiatorName = try configuration.initiatorName ?? InitiatorNameSource.defaultName()
+            initiatorName = try Self.initiatorName(of: configuration)
             lease = try ISIDLease.acquire(initiatorName: initiatorName, directory: options.runtimeDirectory)
             var reactorOptions = LibaioReactor.Options()
             reactorOptions.busyPoll = options.busyPoll
@@ -46,6 +46,11 @@ public final class PathManager: Sendable {
             reactor.stop()
             throw .cannotStart("\(error)")
         }
+    }
+
+    private static func initiatorName(of configuration: Configuration) throws(PathManagerError) -> String {
+        if let name = configuration.initiatorName ?? InitiatorNameSource.defaultName() { return name }
+        throw .cannotStart("the policy file names no initiator and this machine has no name to derive one from; add initiator: {name: iqn.…}")
     }
 
     /// How a manager behaves beside what the policy file says.

@@ -1,6 +1,7 @@
 import AsyncIO
 import Foundation
 import Multipath
+import Timebase
 
 /// Answers the control socket's requests from a manager's state. Each is carried out in one piece on the
 /// reactor's thread, so that what a client sees or changes is one moment's truth.

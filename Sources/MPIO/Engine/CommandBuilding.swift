@@ -72,7 +72,7 @@ extension RequestRecord {
 
     private mutating func unmapParameters(lba: UInt64, blockCount: UInt32) -> UnsafeMutableRawBufferPointer {
         if let parameters { return parameters }
-        let bytes = UnmapList(ranges: [BlockRange(lba: lba, blockCount: UInt64(blockCount))]).encode()
+        let bytes = UnmapList(ranges: [BlockRange(lba: lba, blockCount: blockCount)]).encode()
         let list = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 8)
         list.copyBytes(from: bytes)
         parameters = list

@@ -34,7 +34,7 @@ package final class DiskEngine {
 
     package static let requestCapacity = 1024
 
-    package init(name: String, settings: LUNSettings, modules: DSMRegistry, log: EventLog, host: EngineHost) {
+    init(name: String, settings: LUNSettings, modules: DSMRegistry, log: EventLog, host: EngineHost) {
         self.name = name
         self.log = log
         self.host = host
