@@ -60,11 +60,18 @@ public struct PathReport: Hashable, Sendable {
     public var accessState: AccessState
     /// Empty where the device has no asymmetric access.
     public var targetPortGroups: [TargetPortGroup]
+    /// False where the port would not tell (standby) and block size and count are other paths'.
+    public var isCapacityVerified: Bool
+    /// What the device said about itself while it was asked.
+    public var unitAttentions: [SenseData]
 
     public init(
         device: DeviceDescription, accessState: AccessState = .optimized,
-        targetPortGroups: [TargetPortGroup] = []
+        targetPortGroups: [TargetPortGroup] = [], isCapacityVerified: Bool = true,
+        unitAttentions: [SenseData] = []
     ) {
+        self.isCapacityVerified = isCapacityVerified
+        self.unitAttentions = unitAttentions
         self.device = device
         self.accessState = accessState
         self.targetPortGroups = targetPortGroups
@@ -133,6 +140,7 @@ struct PathRecord {
     var isVerifying = false
     /// 2A/09 was seen: a larger capacity at the next probe is the LUN's new one.
     var expectsNewCapacity = false
+    var isCapacityVerified = true
     var device: DeviceDescription?
     var recovery = RecoverySchedule()
     var marginal = MarginalTracker()
@@ -178,7 +186,7 @@ struct PathRecord {
     }
 
     var grade: PathGrade {
-        guard case .up = link, !isDrained, stalledSince == nil, carriesData else { return .unusable }
+        guard case .up = link, !isDrained, stalledSince == nil, carriesData, isCapacityVerified else { return .unusable }
         if marginalUntil != nil { return .marginal }
         return accessState == .nonOptimized ? .nonOptimized : .optimized
     }

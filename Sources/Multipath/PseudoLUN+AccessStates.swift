@@ -9,20 +9,27 @@ extension PseudoLUN {
 
     /// REPORT TARGET PORT GROUPS was answered on the path. Each path believes only what its own port says
     /// of its own group: two controllers may disagree, and the one that is asked knows itself.
-    public func accessStatesReported(_ path: PathIndex, _ groups: [TargetPortGroup], at now: Instant) {
+    public func accessStatesReported(
+        _ path: PathIndex, _ groups: [TargetPortGroup], unitAttentions: [SenseData] = [], at now: Instant
+    ) {
         guard let index = known(path) else { return }
         paths[index].isRefreshing = false
+        paths[index].isVerifying = false
+        noteUnitAttentions(unitAttentions, on: index, isFullProbe: false, at: now)
         adopt(groups, fallback: paths[index].accessState, on: index, at: now)
         settle(at: now)
     }
 
     /// A `.verify` probe ended well. `groups` is what the path said of its access states; nil where it has
     /// none.
-    public func pathVerified(_ path: PathIndex, _ groups: [TargetPortGroup]?, at now: Instant) {
+    public func pathVerified(
+        _ path: PathIndex, _ groups: [TargetPortGroup]?, unitAttentions: [SenseData] = [], at now: Instant
+    ) {
         guard let index = known(path) else { return }
         paths[index].isVerifying = false
         paths[index].isRefreshing = false
         hot[index].lastHeard = now.nanoseconds
+        noteUnitAttentions(unitAttentions, on: index, isFullProbe: false, at: now)
         if let groups {
             adopt(groups, fallback: paths[index].accessState, on: index, at: now)
         } else if !paths[index].hasAccessStates {
@@ -59,16 +66,17 @@ extension PseudoLUN {
     func setAccessState(_ index: Int, _ state: AccessState, at now: Instant) {
         let old = paths[index].accessState
         if state == .transitioning {
-            if old != .transitioning { paths[index].transitionDeadline = now + Self.transitionLimit }
             paths[index].refreshAt = min(paths[index].refreshAt, now + Self.accessStateInterval)
             // A target that is still in transition after its time is treated as standby, and asked on.
             if old == .standby, paths[index].transitionDeadline <= now { return }
+            if old != .transitioning { paths[index].transitionDeadline = now + Self.transitionLimit }
         } else {
             paths[index].transitionDeadline = .distantFuture
             paths[index].refreshAt = .distantFuture
         }
         guard state != old else { return }
         paths[index].accessState = state
+        if paths[index].carriesData, !paths[index].isCapacityVerified { recheck(index, at: now) }
         if paths[index].link == .up {
             post(.accessStateChanged(PathIndex(index), from: old, to: state))
         }

@@ -134,6 +134,20 @@ extension PseudoLUN {
 
     // MARK: Effects on the path
 
+    /// What a probe swallowed is told and acted on as if a request had met it. A full probe has asked
+    /// everything anew already; only that the capacity may differ must be known before it is judged.
+    func noteUnitAttentions(_ all: [SenseData], on path: Int, isFullProbe: Bool, at now: Instant) {
+        for sense in all {
+            var disposition = dsm.disposition(
+                of: .status(.checkCondition, sense), for: RequestDescriptor(kind: .other),
+                on: PathIndex(path))
+            if isFullProbe { disposition.effects = [] }
+            // A session's first command always meets a reset; that is no news.
+            if isFullProbe, disposition.notice == .reset { continue }
+            apply(disposition, to: path, at: now)
+        }
+    }
+
     private func apply(_ disposition: ErrorDisposition, to path: Int, at now: Instant) {
         let effects = disposition.effects
         if let notice = disposition.notice {

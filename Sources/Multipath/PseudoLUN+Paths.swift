@@ -189,12 +189,19 @@ extension PseudoLUN {
         guard let index = known(path), paths[index].link != .takenOut else { return }
         paths[index].isTransportUp = true
         paths[index].isVerifying = false
+        noteUnitAttentions(report.unitAttentions, on: index, isFullProbe: true, at: now)
         if let refusal = refusal(of: report.device, on: index, at: now) {
             return refuse(index, refusal, at: now)
         }
         paths[index].device = report.device
         paths[index].expectsNewCapacity = false
+        paths[index].isCapacityVerified = report.isCapacityVerified
         adopt(report.targetPortGroups, fallback: report.accessState, on: index, at: now)
+        if paths[index].carriesData, !report.isCapacityVerified {
+            // It changed its state in mid-probe; asked again soon.
+            losePath(index, PathFailure(.notReady), isTransportUp: true, at: now)
+            return settle(at: now)
+        }
         let isNew = paths[index].link != .up
         if staleWrites.count(on: path.rawValue) > 0, isNew, !paths[index].isRechecking {
             nexusReinstated(index, at: now)
@@ -202,6 +209,18 @@ extension PseudoLUN {
         paths[index].link = paths[index].fence == .aborting ? .fencing : .up
         if paths[index].link == .up, isNew { cameUp(index, at: now) }
         settle(at: now)
+    }
+
+    /// The end of what a `.probe` action asked for.
+    public func probeFinished(_ path: PathIndex, _ reason: ProbeReason, _ result: ProbeResult, at now: Instant) {
+        switch result {
+        case .usable(let report): pathConnected(path, report, at: now)
+        case .verified(let groups, let unitAttentions):
+            pathVerified(path, groups, unitAttentions: unitAttentions, at: now)
+        case .accessStates(let groups, let unitAttentions):
+            accessStatesReported(path, groups, unitAttentions: unitAttentions, at: now)
+        case .failed(let failure): pathProbeFailed(path, reason, failure, at: now)
+        }
     }
 
     /// The path works and carries data from now on.

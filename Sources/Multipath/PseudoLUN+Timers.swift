@@ -181,6 +181,11 @@ extension PseudoLUN {
         if noPathSince == nil {
             noPathSince = now
             if hadPath { post(.allPathsLost) }
+            refreshAccessStates(at: now)
+        }
+        // A standby path may be made active by the array any moment now.
+        for index in paths.indices where paths[index].link == .up && !paths[index].carriesData {
+            paths[index].refreshAt = min(paths[index].refreshAt, now + Self.accessStateInterval)
         }
         guard !isExpired, let since = noPathSince, case .after(let period) = settings.timers.pdoRemovePeriod,
             since + period <= now

@@ -103,6 +103,7 @@ final class Harness {
     }
 
     func down(_ path: PathIndex, _ reason: PathFailureReason = .connectionReset) {
+        inFlight.removeAll { $0.path == path }
         lun.pathFailed(path, PathFailure(reason), at: now)
         drain()
     }
@@ -217,8 +218,7 @@ final class Harness {
     }
 
     private func check(_ request: RequestIndex, _ path: PathIndex) {
-        // A failed path's requests come without `.withdraw`: the new issue replaces them.
-        inFlight.removeAll { $0.request.slot == request.slot }
+        #expect(!inFlight.contains { $0.request.slot == request.slot }, "issued twice at a time")
         guard let descriptor = admitted[request.slot] else { return }
         guard descriptor.kind.changesBlocks else { return }
         for other in inFlight {
