@@ -411,7 +411,7 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     private func submitBatch() {
         armPolls()
         addFileOperations()
-        if let fallback = wakeUp.fallbackToArm(), !context.batchIsFull { context.add(fallback) }
+        if !context.batchIsFull, let fallback = wakeUp.fallbackToArm() { context.add(fallback) }
         flush()
     }
 
