@@ -312,6 +312,38 @@ public struct ExplanationReport: Codable, Hashable, Sendable {
         }
     }
 
+    /// The latest choices, oldest first; where they were asked for.
+    public var decisions: [DecisionRecord]?
+
+    /// One choice of a path that was made.
+    public struct DecisionRecord: Codable, Hashable, Sendable {
+        public var secondsAgo: Double
+        public var request: String
+        public var lba: UInt64
+        public var blocks: Int
+        /// 1 for the first issue, more for retries and re-drives.
+        public var tries: Int
+        public var path: String
+        public var reason: String
+
+        enum CodingKeys: String, CodingKey {
+            case request, lba, blocks, tries, path, reason
+            case secondsAgo = "s_ago"
+        }
+
+        public init(
+            secondsAgo: Double, request: String, lba: UInt64, blocks: Int, tries: Int, path: String, reason: String
+        ) {
+            self.secondsAgo = secondsAgo
+            self.request = request
+            self.lba = lba
+            self.blocks = blocks
+            self.tries = tries
+            self.path = path
+            self.reason = reason
+        }
+    }
+
     public init(lun: String, policy: String, next: String?, reason: String, paths: [PathReason]) {
         self.lun = lun
         self.policy = policy

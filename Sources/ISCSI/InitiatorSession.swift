@@ -1,0 +1,295 @@
+public import Timebase
+
+/// An iSCSI session as its initiator (RFC 7143), without sockets and without a clock: bytes and time go
+/// in, bytes and results come out.
+///
+/// The owner opens transports, moves the bytes that ``output(_:into:)`` and ``input(_:)`` name, calls
+/// ``timerFired(at:transport:)`` at ``nextDeadline``, and after each call empties ``nextCompletion()`` and
+/// ``nextEvent()``. The session never retries a command: when it fails, what was open is handed back,
+/// and a new session is made (with the same ISID it reinstates this one).
+///
+/// **Buffers.** A command's memory is the session's from `.accepted` until its completion is handed out.
+/// Where ``state`` has become `.failed`, close every transport first and then empty the queues: the
+/// kernel may still be sending from, or receiving into, the buffers of the commands they name.
+///
+/// Owned by one thread. Nothing is allocated per command.
+public struct InitiatorSession: ~Copyable {
+    let settings: SessionSettings
+    let cryptography: any CryptographicServices
+    let crc32c: CRC32CFunction
+    let timing: SessionTiming
+
+    // Shared by all connections.
+    var table: CommandTable
+    var bursts: BurstTable
+    var completions: CompletionRing
+    let completionLimit: Int
+    var events = EventQueue()
+    /// Of the next non-immediate request.
+    var cmdSN: UInt32 = 0
+    var expCmdSN: UInt32 = 0
+    /// The last CmdSN that the target takes.
+    var maxCmdSN: UInt32 = 0
+    var tsih: UInt16 = 0
+    var limits = TransferLimits()
+    /// When the oldest command's age is next worth a look.
+    var overdueCheckAt = Instant.distantFuture
+    /// A command was refused for want of room; `windowOpened` is owed.
+    var refusedCommand = false
+    /// The state is `.loggedIn`. Kept beside `state` for the hot path.
+    var isFullFeature = false
+    /// A discovery session takes no commands (RFC 7143 section 4.3).
+    let isNormal: Bool
+    /// Failed or logged out.
+    var isOver = false
+    var text: TextExchange?
+    var logoutSlot: Int?
+
+    /// Fixed at creation; those that were not opened are closed.
+    let connections: UnsafeMutablePointer<InitiatorConnection>
+    let connectionCount: Int
+    var nextConnectionID: UInt16 = 0
+
+    /// Where the session is in its life.
+    public internal(set) var state = SessionState.free
+
+    /// - Parameters:
+    ///   - settings: `login.operational.maxConnections` is how many connections are made room for;
+    ///     MaxOutstandingR2T is asked for up to 64, which bounds memory.
+    ///   - crc32c: for digests; ``CRC32C/table`` where there is nothing faster.
+    public init(settings: SessionSettings, cryptography: any CryptographicServices, crc32c: @escaping CRC32CFunction) {
+        var settings = settings
+        let maxOutstandingR2T = min(max(settings.login.operational.maxOutstandingR2T, 1), 64)
+        settings.login.operational.maxOutstandingR2T = maxOutstandingR2T
+        self.settings = settings
+        timing = SessionTiming(settings)
+        isNormal = settings.login.sessionType == .normal
+        self.cryptography = cryptography
+        self.crc32c = crc32c
+        table = CommandTable(commandCapacity: settings.commandCapacity)
+        bursts = BurstTable(capacity: settings.commandCapacity * (maxOutstandingR2T + 1))
+        completionLimit = 2 * settings.commandCapacity
+        completions = CompletionRing(capacity: completionLimit)
+        connectionCount = max(settings.login.operational.maxConnections, 1)
+        connections = .allocate(capacity: connectionCount)
+        for index in 0..<connectionCount {
+            (connections + index).initialize(
+                to: InitiatorConnection(commandCapacity: settings.commandCapacity, crc32c: crc32c))
+        }
+    }
+
+    deinit {
+        connections.deinitialize(count: connectionCount)
+        connections.deallocate()
+    }
+
+    // MARK: results
+
+    /// The next finished command, in the order in which the commands ended.
+    public mutating func nextCompletion() -> CommandCompletion? {
+        if let completion = completions.removeFirst() { return completion }
+        if refusedCommand { reportOpenWindow() }
+        return nil
+    }
+
+    /// The next event, in the order in which they happened.
+    public mutating func nextEvent() -> SessionEvent? { events.removeFirst() }
+
+    /// Commands without an outcome, over all connections.
+    public var outstandingCommandCount: Int {
+        var count = 0
+        for index in 0..<connectionCount { count += connections[index].commandCount }
+        return count
+    }
+
+    // MARK: life
+
+    /// The transport of a connection is open: its login begins. The leading connection first; the others
+    /// once the session is logged in, up to the negotiated MaxConnections.
+    public mutating func connectionOpened(_ c: ConnectionIndex, at now: Instant) {
+        precondition(c.rawValue >= 0 && c.rawValue < connectionCount, "no such connection")
+        guard !isOver else { return }
+        let connection = connections + c.rawValue
+        precondition(connection.pointee.phase == .closed, "the connection is open already")
+        var login = settings.login
+        switch state {
+        case .free:
+            precondition(c == .leading, "the leading connection logs in first")
+            state = .loggingIn
+        case .loggedIn(let parameters):
+            guard openConnectionCount < parameters.maxConnections else {
+                events.append(.connectionFailed(c, .closedLocally))
+                return
+            }
+            login.tsih = tsih
+            login.cmdSN = cmdSN
+            login.sessionParameters = parameters
+        default:
+            events.append(.connectionFailed(c, .closedLocally))
+            return
+        }
+        if connection.pointee.needsFreshStream {
+            connection.pointee.renewStream(commandCapacity: settings.commandCapacity, crc32c: crc32c)
+        }
+        login.connectionID = nextConnectionID
+        nextConnectionID &+= 1
+        connection.pointee.connectionID = login.connectionID
+        connection.pointee.phase = .loggingIn
+        connection.pointee.liveness = Liveness()
+        connection.pointee.liveness.lastByteAt = now
+        connection.pointee.liveness.phaseDeadline = now + timing.login
+        connection.pointee.login = InitiatorLogin(settings: login, cryptography: cryptography)
+        let action = connection.pointee.login!.start()
+        perform(action, on: c, at: now)
+    }
+
+    /// The transport of a connection ended, or its owner gives it up. After a logout that is expected.
+    public mutating func connectionClosed(_ c: ConnectionIndex, reason: ConnectionFailure, at now: Instant) {
+        guard c.rawValue >= 0, c.rawValue < connectionCount, !isOver,
+            connections[c.rawValue].phase != .closed || state == .free
+        else { return }
+        failConnection(c, reason)
+    }
+
+    private var openConnectionCount: Int {
+        var count = 0
+        for index in 0..<connectionCount where connections[index].phase != .closed { count += 1 }
+        return count
+    }
+
+    func isLeadingLogin(_ c: ConnectionIndex) -> Bool {
+        switch state {
+        case .free, .loggingIn: true
+        default: false
+        }
+    }
+
+    mutating func perform(_ action: LoginAction, on c: ConnectionIndex, at now: Instant) {
+        let connection = connections + c.rawValue
+        switch action {
+        case .send(let pdu):
+            if !connection.pointee.enqueueControl(pdu.header, data: pdu.data) { failConnection(c, .violation(.flood)) }
+        case .finished(let result):
+            enterFullFeature(c, result, at: now)
+        case .redirected(let redirection):
+            if isLeadingLogin(c) { events.append(.redirected(redirection)) }
+            failConnection(c, .redirected)
+        case .failed(let failure):
+            if isLeadingLogin(c) { events.append(.loginFailed(failure)) }
+            failConnection(c, .login(failure))
+        }
+    }
+
+    mutating func enterFullFeature(_ c: ConnectionIndex, _ result: LoginResult, at now: Instant) {
+        let connection = connections + c.rawValue
+        let parameters = result.parameters
+        connection.pointee.login = nil
+        connection.pointee.phase = .fullFeature
+        connection.pointee.expStatSN = result.expStatSN
+        connection.pointee.maxSendDataSegmentByteCount = max(parameters.maxSendDataSegmentByteCount, 512)
+        connection.pointee.headerCRC = parameters.headerDigest == .crc32c ? crc32c : nil
+        connection.pointee.dataCRC = parameters.dataDigest == .crc32c ? crc32c : nil
+        connection.pointee.decoder.headerDigest = parameters.headerDigest == .crc32c
+        connection.pointee.decoder.dataDigest = parameters.dataDigest == .crc32c
+        connection.pointee.decoder.maxDataSegmentByteCount = parameters.maxRecvDataSegmentByteCount
+        connection.pointee.liveness = Liveness()
+        connection.pointee.liveness.lastByteAt = now
+        guard isLeadingLogin(c) else {
+            events.append(.connectionAdded(c))
+            return
+        }
+        limits = TransferLimits(parameters, maxOutstandingR2T: settings.login.operational.maxOutstandingR2T)
+        tsih = result.tsih
+        cmdSN = result.cmdSN
+        expCmdSN = result.expCmdSN
+        maxCmdSN = result.maxCmdSN
+        state = .loggedIn(parameters)
+        isFullFeature = true
+        events.append(.loggedIn(result))
+    }
+
+    // MARK: the end
+
+    /// One connection can't go on. A login that would have added a connection ends alone; anything
+    /// else ends the session, as error recovery level 0 has it (RFC 7143 section 7.1.4.1).
+    mutating func failConnection(_ c: ConnectionIndex, _ reason: ConnectionFailure) {
+        guard !isOver else { return }
+        let connection = connections + c.rawValue
+        if connection.pointee.phase == .loggingIn, !isLeadingLogin(c) {
+            connection.pointee.phase = .closed
+            connection.pointee.login = nil
+            connection.pointee.needsFreshStream = true
+            events.append(.connectionFailed(c, reason))
+            return
+        }
+        state = .failed(reason)
+        abandonAll()
+        events.append(.sessionFailed(reason))
+    }
+
+    /// Hands back everything open, in CmdSN order, and stops.
+    private mutating func abandonAll() {
+        isFullFeature = false
+        isOver = true
+        refusedCommand = false
+        text = nil
+        while let slot = table.firstSlot {
+            let task = table.slots + slot
+            let connection = connections + Int(task.pointee.connection)
+            if task.pointee.kind == .draining {
+                completions.append(task.pointee.completion)
+            } else {
+                let wasSent = connection.pointee.output.offeredPosition > task.pointee.startPosition
+                events.append(.commandAbandoned(token: task.pointee.token, wasSent: wasSent))
+            }
+            table.release(slot)
+        }
+        for slot in 0..<table.usedCapacity {
+            switch table.slots[slot].kind {
+            case .taskManagement:
+                events.append(.taskManagementAbandoned(token: table.slots[slot].token))
+                table.release(slot)
+            case .ping, .control: table.release(slot)
+            case .free, .command, .draining: break
+            }
+        }
+        for index in 0..<connectionCount {
+            connections[index].phase = .closed
+            connections[index].commandCount = 0
+            connections[index].owedCount = 0
+            connections[index].drainingCount = 0
+            connections[index].decoder.discard()
+        }
+    }
+
+    /// The logout was answered.
+    mutating func completeLogout() {
+        state = .loggedOut
+        abandonAll()
+        events.append(.loggedOut)
+    }
+}
+
+/// What login agreed on, as the hot path needs it.
+struct TransferLimits {
+    var immediateData = false
+    var initialR2T = true
+    var firstBurstByteCount = 65_536
+    var maxBurstByteCount = 262_144
+    var maxOutstandingR2T = 1
+    /// Data-In and R2T come in order of their offsets: within a sequence, and from one to the next.
+    var dataPDUInOrder = true
+    var dataSequenceInOrder = true
+
+    init() {}
+
+    init(_ parameters: NegotiatedParameters, maxOutstandingR2T limit: Int) {
+        immediateData = parameters.immediateData
+        initialR2T = parameters.initialR2T
+        firstBurstByteCount = min(parameters.firstBurstByteCount, parameters.maxBurstByteCount)
+        maxBurstByteCount = parameters.maxBurstByteCount
+        maxOutstandingR2T = min(parameters.maxOutstandingR2T, limit)
+        dataPDUInOrder = parameters.dataPDUInOrder
+        dataSequenceInOrder = parameters.dataSequenceInOrder
+    }
+}

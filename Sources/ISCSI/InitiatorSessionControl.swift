@@ -1,0 +1,434 @@
+public import SCSI
+public import Timebase
+
+/// A text exchange under way (RFC 7143 section 11.10): one at a time in a session.
+struct TextExchange {
+    enum Purpose {
+        case discovery
+        case owner(token: UInt64)
+        /// The empty request with which a target's wish to renegotiate is granted.
+        case renegotiation
+    }
+    var slot: Int
+    var purpose: Purpose
+    var answer: [UInt8] = []
+    /// Responses in a row that brought no text.
+    var emptyResponses = 0
+
+    static let emptyResponseLimit = 8
+}
+
+// Requests that carry no SCSI command, and their answers. All are immediate: they neither wait for the
+// command window nor use up a CmdSN (RFC 7143 section 4.2.2.1).
+extension InitiatorSession {
+    // MARK: what the owner asks for
+
+    /// Sends a task management request; its answer is `taskManagementCompleted`. Commands that an
+    /// answered "function complete" ended are completed as `.aborted`.
+    ///
+    /// - Parameter referenced: the token of the command to abort, for ABORT TASK; the request then goes
+    ///   out on that command's connection (RFC 7143 section 11.5.1), whatever `c` says.
+    /// - Returns: false, and nothing sent, where the session is not logged in, the command is not (or no
+    ///   longer) open, or 64 requests wait already.
+    public mutating func submitTaskManagement(
+        _ function: TaskManagementFunction, lun: LogicalUnitNumber, referencing referenced: UInt64? = nil,
+        token: UInt64, on c: ConnectionIndex, at now: Instant
+    ) -> Bool {
+        precondition(function != .taskReassign, "TASK REASSIGN is for error recovery level 2")
+        precondition((function == .abortTask) == (referenced != nil), "ABORT TASK refers to one command")
+        var c = c
+        var lun = lun
+        var referencedTag = BasicHeaderSegment.reservedTag
+        var refCmdSN: UInt32 = 0
+        if let referenced {
+            guard let slot = table.slot(forToken: referenced) else { return false }
+            c = ConnectionIndex(rawValue: Int(table.slots[slot].connection))
+            lun = table.slots[slot].lun
+            referencedTag = table.tag(of: slot)
+            refCmdSN = table.slots[slot].cmdSN
+        }
+        guard canSendControl(on: c) else { return false }
+        let connection = connections + c.rawValue
+        let slot = table.takeControl(.taskManagement)
+        let task = table.slots + slot
+        task.pointee.function = function
+        task.pointee.connection = UInt16(truncatingIfNeeded: c.rawValue)
+        task.pointee.token = token
+        task.pointee.lun = lun
+        task.pointee.cmdSN = cmdSN
+        task.pointee.referencedTaskTag = referencedTag
+        connection.pointee.taskBegan(at: now)
+        // canSendControl has seen to the room.
+        connection.pointee.enqueue(.taskManagementRequest(
+            function, lun: lun, tag: table.tag(of: slot), referencedTaskTag: referencedTag, refCmdSN: refCmdSN,
+            cmdSN: cmdSN, expStatSN: connection.pointee.expStatSN))
+        return true
+    }
+
+    /// Asks the target for the targets it knows (SendTargets, RFC 7143 appendix C): `targets`.
+    /// False, and nothing sent, where the session is not logged in or another text exchange is under way.
+    public mutating func discoverTargets(_ request: SendTargets.Request = .all, at now: Instant) -> Bool {
+        beginText(request.encoded, purpose: .discovery, at: now)
+    }
+
+    /// Sends key=value pairs, in all at most what the target takes in one data segment; the answer is
+    /// `text`. False as with ``discoverTargets(_:at:)``, or where the text is longer than that.
+    public mutating func sendText(_ pairs: [TextPair], token: UInt64, at now: Instant) -> Bool {
+        beginText(TextParameters.encode(pairs), purpose: .owner(token: token), at: now)
+    }
+
+    private mutating func beginText(_ data: [UInt8], purpose: TextExchange.Purpose, at now: Instant) -> Bool {
+        guard text == nil, canSendControl(on: .leading),
+            data.count <= connections[0].maxSendDataSegmentByteCount,
+            connections[0].hasRoomForControl(dataByteCount: data.count)
+        else { return false }
+        let slot = table.takeControl(.control)
+        table.slots[slot].connection = 0
+        connections[0].taskBegan(at: now)
+        text = TextExchange(slot: slot, purpose: purpose)
+        return connections[0].enqueueControl(.textRequest(
+            .final, tag: table.tag(of: slot), cmdSN: cmdSN, expStatSN: connections[0].expStatSN, isImmediate: true),
+            data: data)
+    }
+
+    /// Asks a connection for a sign of life; `pingAnswered` tells how long it took. False where the
+    /// connection is not logged in or a ping is under way.
+    public mutating func ping(on c: ConnectionIndex, at now: Instant) -> Bool {
+        guard c.rawValue >= 0, c.rawValue < connectionCount, connections[c.rawValue].liveness.pingSlot == nil,
+            sendPing(on: c, at: now)
+        else { return false }
+        connections[c.rawValue].liveness.pingIsReported = true
+        return true
+    }
+
+    /// Ends the session in an orderly way; `loggedOut` follows. Commands still open are handed back as
+    /// abandoned then, so wait for them first. False where the session is not logged in.
+    @discardableResult
+    public mutating func beginLogout(at now: Instant) -> Bool {
+        guard isFullFeature, connections[0].phase == .fullFeature,
+            connections[0].hasRoomForControl(dataByteCount: 0), table.hasRoomForControl
+        else { return false }
+        isFullFeature = false
+        refusedCommand = false
+        state = .loggingOut
+        let slot = table.takeControl(.control)
+        table.slots[slot].connection = 0
+        logoutSlot = slot
+        for index in 0..<connectionCount where connections[index].phase == .fullFeature {
+            connections[index].phase = .loggingOut
+            connections[index].liveness.phaseDeadline = now + timing.login
+        }
+        connections[0].enqueue(.logoutRequest(
+            .closeSession, connectionID: connections[0].connectionID, tag: table.tag(of: slot), cmdSN: cmdSN,
+            expStatSN: connections[0].expStatSN))
+        return true
+    }
+
+    private func canSendControl(on c: ConnectionIndex) -> Bool {
+        guard isFullFeature, c.rawValue >= 0, c.rawValue < connectionCount else { return false }
+        return connections[c.rawValue].phase == .fullFeature && table.hasRoomForControl
+            && connections[c.rawValue].hasRoomForControl(dataByteCount: 0)
+    }
+
+    /// A NOP-Out with a tag. False where there is no room; silence is then judged without it.
+    mutating func sendPing(on c: ConnectionIndex, at now: Instant) -> Bool {
+        guard canSendControl(on: c) else { return false }
+        let connection = connections + c.rawValue
+        let waited = connection.pointee.needsToSend
+        connection.pointee.taskBegan(at: now)
+        let slot = enqueueNOPOut(on: c, cmdSN: cmdSN, isImmediate: true)
+        connection.pointee.liveness.pingBegan(
+            slot: slot, at: now, endPosition: connection.pointee.output.queuedPosition, behindData: waited)
+        return true
+    }
+
+    private mutating func enqueueNOPOut(on c: ConnectionIndex, cmdSN: UInt32, isImmediate: Bool) -> Int {
+        let slot = table.takeControl(.ping)
+        table.slots[slot].connection = UInt16(truncatingIfNeeded: c.rawValue)
+        connections[c.rawValue].enqueue(.nopOut(
+            tag: table.tag(of: slot), cmdSN: cmdSN, expStatSN: connections[c.rawValue].expStatSN, isImmediate: isImmediate))
+        return slot
+    }
+
+    // MARK: what the target sends
+
+    mutating func nopIn(_ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant) throws(ProtocolViolation) {
+        let connection = connections + c.rawValue
+        if header.initiatorTaskTag == BasicHeaderSegment.reservedTag {
+            // Its StatSN is the next one, and not used up (section 11.19).
+            guard header.targetTransferTag != BasicHeaderSegment.reservedTag else { return }
+            // During a logout only the Logout's answer counts (section 4.2.3).
+            guard connection.pointee.phase == .fullFeature else { return }
+            guard connection.pointee.hasRoomForControl(dataByteCount: 0) else { throw .flood }
+            connection.pointee.enqueue(.nopOut(
+                lun: header.lun, targetTransferTag: header.targetTransferTag, cmdSN: cmdSN,
+                expStatSN: connection.pointee.expStatSN))
+            return
+        }
+        guard let slot = ping(header.initiatorTaskTag, on: c) else {
+            throw .unknownTask(.nopIn, tag: header.initiatorTaskTag)
+        }
+        try takeStatSN(header, on: c)
+        endPing(slot, on: c, at: now)
+    }
+
+    private func ping(_ tag: UInt32, on c: ConnectionIndex) -> Int? {
+        guard let slot = table.slot(forTag: tag), table.slots[slot].kind == .ping,
+            Int(table.slots[slot].connection) == c.rawValue
+        else { return nil }
+        return slot
+    }
+
+    /// The answer to a ping, or to a NOP-Out that filled a hole and that nobody waits for.
+    private mutating func endPing(_ slot: Int, on c: ConnectionIndex, at now: Instant) {
+        let connection = connections + c.rawValue
+        table.release(slot)
+        guard connection.pointee.liveness.pingSlot == slot else { return }
+        connection.pointee.owedCount -= 1
+        connection.pointee.liveness.pingSlot = nil
+        if connection.pointee.liveness.pingIsReported {
+            events.append(.pingAnswered(c, roundTrip: now - connection.pointee.liveness.pingSentAt))
+        }
+    }
+
+    mutating func taskManagementResponse(_ header: BasicHeaderSegment, on c: ConnectionIndex) throws(ProtocolViolation) {
+        guard let slot = table.slot(forTag: header.initiatorTaskTag), table.slots[slot].kind == .taskManagement else {
+            throw .unknownTask(header.opcode, tag: header.initiatorTaskTag)
+        }
+        guard Int(table.slots[slot].connection) == c.rawValue else {
+            throw .wrongConnection(header.opcode, tag: header.initiatorTaskTag)
+        }
+        try takeStatSN(header, on: c)
+        let task = table.slots[slot]
+        table.release(slot)
+        connections[c.rawValue].owedCount -= 1
+        if header.taskManagementResponse == .functionComplete { abortCommands(of: task) }
+        events.append(.taskManagementCompleted(token: task.token, header.taskManagementResponse))
+    }
+
+    /// Ends the commands that a completed function covers: those issued before it (RFC 7143 section 4.2.3.3).
+    private mutating func abortCommands(of request: TaskSlot) {
+        switch request.function {
+        case .abortTask:
+            guard let slot = table.slot(forTag: request.referencedTaskTag), table.slots[slot].kind == .command else { return }
+            abort(slot, by: request.token)
+        case .abortTaskSet, .clearTaskSet, .logicalUnitReset, .targetWarmReset, .targetColdReset:
+            let coversAllUnits = request.function == .targetWarmReset || request.function == .targetColdReset
+            var next = table.firstSlot
+            while let slot = next {
+                next = table.slotAfter(slot)
+                let task = table.slots + slot
+                guard SerialNumber.isBefore(task.pointee.cmdSN, request.cmdSN) else { return }
+                guard task.pointee.kind == .command, coversAllUnits || task.pointee.lun == request.lun else { continue }
+                abort(slot, by: request.token)
+            }
+        case .clearACA, .taskReassign:
+            return
+        }
+    }
+
+    private mutating func abort(_ slot: Int, by token: UInt64) {
+        let received = table.slots[slot].direction == .read ? table.slots[slot].receivedByteCount : 0
+        finish(slot, outcome: .aborted(byTaskManagement: token), residual: .none, transferredByteCount: received)
+    }
+
+    mutating func logoutResponse(_ header: BasicHeaderSegment, on c: ConnectionIndex) throws(ProtocolViolation) {
+        guard let slot = logoutSlot, header.initiatorTaskTag == table.tag(of: slot), c == .leading else {
+            throw .unknownTask(header.opcode, tag: header.initiatorTaskTag)
+        }
+        try takeStatSN(header, on: c)
+        guard header.logoutResponse == .closed else {
+            failConnection(c, .logoutRefused(header.logoutResponse))
+            return
+        }
+        completeLogout()
+    }
+
+    // MARK: text
+
+    mutating func textResponse(
+        _ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant
+    ) throws(ProtocolViolation) {
+        guard var exchange = text, header.initiatorTaskTag == table.tag(of: exchange.slot), c == .leading else {
+            throw .unknownTask(header.opcode, tag: header.initiatorTaskTag)
+        }
+        try takeStatSN(header, on: c)
+        let connection = connections + c.rawValue
+        let data = connection.pointee.decoder.collectedData
+        exchange.emptyResponses = data.count == 0 ? exchange.emptyResponses + 1 : 0
+        guard exchange.answer.count + data.count <= SendTargets.answerByteCount,
+            exchange.emptyResponses <= TextExchange.emptyResponseLimit
+        else { throw .textTooLong }
+        exchange.answer.append(contentsOf: data)
+        let flags = header.textFlags
+        if flags.contains(.final) {
+            guard !flags.contains(.continues), header.targetTransferTag == BasicHeaderSegment.reservedTag else {
+                throw .textContinuation
+            }
+            text = nil
+            table.release(exchange.slot)
+            connection.pointee.owedCount -= 1
+            complete(exchange)
+            return
+        }
+        // More to come, or the target waits for us to say that we are done: an empty request either way.
+        guard header.targetTransferTag != BasicHeaderSegment.reservedTag else { throw .textContinuation }
+        guard connection.pointee.hasRoomForControl(dataByteCount: 0) else { throw .flood }
+        text = exchange
+        connection.pointee.enqueue(.textRequest(
+            flags.contains(.continues) ? [] : .final, lun: header.lun, tag: header.initiatorTaskTag,
+            targetTransferTag: header.targetTransferTag, cmdSN: cmdSN, expStatSN: connection.pointee.expStatSN,
+            isImmediate: true))
+    }
+
+    private mutating func complete(_ exchange: TextExchange) {
+        switch exchange.purpose {
+        case .owner(let token): events.append(.text(token: token, InitiatorSession.outcome(of: exchange.answer)))
+        case .discovery:
+            do throws(SendTargets.Failure) {
+                events.append(.targets(try SendTargets.targets(parsing: exchange.answer)))
+            } catch {
+                events.append(.discoveryFailed(.unreadable(error)))
+            }
+        case .renegotiation:
+            guard case .answered(let pairs) = InitiatorSession.outcome(of: exchange.answer) else { return }
+            // The one key that a target may declare anew without being asked (RFC 7143 section 13.12).
+            for pair in pairs where pair.key == "MaxRecvDataSegmentLength" {
+                guard let byteCount = TextValue.number(pair.value), (512...16_777_215).contains(byteCount) else { continue }
+                connections[0].maxSendDataSegmentByteCount = Int(byteCount)
+            }
+        }
+    }
+
+    private static func outcome(of answer: [UInt8]) -> TextOutcome {
+        var reader = TextReader(answer)
+        var pairs: [TextPair] = []
+        do throws(TextError) {
+            while let pair = try reader.next() { pairs.append(pair) }
+        } catch {
+            return .unreadable(error)
+        }
+        return .answered(pairs)
+    }
+
+    // MARK: Async Message (RFC 7143 section 11.9)
+
+    mutating func asyncMessage(
+        _ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant
+    ) throws(ProtocolViolation) {
+        try takeStatSN(header, on: c)
+        let message = AsyncMessage(header)
+        var sense: SenseData?
+        if case .scsiEvent = message { sense = try self.sense(header, on: c) }
+        events.append(.asyncMessage(message, sense: sense))
+        switch message {
+        case .connectionDrops(let connectionID, let time2Wait, let time2Retain):
+            guard let dropped = connectionIndex(ofID: connectionID) else { return }
+            failConnection(dropped, .droppedByTarget(time2Wait: time2Wait, time2Retain: time2Retain))
+        case .sessionDrops(let time2Wait, let time2Retain):
+            failConnection(c, .droppedByTarget(time2Wait: time2Wait, time2Retain: time2Retain))
+        case .negotiationRequested:
+            // An empty Text Request grants the wish (section 11.9.1), unless one is pending already.
+            _ = beginText([], purpose: .renegotiation, at: now)
+        case .scsiEvent, .logoutRequested, .tasksTerminated, .vendorSpecific, .unknown:
+            return
+        }
+    }
+
+    private func connectionIndex(ofID connectionID: UInt16) -> ConnectionIndex? {
+        for index in 0..<connectionCount where connections[index].phase != .closed {
+            if connections[index].connectionID == connectionID { return ConnectionIndex(rawValue: index) }
+        }
+        return nil
+    }
+
+    // MARK: Reject (RFC 7143 section 11.17)
+
+    mutating func reject(_ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant) throws(ProtocolViolation) {
+        try takeStatSN(header, on: c)
+        let data = connections[c.rawValue].decoder.collectedData
+        guard data.count >= 48 else { throw .truncated(.reject) }
+        let rejected = BasicHeaderSegment(loadingFrom: data.baseAddress!)
+        let reason = header.rejectReason
+        switch rejected.opcode {
+        case .scsiCommand: try rejectedCommand(rejected, reason, on: c)
+        case .dataOut where reason != .dataDigestError:
+            // The target ends the task itself, by a SCSI Response of its own (section 11.17.1).
+            return
+        case .taskManagementRequest: try rejectedTaskManagement(rejected, reason, on: c)
+        case .textRequest: try rejectedText(rejected, reason, on: c)
+        case .nopOut:
+            // It was heard, which is all that a ping asks.
+            guard let slot = ping(rejected.initiatorTaskTag, on: c) else { return }
+            endPing(slot, on: c, at: now)
+        default:
+            failConnection(c, .rejected(rejected.opcode, reason))
+        }
+    }
+
+    private mutating func rejectedCommand(
+        _ rejected: BasicHeaderSegment, _ reason: RejectReason, on c: ConnectionIndex
+    ) throws(ProtocolViolation) {
+        let tag = rejected.initiatorTaskTag
+        guard let slot = table.slot(forTag: tag), table.slots[slot].kind == .command,
+            Int(table.slots[slot].connection) == c.rawValue
+        else { throw .unknownTask(.reject, tag: tag) }
+        // A digest error of immediate data, or a task under way: a SCSI Response would follow, or our
+        // tags have gone wrong. Neither leaves a session that level 0 may trust.
+        guard reason != .dataDigestError, reason != .taskInProgress else {
+            failConnection(c, .rejected(.scsiCommand, reason))
+            return
+        }
+        let hole = table.slots[slot].cmdSN
+        finish(slot, outcome: .rejected(reason), residual: .none, transferredByteCount: 0)
+        try plugHole(hole, on: c)
+    }
+
+    /// The CmdSN of a rejected command was not received, and every later one waits for it: a NOP-Out
+    /// takes its place (section 11.17.1). Targets that counted it all the same have moved ExpCmdSN on,
+    /// or drop the NOP-Out as a duplicate: its answer is not waited for.
+    private mutating func plugHole(_ hole: UInt32, on c: ConnectionIndex) throws(ProtocolViolation) {
+        guard SerialNumber.isAtMost(expCmdSN, hole), connections[c.rawValue].phase == .fullFeature else { return }
+        guard connections[c.rawValue].hasRoomForControl(dataByteCount: 0), table.hasRoomForControl else { throw .flood }
+        _ = enqueueNOPOut(on: c, cmdSN: hole, isImmediate: false)
+    }
+
+    private mutating func rejectedTaskManagement(
+        _ rejected: BasicHeaderSegment, _ reason: RejectReason, on c: ConnectionIndex
+    ) throws(ProtocolViolation) {
+        guard let slot = table.slot(forTag: rejected.initiatorTaskTag), table.slots[slot].kind == .taskManagement,
+            Int(table.slots[slot].connection) == c.rawValue
+        else { throw .unknownTask(.reject, tag: rejected.initiatorTaskTag) }
+        events.append(.taskManagementRejected(token: table.slots[slot].token, reason))
+        table.release(slot)
+        connections[c.rawValue].owedCount -= 1
+    }
+
+    private mutating func rejectedText(
+        _ rejected: BasicHeaderSegment, _ reason: RejectReason, on c: ConnectionIndex
+    ) throws(ProtocolViolation) {
+        guard let exchange = text, c == .leading, rejected.initiatorTaskTag == table.tag(of: exchange.slot) else {
+            throw .unknownTask(.reject, tag: rejected.initiatorTaskTag)
+        }
+        text = nil
+        table.release(exchange.slot)
+        connections[c.rawValue].owedCount -= 1
+        switch exchange.purpose {
+        case .owner(let token): events.append(.text(token: token, .rejected(reason)))
+        case .discovery: events.append(.discoveryFailed(.rejected(reason)))
+        case .renegotiation: break
+        }
+    }
+}
+
+extension Liveness {
+    mutating func pingBegan(slot: Int, at now: Instant, endPosition: UInt64, behindData: Bool) {
+        pingSlot = slot
+        pingSentAt = now
+        pingEndPosition = endPosition
+        pingWaitedBehindData = behindData
+        pingIsReported = false
+        pingDeliveryNoticed = false
+        judgeAt = nil
+    }
+}

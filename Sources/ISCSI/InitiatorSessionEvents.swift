@@ -1,0 +1,175 @@
+public import SCSI
+import Timebase
+
+/// Why one connection ended. At error recovery level 0 the session ends with it, for the same reason.
+public enum ConnectionFailure: Error, Hashable, Sendable {
+    /// The transport could not be opened; `code` is the system's error number.
+    case connectFailed(code: Int32)
+    /// The peer ended its side in an orderly way.
+    case endOfStream
+    /// The transport failed; `code` is the system's error number.
+    case transportFailed(code: Int32)
+    /// The owner of the connection gave it up.
+    case closedLocally
+    case login(LoginFailure)
+    /// The login was not over within the login timeout.
+    case loginTimeout
+    /// The target is elsewhere (``SessionEvent/redirected(_:)`` says where).
+    case redirected
+    /// The target sent a PDU that no decoder can accept.
+    case malformed(ProtocolError)
+    /// The target sent a well-formed PDU that it may not send.
+    case violation(ProtocolViolation)
+    /// The data of a PDU with this opcode did not fit its digest.
+    case dataDigestMismatch(PDUOpcode)
+    /// The target rejected a PDU of ours in a way that leaves no way to go on.
+    case rejected(PDUOpcode, RejectReason)
+    /// TCP itself was no longer acknowledged.
+    case dead
+    /// The target's TCP lived but nothing spoke for the command timeout.
+    case commandTimeout
+    /// The target announced by Async Message that it drops the connection; times in seconds.
+    case droppedByTarget(time2Wait: UInt16, time2Retain: UInt16)
+    /// The logout was not answered in time.
+    case logoutUnanswered
+    /// The logout was answered with something else than success.
+    case logoutRefused(LogoutResponse)
+}
+
+/// Why a session failed: what failed the connection that it could not do without.
+public typealias SessionFailure = ConnectionFailure
+
+/// A PDU that is well formed but wrong here and now (RFC 7143 section 7.1); what the target sent.
+public enum ProtocolViolation: Error, Hashable, Sendable {
+    /// A PDU that only an initiator may send, or one that has no place in the connection's phase.
+    case unexpectedPDU(PDUOpcode)
+    /// The tag names no task that this PDU could answer.
+    case unknownTask(PDUOpcode, tag: UInt32)
+    /// A response came on another connection than its command (RFC 7143 section 4.2.2.1 allegiance).
+    case wrongConnection(PDUOpcode, tag: UInt32)
+    case statSN(received: UInt32, expected: UInt32)
+    case dataSN(received: UInt32, expected: UInt32)
+    case r2tSN(received: UInt32, expected: UInt32)
+    /// Data-In for a command that reads nothing, or R2T for one that writes nothing.
+    case wrongDirection(PDUOpcode)
+    /// Data outside the command's buffer, or out of the negotiated order.
+    case dataRange(PDUOpcode, offset: UInt32, byteCount: Int)
+    /// A Data-In with status but without the F bit (RFC 7143 section 11.7.1).
+    case statusWithoutFinal
+    /// More R2Ts at once than MaxOutstandingR2T.
+    case tooManyR2Ts(limit: Int)
+    /// An R2T with a reserved tag, no data or more than MaxBurstLength.
+    case invalidR2T
+    /// A PDU's data segment is shorter than what it must hold.
+    case truncated(PDUOpcode)
+    /// The same PDU may not carry data.
+    case unexpectedData(PDUOpcode)
+    /// A text exchange with no end, or longer than any real answer.
+    case textTooLong
+    /// A text response whose F, C and Target Transfer Tag contradict each other.
+    case textContinuation
+    /// The target asks for more answers than it takes.
+    case flood
+}
+
+/// What the session's owner knows of a connection's TCP, for judging silence.
+public struct TransportReport: Hashable, Sendable {
+    /// Bytes handed to the transport that the peer's has not acknowledged, unsent ones included.
+    public var unacknowledgedByteCount: Int
+    /// Time since the peer's transport last acknowledged anything.
+    public var sinceLastAcknowledgement: Duration
+    /// Retransmissions and zero-window probes in a row that got no answer.
+    public var unansweredRetransmissions: Int
+
+    public init(unacknowledgedByteCount: Int, sinceLastAcknowledgement: Duration, unansweredRetransmissions: Int) {
+        self.unacknowledgedByteCount = unacknowledgedByteCount
+        self.sinceLastAcknowledgement = sinceLastAcknowledgement
+        self.unansweredRetransmissions = unansweredRetransmissions
+    }
+}
+
+/// Where a session is in its life (RFC 7143 section 8.3).
+public enum SessionState: Hashable, Sendable {
+    /// No connection was opened yet.
+    case free
+    case loggingIn
+    case loggedIn(NegotiatedParameters)
+    /// The logout was sent; commands are no longer taken.
+    case loggingOut
+    case loggedOut
+    case failed(SessionFailure)
+}
+
+/// What a text exchange brought.
+public enum TextOutcome: Hashable, Sendable {
+    /// In the target's order; keys may repeat.
+    case answered([TextPair])
+    case unreadable(TextError)
+    case rejected(RejectReason)
+}
+
+/// Why SendTargets brought no list.
+public enum DiscoveryFailure: Error, Hashable, Sendable {
+    case unreadable(SendTargets.Failure)
+    case rejected(RejectReason)
+}
+
+/// Something that happened to a session, in order. Rare: commands end by completions.
+public enum SessionEvent: Hashable, Sendable {
+    case loggedIn(LoginResult)
+    /// Followed by `sessionFailed(.login)`.
+    case loginFailed(LoginFailure)
+    /// The target is elsewhere; followed by `sessionFailed(.redirected)`.
+    case redirected(LoginRedirection)
+    /// A connection after the leading one joined the session.
+    case connectionAdded(ConnectionIndex)
+    /// A connection ended and the session goes on without it.
+    case connectionFailed(ConnectionIndex, ConnectionFailure)
+    /// A command that can be submitted now was refused with `.windowFull` before.
+    case windowOpened
+    /// Session failure only: a command without an outcome, in the order of submission. `wasSent` is
+    /// false only where not one byte of its PDU was handed to the transport.
+    case commandAbandoned(token: UInt64, wasSent: Bool)
+    case taskManagementCompleted(token: UInt64, TaskManagementResponse)
+    /// The request was rejected as a PDU.
+    case taskManagementRejected(token: UInt64, RejectReason)
+    /// Session failure only: a task management request without an answer.
+    case taskManagementAbandoned(token: UInt64)
+    case text(token: UInt64, TextOutcome)
+    case targets([DiscoveredTarget])
+    case discoveryFailed(DiscoveryFailure)
+    /// The answer to a ``InitiatorSession/ping(on:at:)``.
+    case pingAnswered(ConnectionIndex, roundTrip: Duration)
+    /// `sense` where the message reports a SCSI event and it can be parsed.
+    case asyncMessage(AsyncMessage, sense: SenseData?)
+    /// The peer's TCP acknowledges, but nothing speaks: traffic should go elsewhere for now.
+    case stalled(ConnectionIndex)
+    case resumed(ConnectionIndex)
+    /// The target speaks but its commands make no progress; and again false when one does.
+    case slow(ConnectionIndex, isSlow: Bool)
+    /// A command that made no progress for the command timeout while the target spoke; said once.
+    case commandOverdue(token: UInt64)
+    case loggedOut
+    /// The end; nothing follows. The transport must be closed before the buffers of completions and
+    /// abandoned commands are used again.
+    case sessionFailed(SessionFailure)
+}
+
+/// Events waiting for the owner, in order. Control path: an array that is emptied as a whole.
+struct EventQueue {
+    private var events: [SessionEvent] = []
+    private var first = 0
+
+    mutating func append(_ event: SessionEvent) { events.append(event) }
+
+    mutating func removeFirst() -> SessionEvent? {
+        guard first < events.count else { return nil }
+        let event = events[first]
+        first += 1
+        if first == events.count {
+            events.removeAll(keepingCapacity: events.capacity <= 64)
+            first = 0
+        }
+        return event
+    }
+}

@@ -1,0 +1,282 @@
+public import Timebase
+import SCSI
+
+// Bytes on the way in: each PDU's header decides where its data goes, its end what it means.
+extension InitiatorSession {
+    /// Memory that the transport may fill with the next bytes of this connection: the rest of the
+    /// Data-In that is arriving, in the command's own buffer. Empty where the next bytes should come as
+    /// spill. Valid until the next call for this connection.
+    public mutating func input(_ c: ConnectionIndex) -> UnsafeMutableRawBufferPointer {
+        guard c.rawValue >= 0, c.rawValue < connectionCount, !isOver, connections[c.rawValue].phase != .closed else {
+            return UnsafeMutableRawBufferPointer(start: nil, count: 0)
+        }
+        return connections[c.rawValue].decoder.directWindow
+    }
+
+    /// Bytes came on a connection: the first `placedByteCount` are in the memory that ``input(_:)``
+    /// named, the rest in `spill`, which is read during the call only.
+    public mutating func received(
+        _ c: ConnectionIndex, placedByteCount: Int, spill: UnsafeRawBufferPointer, at now: Instant
+    ) {
+        guard c.rawValue >= 0, c.rawValue < connectionCount, !isOver, placedByteCount + spill.count > 0 else { return }
+        let connection = connections + c.rawValue
+        guard connection.pointee.phase != .closed else { return }
+        connection.pointee.liveness.lastByteAt = now
+        if connection.pointee.liveness.stalledSince != nil { resume(c) }
+        connection.pointee.decoder.placed(byteCount: placedByteCount)
+        var rest = spill
+        while true {
+            switch connection.pointee.decoder.next(&rest) {
+            case .needMore:
+                return
+            case .header:
+                do throws(ProtocolViolation) {
+                    try headerArrived(on: c)
+                } catch {
+                    failConnection(c, .violation(error))
+                    return
+                }
+            case .complete:
+                do throws(ProtocolViolation) {
+                    try pduArrived(on: c, at: now)
+                } catch {
+                    failConnection(c, .violation(error))
+                }
+                if isOver || connection.pointee.phase == .closed { return }
+            case .dataDigestError:
+                failConnection(c, .dataDigestMismatch(connection.pointee.decoder.header.opcode))
+                return
+            case .failed(let error):
+                failConnection(c, .malformed(error))
+                return
+            }
+        }
+    }
+
+    /// The longest data segment that is held in memory, for PDUs other than texts: sense data, an
+    /// event's data, a rejected header. All are far shorter.
+    private static var collectedByteLimit: Int { 65_536 }
+
+    @inline(__always)
+    private mutating func headerArrived(on c: ConnectionIndex) throws(ProtocolViolation) {
+        let connection = connections + c.rawValue
+        let opcode = connection.pointee.decoder.header.opcode
+        if opcode == .dataIn {
+            try dataInArrived(connection.pointee.decoder.header, on: c)
+            return
+        }
+        guard connection.pointee.decoder.header.dataSegmentByteCount > 0 else { return }
+        switch opcode {
+        case .textResponse, .loginResponse:
+            connection.pointee.decoder.collect(limit: connection.pointee.decoder.maxDataSegmentByteCount)
+        case .readyToTransfer, .taskManagementResponse, .logoutResponse:
+            throw .unexpectedData(opcode)
+        default:
+            connection.pointee.decoder.collect(limit: InitiatorSession.collectedByteLimit)
+        }
+    }
+
+    @inline(__always)
+    private mutating func pduArrived(on c: ConnectionIndex, at now: Instant) throws(ProtocolViolation) {
+        let connection = connections + c.rawValue
+        let header = connection.pointee.decoder.header
+        guard connection.pointee.phase != .loggingIn else {
+            try loginResponseArrived(header, on: c, at: now)
+            return
+        }
+        updateWindow(header)
+        switch header.opcode {
+        case .dataIn: try dataInComplete(header, on: c, at: now)
+        case .scsiResponse: try scsiResponse(header, on: c, at: now)
+        case .readyToTransfer: try readyToTransfer(header, on: c, at: now)
+        default: try controlPDU(header, on: c, at: now)
+        }
+    }
+
+    private mutating func controlPDU(
+        _ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant
+    ) throws(ProtocolViolation) {
+        switch header.opcode {
+        case .nopIn: try nopIn(header, on: c, at: now)
+        case .taskManagementResponse: try taskManagementResponse(header, on: c)
+        case .textResponse: try textResponse(header, on: c, at: now)
+        case .asyncMessage: try asyncMessage(header, on: c, at: now)
+        case .reject: try reject(header, on: c, at: now)
+        case .logoutResponse: try logoutResponse(header, on: c)
+        default: throw .unexpectedPDU(header.opcode)
+        }
+    }
+
+    private mutating func loginResponseArrived(
+        _ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant
+    ) throws(ProtocolViolation) {
+        let connection = connections + c.rawValue
+        // The login's own check of the opcode gives the clearer reason.
+        let action = connection.pointee.login!.received(header, data: connection.pointee.decoder.collectedData)
+        perform(action, on: c, at: now)
+    }
+
+    /// ExpCmdSN and MaxCmdSN (RFC 7143 section 4.2.2.1): a pair that contradicts itself is ignored, and
+    /// so is one that is older than what is known.
+    @inline(__always)
+    private mutating func updateWindow(_ header: BasicHeaderSegment) {
+        let exp = header.expCmdSN
+        let max = header.maxCmdSN
+        guard !SerialNumber.isBefore(max, exp &- 1) else { return }
+        if SerialNumber.isBefore(expCmdSN, exp), SerialNumber.isAtMost(exp, cmdSN) { expCmdSN = exp }
+        if SerialNumber.isBefore(maxCmdSN, max) {
+            maxCmdSN = max
+            if refusedCommand { reportOpenWindow() }
+        }
+    }
+
+    /// Takes the StatSN of a PDU that uses one up (RFC 7143 section 4.2.2.2). A gap means a lost status,
+    /// which level 0 cannot recover.
+    @inline(__always)
+    mutating func takeStatSN(_ header: BasicHeaderSegment, on c: ConnectionIndex) throws(ProtocolViolation) {
+        let expected = connections[c.rawValue].expStatSN
+        guard header.statSN == expected else { throw .statSN(received: header.statSN, expected: expected) }
+        connections[c.rawValue].expStatSN = expected &+ 1
+    }
+
+    /// The open command that a PDU of the target refers to.
+    @inline(__always)
+    private func command(_ header: BasicHeaderSegment, on c: ConnectionIndex) throws(ProtocolViolation) -> Int {
+        let tag = header.initiatorTaskTag
+        guard let slot = table.slot(forTag: tag), table.slots[slot].kind == .command else {
+            throw .unknownTask(header.opcode, tag: tag)
+        }
+        guard Int(table.slots[slot].connection) == c.rawValue else { throw .wrongConnection(header.opcode, tag: tag) }
+        return slot
+    }
+
+    // MARK: Data-In (RFC 7143 section 11.7)
+
+    /// Before the data: checks that it may go where it says, and has it put there.
+    @inline(__always)
+    private mutating func dataInArrived(_ header: BasicHeaderSegment, on c: ConnectionIndex) throws(ProtocolViolation) {
+        let connection = connections + c.rawValue
+        guard connection.pointee.phase != .loggingIn else { throw .unexpectedPDU(.dataIn) }
+        let slot = try command(header, on: c)
+        let task = table.slots + slot
+        guard task.pointee.direction == .read else { throw .wrongDirection(.dataIn) }
+        guard header.dataSN == task.pointee.expectedDataSN else {
+            throw .dataSN(received: header.dataSN, expected: task.pointee.expectedDataSN)
+        }
+        let byteCount = header.dataSegmentByteCount
+        let offset = Int(header.bufferOffset)
+        let isInOrder = !(limits.dataPDUInOrder && limits.dataSequenceInOrder) || byteCount == 0
+            || offset == task.pointee.receivedByteCount
+        // The count of bytes guards the total where the order is free.
+        guard isInOrder, offset + byteCount <= task.pointee.byteCount,
+            task.pointee.receivedByteCount + byteCount <= task.pointee.byteCount
+        else { throw .dataRange(.dataIn, offset: header.bufferOffset, byteCount: byteCount) }
+        if header.flags & DataInFlags.status.rawValue != 0, !header.isFinal { throw .statusWithoutFinal }
+        guard byteCount > 0 else { return }
+        connection.pointee.placingSlot = slot
+        connection.pointee.decoder.place(
+            into: UnsafeMutableRawBufferPointer(start: task.pointee.buffer! + offset, count: byteCount))
+    }
+
+    /// After the data, which is verified.
+    @inline(__always)
+    private mutating func dataInComplete(
+        _ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant
+    ) throws(ProtocolViolation) {
+        let connection = connections + c.rawValue
+        connection.pointee.placingSlot = nil
+        guard let slot = table.slot(forTag: header.initiatorTaskTag), table.slots[slot].kind == .command else {
+            // Ended by task management on another connection while its data was arriving.
+            releaseDrained(on: c)
+            if header.flags & DataInFlags.status.rawValue != 0 { try takeStatSN(header, on: c) }
+            return
+        }
+        let task = table.slots + slot
+        task.pointee.expectedDataSN &+= 1
+        task.pointee.receivedByteCount += header.dataSegmentByteCount
+        commandProgressed(c, at: now)
+        guard header.flags & DataInFlags.status.rawValue != 0 else { return }
+        try takeStatSN(header, on: c)
+        finish(
+            slot, outcome: .status(header.status, sense: nil), residual: header.residual,
+            transferredByteCount: task.pointee.receivedByteCount)
+    }
+
+    // MARK: SCSI Response (RFC 7143 section 11.4)
+
+    @inline(__always)
+    private mutating func scsiResponse(
+        _ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant
+    ) throws(ProtocolViolation) {
+        let slot = try command(header, on: c)
+        try takeStatSN(header, on: c)
+        let task = table.slots + slot
+        let residual = header.residual
+        var transferred = task.pointee.receivedByteCount
+        if task.pointee.direction == .write {
+            transferred = task.pointee.byteCount
+            if case .underflow(let count) = residual { transferred -= min(Int(count), transferred) }
+        }
+        let outcome: CommandOutcome
+        if header.serviceResponse == .completed {
+            outcome = .status(header.status, sense: header.dataSegmentByteCount == 0 ? nil : try sense(header, on: c))
+        } else {
+            outcome = .targetFailure(responseCode: header.serviceResponse.rawValue)
+            if task.pointee.direction == .write { transferred = 0 }
+        }
+        commandProgressed(c, at: now)
+        finish(slot, outcome: outcome, residual: residual, transferredByteCount: transferred)
+    }
+
+    /// SenseLength and the sense data (RFC 7143 section 11.4.7.1). Nil where the target sent none.
+    func sense(_ header: BasicHeaderSegment, on c: ConnectionIndex) throws(ProtocolViolation) -> SenseData? {
+        let data = connections[c.rawValue].decoder.collectedData
+        guard data.count >= 2 else {
+            guard data.count == 0 else { throw .truncated(header.opcode) }
+            return nil
+        }
+        let length = Int(data[0]) << 8 | Int(data[1])
+        guard length > 0 else { return nil }
+        guard 2 + length <= data.count else { throw .truncated(header.opcode) }
+        return SenseData(parsing: UnsafeRawBufferPointer(rebasing: data[2..<(2 + length)]))
+    }
+
+    // MARK: R2T (RFC 7143 section 11.8)
+
+    @inline(__always)
+    private mutating func readyToTransfer(
+        _ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant
+    ) throws(ProtocolViolation) {
+        let slot = try command(header, on: c)
+        let task = table.slots + slot
+        guard task.pointee.direction == .write else { throw .wrongDirection(.readyToTransfer) }
+        guard header.r2tSN == task.pointee.expectedDataSN else {
+            throw .r2tSN(received: header.r2tSN, expected: task.pointee.expectedDataSN)
+        }
+        let byteCount = Int(header.desiredDataTransferByteCount)
+        let offset = Int(header.bufferOffset)
+        guard byteCount > 0, byteCount <= limits.maxBurstByteCount,
+            header.targetTransferTag != BasicHeaderSegment.reservedTag
+        else { throw .invalidR2T }
+        guard offset + byteCount <= task.pointee.byteCount,
+            !limits.dataSequenceInOrder || offset >= task.pointee.solicitedEnd
+        else { throw .dataRange(.readyToTransfer, offset: header.bufferOffset, byteCount: byteCount) }
+        guard Int(task.pointee.outstandingR2Ts) < limits.maxOutstandingR2T else {
+            throw .tooManyR2Ts(limit: limits.maxOutstandingR2T)
+        }
+        task.pointee.outstandingR2Ts += 1
+        task.pointee.expectedDataSN &+= 1
+        task.pointee.solicitedEnd = offset + byteCount
+        commandProgressed(c, at: now)
+        appendBurst(DataBurst(
+            slot: UInt32(slot), next: CommandTable.none, targetTransferTag: header.targetTransferTag, dataSN: 0,
+            offset: offset, end: offset + byteCount, lun: header.lun), to: connections + c.rawValue)
+    }
+
+    /// A command came nearer to its end.
+    @inline(__always)
+    private mutating func commandProgressed(_ c: ConnectionIndex, at now: Instant) {
+        connections[c.rawValue].liveness.lastProgressAt = now
+        if connections[c.rawValue].liveness.isSlow { noLongerSlow(c) }
+    }
+}

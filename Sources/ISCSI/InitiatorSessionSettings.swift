@@ -1,0 +1,20 @@
+/// What an ``InitiatorSession`` is made from.
+public struct SessionSettings: Sendable {
+    /// Names, ISID, credentials and what is asked for in the negotiation. Connection ID and TSIH are
+    /// filled in by the session for the connections after the first.
+    public var login: LoginSettings
+    /// From the open transport to full-feature phase; also for the answer to a logout.
+    public var loginTimeout: Duration = .seconds(5)
+    /// How long a stalled session is waited for.
+    public var commandTimeout: Duration = .seconds(60)
+    /// Something owed and no byte for so long: the connection is judged. A NOP-Out goes out halfway.
+    public var silenceTimeout: Duration = .seconds(2)
+    /// An idle connection is asked by NOP-Out this often.
+    public var verifyPeriod: Duration = .seconds(30)
+    /// Commands outstanding at most, 1…32,768; bounds the session's memory.
+    public var commandCapacity = 1024
+
+    public init(login: LoginSettings) {
+        self.login = login
+    }
+}

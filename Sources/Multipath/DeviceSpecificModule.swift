@@ -1,0 +1,77 @@
+public import SCSI
+public import Timebase
+
+/// What kind of transport a path uses.
+public enum TransportKind: String, Hashable, Sendable, CaseIterable {
+    case iSCSI = "iscsi"
+    case kernelDevice = "device"
+}
+
+/// A device-specific module (DSM): all that is special about one kind of array, for one LUN.
+///
+/// An instance serves one LUN and is called on the thread that owns the LUN. ``DefaultDSM`` answers
+/// everything by a ``LoadBalancePolicy`` and an ``ErrorTable``; a vendor's module is best a subclass of it
+/// that overrides only what differs.
+public protocol DeviceSpecificModule: AnyObject, SendableMetatype {
+    /// Whether this kind of module wants the LUN. The first registered module that does gets it.
+    static func claims(_ device: DeviceDescription, transport: TransportKind) -> Bool
+
+    init(policy: PolicySettings)
+
+    /// The name that the inspector shows.
+    var name: String { get }
+
+    /// Why `found` is not the unit that `known` describes, or must not be used as it; nil where it is.
+    func mismatch(known: DeviceDescription, found: DeviceDescription) -> DeviceMismatch?
+
+    // MARK: Choosing a path
+
+    var policy: PolicySettings { get }
+    /// Changes the policy from the next selection on.
+    func setPolicy(_ settings: PolicySettings)
+    /// The rows of the table changed (not their load). Called before the next selection.
+    func candidatesChanged(_ table: CandidateTable, at now: Instant)
+    /// The path for a request. Must not allocate; see ``LoadBalancePolicy/select(_:from:at:)``.
+    func selectPath(for request: PolicyRequest, from table: CandidateTable, at now: Instant) -> Selection
+    /// What ``selectPath(for:from:at:)`` would answer, without counting it.
+    func explainPath(for request: PolicyRequest, from table: CandidateTable, at now: Instant) -> Selection
+    /// When ``candidatesChanged(_:at:)`` should be called although nothing happened.
+    var nextDeadline: Instant { get }
+    /// Goes back to the preferred path at once.
+    func failBack(_ table: CandidateTable, at now: Instant)
+
+    // MARK: Judging
+
+    /// What an outcome other than ``PathOutcome/good`` means.
+    func disposition(of outcome: PathOutcome, for request: RequestDescriptor, on path: PathIndex)
+        -> ErrorDisposition
+    /// The command that asks an idle path whether it is well.
+    var verificationCommand: CommandDescriptorBlock { get }
+    /// What the answer to ``verificationCommand`` says: nil where the path is well.
+    func verificationFailure(_ outcome: PathOutcome) -> PathFailure?
+
+    // MARK: What happened
+
+    func pathAdded(_ path: PathIndex, at now: Instant)
+    func pathLost(_ path: PathIndex, failure: PathFailure, at now: Instant)
+    func pathRegained(_ path: PathIndex, device: DeviceDescription, at now: Instant)
+    func pathRemoved(_ path: PathIndex, at now: Instant)
+}
+
+/// The modules that may claim a LUN, in the order in which they are asked.
+public struct DSMRegistry: Sendable {
+    private var types: [any DeviceSpecificModule.Type]
+
+    /// Only ``DefaultDSM``, which claims everything.
+    public init() { types = [DefaultDSM.self] }
+
+    /// Puts a module before those that are registered already.
+    public mutating func register(_ type: any DeviceSpecificModule.Type) { types.insert(type, at: 0) }
+
+    /// A module of the first type that claims the device; nil where none does.
+    public func module(
+        for device: DeviceDescription, transport: TransportKind, policy: PolicySettings
+    ) -> (any DeviceSpecificModule)? {
+        types.first { $0.claims(device, transport: transport) }?.init(policy: policy)
+    }
+}

@@ -1,0 +1,161 @@
+public import Timebase
+
+extension PseudoLUN {
+    /// The result of a `.fence` action.
+    public func fenceResult(_ path: PathIndex, _ step: FenceStep, _ result: FenceResult, at now: Instant) {
+        guard path.index >= 0, path.index < paths.count else { return }
+        let index = path.index
+        switch step {
+        case .reinstateNexus:
+            guard paths[index].fence == .reinstating else { return }
+            if result == .done { return nexusReinstated(index, at: now) }
+            paths[index].fence = .waiting
+        case .abortTaskSet:
+            guard paths[index].fence == .aborting else { return }
+            paths[index].fence = .waiting
+            if result == .done { endCopies(.taskSetAborted, at: now) { $0.path == path.rawValue } }
+            if paths[index].link == .fencing { cameUp(index, at: now) }
+        case .logicalUnitReset(let via):
+            guard resetVia == via.rawValue else { return }
+            resetVia = -1
+            if result == .done { unitWasReset(at: now) } else { wasResetRefused = true }
+        }
+        if result != .done { post(.fenceFailed(path, step, result)) }
+        settle(at: now)
+    }
+
+    /// Notes the old copy of a write that leaves its path unanswered.
+    func keepCopy(_ slot: Int32, at now: Instant) {
+        let entry = slots + Int(slot)
+        let request = entry.pointee.descriptor
+        guard settings.staleWriteGuard.isEnabled, request.kind.changesBlocks else { return }
+        staleWrites.add(
+            StaleCopy(
+                request: RequestIndex(slot: UInt32(slot), attempt: entry.pointee.attempt),
+                path: entry.pointee.path, lba: request.lba, blockCount: request.blockCount,
+                sequence: entry.pointee.sequence, since: now, deadline: now + settings.timers.quiesceTime))
+        ranges.insert(request.lba, request.blockCount)
+        wasResetRefused = false
+        // Later overlapping writes wait for this write already; now they wait for its copy as well.
+        var later = entry.pointee.nextWriter
+        while later >= 0, blockedCount > 0 {
+            let other = slots + Int(later)
+            let range = other.pointee.descriptor
+            if other.pointee.state == .blocked,
+                rangesOverlap(range.lba, range.blockCount, request.lba, request.blockCount)
+            {
+                other.pointee.blockers += 1
+            }
+            later = other.pointee.nextWriter
+        }
+    }
+
+    /// An answer for an attempt that was given up.
+    func lateAnswer(_ request: RequestIndex, _ path: PathIndex, _ outcome: PathOutcome, at now: Instant) {
+        let end: StaleCopyEnd
+        switch outcome {
+        case .returned(wasSent: true, _): return
+        case .returned(wasSent: false, _): end = .neverSent
+        case .good, .status, .targetFailure, .short: end = .answered
+        }
+        guard !staleWrites.isClear else { return }
+        endCopies(end, at: now) { $0.request == request && $0.path == path.rawValue }
+        settle(at: now)
+    }
+
+    /// Starts the ladder for a path that has old copies.
+    func raiseGuard(_ index: Int, at now: Instant) {
+        let count = staleWrites.count(on: Int32(index))
+        guard count > 0 else { return }
+        let path = PathIndex(index)
+        if paths[index].fence == .none { post(.guardRaised(path, copies: count)) }
+        if !paths[index].isTransportUp {
+            guard paths[index].fence != .reinstating, paths[index].link != .removed else {
+                if paths[index].link == .removed { paths[index].fence = .waiting }
+                return
+            }
+            paths[index].fence = .reinstating
+            actions.push(.fence(path, .reinstateNexus))
+        } else if paths[index].stalledSince != nil {
+            // The session is kept, so its answers may still come; asking it anything more is in vain.
+            paths[index].fence = .waiting
+        } else if paths[index].fence != .aborting {
+            paths[index].fence = .aborting
+            actions.push(.fence(path, .abortTaskSet))
+        }
+    }
+
+    /// A login with the same ISID ended the old session: what it had not executed yet is aborted now. (A
+    /// login alone is no fence: a target may execute what it took before.)
+    func nexusReinstated(_ index: Int, at now: Instant) {
+        guard staleWrites.count(on: Int32(index)) > 0, paths[index].fence != .aborting else { return }
+        paths[index].fence = .aborting
+        actions.push(.fence(PathIndex(index), .abortTaskSet))
+    }
+
+    /// LOGICAL UNIT RESET, where the configuration allows it, a write really waits, and the lost path
+    /// itself has nothing more to offer.
+    func escalateFences(at now: Instant) {
+        guard settings.staleWriteGuard.allowsLogicalUnitReset, !wasResetRefused, resetVia < 0,
+            blockedCount > 0, isAnyoneBarred(), bestGrade > .unusable,
+            let lost = staleWrites.copies.first(where: { paths[Int($0.path)].fence == .waiting })?.path,
+            let via = paths.indices.first(where: {
+                rows[$0].grade == bestGrade && paths[$0].transport == .iSCSI
+            })
+        else { return }
+        resetVia = Int32(via)
+        resetFor = lost
+        actions.push(.fence(PathIndex(rawValue: lost), .logicalUnitReset(via: PathIndex(via))))
+    }
+
+    private func isAnyoneBarred() -> Bool {
+        var slot = firstWriter
+        while slot >= 0 {
+            let entry = slots[Int(slot)]
+            if entry.state == .blocked,
+                staleWrites.barring(
+                    lba: entry.descriptor.lba, blockCount: entry.descriptor.blockCount,
+                    sequence: entry.sequence) > 0
+            {
+                return true
+            }
+            slot = entry.nextWriter
+        }
+        return false
+    }
+
+    /// The reset ended every command of the unit, also those in flight on good paths, and their answers
+    /// may never come: they are re-driven, and leave no copies.
+    private func unitWasReset(at now: Instant) {
+        endCopies(.logicalUnitReset, at: now) { _ in true }
+        for index in paths.indices { redrive(index, withdraw: true, leavesCopies: false, at: now) }
+    }
+
+    /// The path that carried a LOGICAL UNIT RESET is lost: whether it was done is unknown.
+    func resetEnded(ifVia index: Int, at now: Instant) {
+        guard resetVia == Int32(index) else { return }
+        resetVia = -1
+        if resetFor >= 0 {
+            post(.fenceFailed(PathIndex(rawValue: resetFor), .logicalUnitReset(via: PathIndex(index)), .failed))
+        }
+    }
+
+    /// These copies are known dead; the writes that waited for nothing else go on.
+    func endCopies(_ end: StaleCopyEnd, at now: Instant, where isDead: (StaleCopy) -> Bool) {
+        let dead = staleWrites.removeAll(where: isDead)
+        guard !dead.isEmpty else { return }
+        for copy in dead {
+            ranges.remove(copy.lba, copy.blockCount)
+            unblock(from: firstWriter, lba: copy.lba, copy.blockCount, after: copy.sequence)
+        }
+        for index in paths.indices {
+            let count = dead.count { $0.path == Int32(index) }
+            guard count > 0 else { continue }
+            post(.guardCleared(PathIndex(index), copies: count, end))
+            guard staleWrites.count(on: Int32(index)) == 0 else { continue }
+            // An ABORT TASK SET that is still out would hit new commands: the path waits for its answer.
+            if paths[index].fence != .aborting { paths[index].fence = .none }
+            if paths[index].link == .takenOut { disconnect(index) }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+public import SCSI
+public import Timebase
+
+/// One disk over several paths: admits requests, asks the DSM for a path, judges errors, re-drives.
+///
+/// Pure: every call carries its moment, every wish comes out of ``nextAction()``. Owned by one thread. The
+/// engine drains ``nextAction()`` after each call (or batch of calls) and calls ``timerFired(at:)`` when
+/// ``nextDeadline`` has come. Admission, issue and completion neither allocate nor lock.
+///
+/// Promises, beside DESIGN section 4: each admitted request gets exactly one `.finish`; no two overlapping
+/// writes are in flight at once, the later admitted waits; requests wait in their original order.
+public final class PseudoLUN {
+    /// So many retries that cost nothing may follow one another before they count after all.
+    public static let freeRetryLimit = 32
+
+    public let name: String
+    public internal(set) var settings: LUNSettings
+    /// What the LUN is; nil until a path has shown it. ``pin(_:)`` says beforehand what it must be.
+    public internal(set) var device: DeviceDescription?
+    public internal(set) var dsm: any DeviceSpecificModule
+    let registry: DSMRegistry?
+    var pinnedIdentity: LogicalUnitIdentity?
+    /// Who defined ``device``; -1 for nobody.
+    var definingPath: Int32 = -1
+
+    // MARK: Requests
+
+    let requestCapacity: Int
+    let slots: Slots
+    let scratch: UnsafeMutablePointer<Int32>
+    var freeSlots: Int32 = -1
+    var ready = SlotQueue()
+    var delayed: DelayHeap
+    /// Admission order, for `command-timeout`.
+    var oldest: Int32 = -1
+    var youngest: Int32 = -1
+    var nextSequence: UInt64 = 0
+    var liveCount = 0
+    var firstWriter: Int32 = -1
+    var lastWriter: Int32 = -1
+    /// Writes in state `.blocked`.
+    var blockedCount = 0
+    /// The ranges of all admitted writes and of all old copies.
+    var ranges = RangeIndex()
+    var staleWrites = StaleWriteGuard()
+    var commandTimeout: UInt64
+
+    // MARK: Paths
+
+    var paths: [PathRecord] = []
+    var rows: UnsafeMutablePointer<PathCandidate>
+    var hot: UnsafeMutablePointer<PathCounters>
+    var rowCapacity = 16
+    var bestGrade = PathGrade.unusable
+    var areCandidatesStale = false
+    /// For fail-over-only: who carries all, to tell a fail-back when it happens.
+    var lastCarrier: Int32 = -1
+    /// Since when no path is usable and none can be hoped for.
+    var noPathSince: Instant?
+    var isExpired = false
+    var hadPath = false
+    var isClosed = false
+    var isLUNFailed = false
+    /// While a LOGICAL UNIT RESET is out nothing is issued: it might be hit.
+    var resetVia: Int32 = -1
+    var resetFor: Int32 = -1
+    var wasResetRefused = false
+
+    // MARK: Output
+
+    var actions: Ring<PseudoLUNAction>
+    var decisions = DecisionRing()
+    var controlDeadline = Instant.distantFuture
+    public internal(set) var failOverCount = 0
+    public internal(set) var redrivenCount: UInt64 = 0
+
+    /// - Parameters:
+    ///   - registry: asked for a module when the first path shows what the LUN is.
+    ///   - requestCapacity: requests admitted at a time, at least 1; more are turned away by `admit`.
+    public convenience init(
+        name: String, settings: LUNSettings, registry: DSMRegistry = DSMRegistry(), requestCapacity: Int
+    ) {
+        self.init(
+            name: name, settings: settings, dsm: DefaultDSM(policy: settings.policy), registry: registry,
+            requestCapacity: requestCapacity)
+    }
+
+    /// A LUN whose module is known already.
+    public convenience init(
+        name: String, settings: LUNSettings, dsm: any DeviceSpecificModule, requestCapacity: Int
+    ) {
+        self.init(
+            name: name, settings: settings, dsm: dsm, registry: nil, requestCapacity: requestCapacity)
+    }
+
+    private init(
+        name: String, settings: LUNSettings, dsm: any DeviceSpecificModule, registry: DSMRegistry?,
+        requestCapacity: Int
+    ) {
+        precondition(requestCapacity > 0 && requestCapacity < Int(Int32.max))
+        self.name = name
+        self.settings = settings
+        self.dsm = dsm
+        self.registry = registry
+        self.requestCapacity = requestCapacity
+        slots = .allocate(capacity: requestCapacity)
+        slots.initialize(repeating: RequestSlot(), count: requestCapacity)
+        scratch = .allocate(capacity: requestCapacity)
+        scratch.initialize(repeating: -1, count: requestCapacity)
+        for slot in stride(from: requestCapacity - 1, through: 0, by: -1) {
+            slots[slot].next = freeSlots
+            freeSlots = Int32(slot)
+        }
+        delayed = DelayHeap(capacity: requestCapacity)
+        rows = .allocate(capacity: rowCapacity)
+        hot = .allocate(capacity: rowCapacity)
+        actions = Ring(capacity: 4 * requestCapacity)
+        commandTimeout = UInt64(max(settings.timers.commandTimeout.wholeNanoseconds, 0))
+    }
+
+    deinit {
+        slots.deallocate()
+        scratch.deallocate()
+        delayed.deallocate()
+        rows.deallocate()
+        hot.deallocate()
+        actions.deallocate()
+        decisions.deallocate()
+    }
+
+    var table: CandidateTable { CandidateTable(rows: rows, count: paths.count) }
+
+    /// Says which unit this must be. To be called before a path is connected.
+    public func pin(_ identity: LogicalUnitIdentity) { pinnedIdentity = identity }
+
+    /// The next thing to do; nil when there is nothing more for now.
+    public func nextAction() -> PseudoLUNAction? {
+        guard let action = actions.pop() else { return nil }
+        if case .finish(let request, _) = action { release(Int32(truncatingIfNeeded: request.slot)) }
+        return action
+    }
+
+    /// When ``timerFired(at:)`` wants to be called; ``Timebase/Instant/distantFuture`` for never.
+    public var nextDeadline: Instant {
+        var deadline = controlDeadline.nanoseconds
+        if delayed.first >= 0 { deadline = min(deadline, slots[Int(delayed.first)].dueAt) }
+        if oldest >= 0, commandTimeout > 0, noPathSince == nil {
+            let (due, overflow) = slots[Int(oldest)].startedAt.addingReportingOverflow(commandTimeout)
+            if !overflow { deadline = min(deadline, due) }
+        }
+        return Instant(nanoseconds: deadline)
+    }
+
+    func post(_ event: MultipathEvent) { actions.push(.event(event)) }
+}
+
+/// Counters of one path of one LUN; plain data beside the candidate row.
+struct PathCounters {
+    var inFlight = SlotQueue()
+    var inFlightBlocks: Int = 0
+    var issued: UInt64 = 0
+    var completed: UInt64 = 0
+    var bytesRead: UInt64 = 0
+    var bytesWritten: UInt64 = 0
+    var errors: UInt64 = 0
+    /// When something last came back, in nanoseconds.
+    var lastHeard: UInt64 = 0
+    /// Good completions since the queue last grew.
+    var growth: Int32 = 0
+}

@@ -1,0 +1,102 @@
+import Timebase
+
+/// What is done so that the late writes of a path's lost nexus can be known to be dead.
+@frozen
+public enum FenceStep: Hashable, Sendable {
+    /// Log in with the same ISID through any portal of the path's target port group, now. Answered
+    /// `.done` once logged in; the session may become the path's own (then `pathLoggedIn` follows).
+    case reinstateNexus
+    /// ABORT TASK SET on the path's nexus.
+    case abortTaskSet
+    /// LOGICAL UNIT RESET through another path. It ends commands on every nexus.
+    case logicalUnitReset(via: PathIndex)
+}
+
+@frozen
+public enum FenceResult: Hashable, Sendable {
+    case done
+    /// The target refused, or did not answer.
+    case failed
+    /// The transport knows no such thing (a kernel device).
+    case unsupported
+}
+
+/// How an old copy of a write came to be known dead.
+public enum StaleCopyEnd: String, Hashable, Sendable {
+    case neverSent = "never sent"
+    /// Its late answer came.
+    case answered
+    case taskSetAborted = "nexus reinstated and task set aborted"
+    case logicalUnitReset = "logical unit reset"
+    case quiesceTimePassed = "quiesce time passed"
+}
+
+/// How far the fencing of one path has come.
+enum PathFence: Hashable, Sendable {
+    case none
+    case reinstating
+    case aborting
+    /// Nothing more can be done through the path; late answers, another path's reset or time end it.
+    case waiting
+}
+
+/// The old copy of a write that was re-driven or given up while its nexus might still execute it.
+struct StaleCopy {
+    var request: RequestIndex
+    var path: Int32
+    var lba: UInt64
+    var blockCount: UInt32
+    /// The admission number of the request: only later writes wait.
+    var sequence: UInt64
+    var since: Instant
+    var deadline: Instant
+}
+
+/// The old copies of one LUN's writes that are not known to be dead (DESIGN: stale-write guard).
+///
+/// Holds nothing but the copies and answers which ranges they bar; ``PseudoLUN`` makes writes wait and
+/// climbs the ladder. Control path: copies exist only after a path was lost or stalled.
+struct StaleWriteGuard {
+    private(set) var copies: [StaleCopy] = []
+
+    var isClear: Bool { copies.isEmpty }
+
+    mutating func add(_ copy: StaleCopy) { copies.append(copy) }
+
+    /// Removes and returns the copies that `isDead` picks, oldest first.
+    mutating func removeAll(where isDead: (StaleCopy) -> Bool) -> [StaleCopy] {
+        var dead: [StaleCopy] = []
+        copies.removeAll {
+            if isDead($0) {
+                dead.append($0)
+                return true
+            }
+            return false
+        }
+        return dead
+    }
+
+    /// How many copies a write with this range and admission number must wait for.
+    func barring(lba: UInt64, blockCount: UInt32, sequence: UInt64) -> Int {
+        var count = 0
+        for copy in copies
+        where copy.sequence < sequence && rangesOverlap(copy.lba, copy.blockCount, lba, blockCount) {
+            count += 1
+        }
+        return count
+    }
+
+    func count(on path: Int32) -> Int {
+        var count = 0
+        for copy in copies where copy.path == path { count += 1 }
+        return count
+    }
+
+    var nextDeadline: Instant { copies.lazy.map(\.deadline).min() ?? .distantFuture }
+}
+
+@inline(__always)
+func rangesOverlap(_ lba: UInt64, _ count: UInt32, _ otherLBA: UInt64, _ otherCount: UInt32) -> Bool {
+    if lba <= otherLBA { return otherLBA - lba < UInt64(max(count, 1)) }
+    return lba - otherLBA < UInt64(max(otherCount, 1))
+}
