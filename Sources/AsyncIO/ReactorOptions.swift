@@ -56,5 +56,7 @@ extension LibaioReactor {
         public var openFiles = 0
         public var pendingTimers = 0
         public var fileOperationsInFlight = 0
+
+        public init() {}
     }
 }

@@ -37,6 +37,8 @@ struct TaskSlot {
     var token: UInt64 = 0
     var lun = LogicalUnitNumber(rawValue: 0)
     var buffer: UnsafeMutableRawPointer?
+    /// The buffer where it is the session's own, because the command was detached from the caller's.
+    var ownBuffer: UnsafeMutableRawPointer?
     var byteCount = 0
     /// Bytes that came (read).
     var receivedByteCount = 0
@@ -154,6 +156,8 @@ struct CommandTable: ~Copyable {
             if next == CommandTable.none { last = previous } else { slots[Int(next)].previous = previous }
         case .taskManagement, .ping, .control: controlCount -= 1
         }
+        slots[slot].ownBuffer?.deallocate()
+        slots[slot].ownBuffer = nil
         slots[slot].kind = .free
         slots[slot].generation &+= 1
         free[freeCount] = UInt32(slot)
@@ -169,11 +173,11 @@ struct CommandTable: ~Copyable {
     var firstSlot: Int? { first == CommandTable.none ? nil : Int(first) }
 
     /// The open command that carries this token, for task management; looks through all of them.
-    func slot(forToken token: UInt64) -> Int? {
+    func slot(forToken token: UInt64, includingDraining: Bool = false) -> Int? {
         var next = first
         while next != CommandTable.none {
             let slot = Int(next)
-            if slots[slot].token == token, slots[slot].kind == .command { return slot }
+            if slots[slot].token == token, includingDraining || slots[slot].kind == .command { return slot }
             next = slots[slot].next
         }
         return nil

@@ -99,6 +99,19 @@ struct OutputQueue: ~Copyable {
         segmentTail &+= 1
     }
 
+    /// Names the same bytes at another place: every queued segment that lies within `memory` from now on
+    /// lies at the same offset of `copy`.
+    mutating func relocate(_ memory: UnsafeRawBufferPointer, to copy: UnsafeMutableRawPointer) {
+        let start = UInt(bitPattern: memory.baseAddress)
+        for index in 0..<(segmentTail &- segmentHead) {
+            let segment = segments[(segmentHead &+ index) & segmentMask]
+            let offset = UInt(bitPattern: segment.baseAddress) &- start
+            guard offset < UInt(memory.count) else { continue }
+            segments[(segmentHead &+ index) & segmentMask] = UnsafeRawBufferPointer(
+                start: copy + Int(offset), count: segment.count)
+        }
+    }
+
     /// Names what to send next, from the first unsent byte on; returns the number of segments filled.
     mutating func gather(into target: UnsafeMutableBufferPointer<UnsafeRawBufferPointer>) -> Int {
         let count = min(target.count, segmentTail &- segmentHead)

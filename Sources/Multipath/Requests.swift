@@ -128,6 +128,8 @@ public enum RequestFailure: Hashable, Sendable {
     case outcomeUnknown
     /// The DSM declared the whole LUN failed.
     case lunFailed
+    /// The caller took it back before it was sent.
+    case cancelled
     /// The LUN was closed.
     case closed
 }

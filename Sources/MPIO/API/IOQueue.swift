@@ -1,0 +1,114 @@
+import AsyncIO
+
+/// A request for an ``IOQueue``: plain data.
+public struct IORequest {
+    public enum Operation: Sendable { case read, write, flush, unmap, writeZeroes }
+
+    public var operation: Operation
+    /// In bytes, a multiple of the block size.
+    public var offset: UInt64
+    /// In bytes, a multiple of the block size.
+    public var byteCount: Int
+    /// Where data goes to or comes from; ignored by operations that carry none. Must stay valid, and for a write
+    /// unchanged, until the completion.
+    public var memory: UnsafeMutableRawPointer?
+    /// Returned with the completion; its meaning is the caller's.
+    public var token: UInt64
+    public var options: WriteOptions
+
+    public init(
+        _ operation: Operation, offset: UInt64, byteCount: Int, memory: UnsafeMutableRawPointer? = nil,
+        token: UInt64, options: WriteOptions = []
+    ) {
+        self.operation = operation
+        self.offset = offset
+        self.byteCount = byteCount
+        self.memory = memory
+        self.token = token
+        self.options = options
+    }
+}
+
+/// The end of one request of an ``IOQueue``; no error is success.
+public struct IORequestCompletion {
+    public var token: UInt64
+    public var error: DiskError?
+}
+
+/// Requests in batches, completions in batches, without the concurrency runtime: the least that a
+/// request can cost.
+///
+/// **Threads.** ``submit(_:)`` may be called from any thread; a batch enters the reactor once. The
+/// completion handler runs on the reactor's thread, must not block it, and may submit.
+/// **Lifetime.** The queue must live until its last completion came; the disk keeps it until it is
+/// closed.
+public final class IOQueue: @unchecked Sendable {
+    private let reference: EngineReference
+    private let gate: SubmissionGate
+    private let sink: QueueSink
+
+    /// A queue on `disk`. `onCompletions` gets each batch; the buffer is valid during the call only.
+    public init(
+        disk: MultipathDisk, onCompletions: @escaping @Sendable (UnsafeBufferPointer<IORequestCompletion>) -> Void
+    ) {
+        reference = disk.engine
+        gate = disk.gate
+        let sink = QueueSink(onCompletions)
+        self.sink = sink
+        let reference = reference
+        reference.reactor.enqueue { reference.engine.register(sink) }
+    }
+
+    /// Submits a batch, in order.
+    public func submit(_ requests: UnsafeBufferPointer<IORequest>) {
+        let target = Unmanaged<CompletionSink>.passUnretained(sink)
+        if reference.reactor.isOnReactorThread {
+            withUnsafeTemporaryAllocation(of: IOSubmission.self, capacity: requests.count) { batch in
+                for (index, request) in requests.enumerated() {
+                    batch.initializeElement(at: index, to: IOSubmission(request, sink: target))
+                }
+                reference.engine.submit(UnsafeBufferPointer(batch))
+            }
+        } else {
+            gate.enqueue(requests.lazy.map { IOSubmission($0, sink: target) })
+        }
+    }
+
+    public func submit(_ requests: [IORequest]) {
+        requests.withUnsafeBufferPointer { submit($0) }
+    }
+}
+
+private final class QueueSink: CompletionSink, @unchecked Sendable {
+    private let onCompletions: @Sendable (UnsafeBufferPointer<IORequestCompletion>) -> Void
+
+    init(_ onCompletions: @escaping @Sendable (UnsafeBufferPointer<IORequestCompletion>) -> Void) {
+        self.onCompletions = onCompletions
+    }
+
+    override func deliver(_ completions: UnsafeBufferPointer<IOCompletion>) {
+        withUnsafeTemporaryAllocation(of: IORequestCompletion.self, capacity: completions.count) { batch in
+            for (index, completion) in completions.enumerated() {
+                batch.initializeElement(
+                    at: index, to: IORequestCompletion(token: completion.token, error: completion.error))
+            }
+            onCompletions(UnsafeBufferPointer(batch))
+        }
+    }
+}
+
+extension IOSubmission {
+    init(_ request: IORequest, sink: Unmanaged<CompletionSink>) {
+        let operation: IOOperation =
+            switch request.operation {
+            case .read: .read
+            case .write: .write
+            case .flush: .flush
+            case .unmap: .unmap
+            case .writeZeroes: .writeZeroes
+            }
+        self.init(
+            operation: operation, forceUnitAccess: request.options.contains(.forceUnitAccess), offset: request.offset,
+            byteCount: request.byteCount, memory: request.memory, token: request.token, sink: sink)
+    }
+}

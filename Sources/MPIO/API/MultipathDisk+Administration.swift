@@ -1,0 +1,51 @@
+import AsyncIO
+public import Multipath
+
+extension MultipathDisk {
+    /// The disk as the inspector shows it: state, policy, paths with their counters.
+    public var status: LUNSnapshot {
+        get async throws(DiskError) { try await engine.call { $0.inspect(holder: nil) } }
+    }
+
+    /// The paths, in configured order, with their states and counters.
+    public var paths: [PathSnapshot] {
+        get async throws(DiskError) { try await status.paths }
+    }
+
+    /// What happens from now on: paths lost and regained, fail-overs, policy changes. Each access starts
+    /// a new stream; it ends when the disk is closed. A reader that falls more than 1024 events
+    /// behind loses the oldest.
+    public var events: AsyncStream<DiskEvent> { engine.engine.events.stream() }
+
+    /// Changes the load-balance policy. Requests in flight stay where they are; from the next one on the
+    /// new policy chooses.
+    public func setPolicy(_ policy: PolicySettings) async throws(DiskError) {
+        try await engine.call { $0.setPolicy(policy) }
+    }
+
+    /// Changes the load-balance policy, with its default options.
+    public func setPolicy(_ kind: PolicyKind) async throws(DiskError) {
+        try await setPolicy(PolicySettings(kind))
+    }
+
+    /// Takes a path out of use (`.fail`: at once; `.drain`: no new requests) or back (`.restore`). False:
+    /// there is no path of this name.
+    @discardableResult
+    public func changePath(_ name: String, _ action: ControlRequest.PathAction) async throws(DiskError) -> Bool {
+        try await engine.call { engine in
+            guard let path = engine.lun.path(named: name) else { return false }
+            engine.change(path, action)
+            return true
+        }
+    }
+
+    /// Why the next request goes where it goes.
+    public func explain() async throws(DiskError) -> ExplanationReport {
+        try await engine.call { $0.explain(last: nil) }
+    }
+
+    /// How many requests were sent a second time because their path was lost.
+    public var redrivenCount: UInt64 {
+        get async throws(DiskError) { try await engine.call { $0.lun.redrivenCount } }
+    }
+}

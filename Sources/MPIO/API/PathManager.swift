@@ -1,0 +1,178 @@
+public import AsyncIO
+import CAio
+import Foundation
+public import Multipath
+import SCSI
+
+/// Opens the logical units of a policy file, each over all its paths, and looks after them.
+///
+/// One manager has one reactor: a thread on which all sessions, disks and policies live. Make one
+/// manager for a program, keep it, and end it with ``shutdown()``.
+///
+/// **Threads.** Every method may be called from any thread or task.
+public final class PathManager: Sendable {
+    public let configuration: Configuration
+    /// The name under which this process logs in.
+    public let initiatorName: String
+
+    private let reactor: LibaioReactor
+    private let state: ManagerState
+    private let lease: ISIDLease
+
+    /// Starts the reactor and leases ISIDs. Logs in nowhere yet: ``open(_:)`` does.
+    ///
+    /// - Parameter options: how the manager behaves beside what the policy file says.
+    /// - Throws: ``PathManagerError``.
+    public init(configuration: Configuration, options: Options = Options()) async throws(PathManagerError) {
+        self.configuration = configuration
+        do {
+            initiatorName = try Self.initiatorName(of: configuration)
+            lease = try ISIDLease.acquire(initiatorName: initiatorName, directory: options.runtimeDirectory)
+            var reactorOptions = LibaioReactor.Options()
+            reactorOptions.busyPoll = options.busyPoll
+            reactor = try LibaioReactor(options: reactorOptions)
+            try reactor.start()
+        } catch {
+            throw .cannotStart("\(error)")
+        }
+        let host = EngineHost(port: reactor, cryptography: SystemCryptography(), crc32c: mpio_crc32c)
+        let sessions = SessionPool(
+            configuration: configuration, initiatorName: initiatorName, lease: lease, host: host)
+        state = ManagerState(configuration: configuration, host: host, sessions: sessions, command: options.command)
+        guard options.isInspectable else { return }
+        do {
+            try state.startControlServer(directory: options.runtimeDirectory, reactor: reactor)
+        } catch {
+            reactor.stop()
+            throw .cannotStart("\(error)")
+        }
+    }
+
+    private static func initiatorName(of configuration: Configuration) throws(PathManagerError) -> String {
+        if let name = configuration.initiatorName ?? InitiatorNameSource.defaultName() { return name }
+        throw .cannotStart("the policy file names no initiator and this machine has no name to derive one from; add initiator: {name: iqn.…}")
+    }
+
+    /// How a manager behaves beside what the policy file says.
+    public struct Options: Sendable {
+        /// Where lock files and the control socket are; made if missing.
+        public var runtimeDirectory = RuntimeDirectory.defaultPath()
+        /// Whether `mpio paths` of the same user may ask this process.
+        public var isInspectable = true
+        /// What `mpio paths` shows as the holder.
+        public var command = CommandLine.arguments.first.map { URL(fileURLWithPath: $0).lastPathComponent } ?? "?"
+        /// Look for completions this long before sleeping: less latency at low queue depth, for a busy core.
+        public var busyPoll: Duration = .zero
+
+        public init() {}
+    }
+
+    // MARK: Disks
+
+    /// Opens a logical unit by its name in the policy file: connects its paths, makes sure that they lead
+    /// to one unit, and returns once at least one is usable and the others had a moment to follow.
+    ///
+    /// Paths that cannot be used yet keep being tried. Opening a disk that is open returns the same one.
+    /// - Throws: ``PathManagerError/unknownLUN(_:known:)``, ``PathManagerError/noUsablePath(lun:paths:)``.
+    public func open(_ name: String) async throws(PathManagerError) -> MultipathDisk {
+        guard let lun = configuration.lun(named: name) else {
+            throw .unknownLUN(name, known: configuration.luns.map(\.name))
+        }
+        let (state, reactor) = (state, reactor)
+        let result: Result<OpenDisk, PathManagerError> = await withCheckedContinuation { continuation in
+            let isQueued = reactor.enqueue { state.open(lun) { continuation.resume(returning: $0) } }
+            if !isQueued { continuation.resume(returning: .failure(.shutDown)) }
+        }
+        let opened = try result.get()
+        return state.disk(for: opened, reactor: reactor)
+    }
+
+    /// The logical units that a portal's target offers, from every configured session: for tools.
+    public func inventory() async -> [TargetInventory] {
+        let (state, reactor) = (state, reactor)
+        return await withCheckedContinuation { continuation in
+            let isQueued = reactor.enqueue { state.takeInventory { continuation.resume(returning: $0) } }
+            if !isQueued { continuation.resume(returning: []) }
+        }
+    }
+
+    /// Registers a device-specific module; the last one registered is asked first whether it claims a
+    /// unit. Disks that are open keep theirs.
+    public func register(dsm module: any DeviceSpecificModule.Type) {
+        let state = state
+        reactor.enqueue { state.modules.register(module) }
+    }
+
+    /// Runs `body` on the reactor's thread, where requests cost least: no change of thread on the way in
+    /// or out. `body` must not block it.
+    public func run<Value: Sendable>(_ body: @Sendable () async throws -> Value) async rethrows -> Value {
+        try await withTaskExecutorPreference(reactor) { try await body() }
+    }
+
+    /// What `mpio paths` shows, for all open disks.
+    public func report() async -> PathsReport {
+        let (state, reactor) = (state, reactor)
+        return await withCheckedContinuation { continuation in
+            let isQueued = reactor.enqueue { continuation.resume(returning: state.report(luns: [])) }
+            if !isQueued { continuation.resume(returning: PathsReport()) }
+        }
+    }
+
+    /// What the reactor did so far.
+    public func reactorCounters() async -> LibaioReactor.Counters {
+        let reactor = reactor
+        return await withCheckedContinuation { continuation in
+            let isQueued = reactor.enqueue { continuation.resume(returning: reactor.counters) }
+            if !isQueued { continuation.resume(returning: LibaioReactor.Counters()) }
+        }
+    }
+
+    // MARK: The end
+
+    /// Closes all disks, lets requests under way end (for at most two seconds), logs out, and stops the
+    /// reactor. Requests submitted later fail with ``DiskError/closed``. Calling it again does nothing.
+    public func shutdown() async throws(PathManagerError) {
+        let (state, reactor) = (state, reactor)
+        await withCheckedContinuation { continuation in
+            let isQueued = reactor.enqueue { state.shutDown { continuation.resume() } }
+            if !isQueued { continuation.resume() }
+        }
+        state.stopControlServer()
+        // Joining the loop's thread takes tens of milliseconds; not on the pool of Swift concurrency.
+        await withCheckedContinuation { continuation in
+            Thread.detachNewThread {
+                reactor.stop()
+                continuation.resume()
+            }
+        }
+    }
+
+    deinit {
+        state.stopControlServer()
+        let reactor = reactor
+        // Perhaps the last reference went on the reactor's own thread, which cannot join itself.
+        Thread.detachNewThread { reactor.stop() }
+    }
+}
+
+/// Why a ``PathManager`` could not do what it was asked for.
+public enum PathManagerError: Error, Sendable, CustomStringConvertible {
+    /// The policy file has no LUN of this name.
+    case unknownLUN(String, known: [String])
+    /// No path leads to the unit; each with its reason.
+    case noUsablePath(lun: String, paths: [PathTrouble])
+    case cannotStart(String)
+    case shutDown
+
+    public var description: String {
+        switch self {
+        case .unknownLUN(let name, let known):
+            "the policy file has no LUN '\(name)'; it has " + (known.isEmpty ? "none" : known.joined(separator: ", "))
+        case .noUsablePath(let lun, let paths) where paths.isEmpty: "no path leads to \(lun)"
+        case .noUsablePath(let lun, let paths):
+            "no usable path to \(lun):\n" + paths.map { "  \($0)" }.joined(separator: "\n")
+        case .cannotStart(let words): words
+        case .shutDown: "the path manager was shut down"
+        }
+    }
+}

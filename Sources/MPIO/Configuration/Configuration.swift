@@ -1,0 +1,207 @@
+public import Multipath
+public import SCSI
+
+/// What a policy file says: the targets and their portals, the LUNs, and how each is to be used.
+///
+/// A value that was read from a file is complete and consistent: names and identities are unique, every path names
+/// a portal that exists, options belong to their policy, secrets were read. See `DESIGN.md` section 5 for the file.
+public struct Configuration: Sendable {
+    /// The initiator's iSCSI name; nil where the file gives none: see ``InitiatorNameSource``.
+    public var initiatorName: String?
+    public var targets: [TargetConfiguration]
+    public var luns: [LUNConfiguration]
+    /// What `defaults` gives; each LUN's ``LUNConfiguration/settings`` already contain it.
+    public var defaults: LUNSettings
+    /// The file that it was read from, as it was named.
+    public var file: String?
+
+    /// Larger files are refused unread.
+    public static var maximumFileByteCount: Int { 1 << 20 }
+
+    public init(
+        initiatorName: String? = nil, targets: [TargetConfiguration] = [], luns: [LUNConfiguration] = [],
+        defaults: LUNSettings = LUNSettings()
+    ) {
+        self.initiatorName = initiatorName
+        self.targets = targets
+        self.luns = luns
+        self.defaults = defaults
+        file = nil
+    }
+
+    /// The LUN with this name.
+    public func lun(named name: String) -> LUNConfiguration? {
+        luns.first { $0.name == name }
+    }
+}
+
+/// One iSCSI target and how to reach it.
+public struct TargetConfiguration: Sendable {
+    public var name: String
+    /// In configured order; at least one.
+    public var portals: [PortalConfiguration]
+    public var chap: CHAPConfiguration?
+    /// Header digests in order of preference; at least one.
+    public var headerDigests: [DigestName]
+    public var dataDigests: [DigestName]
+    /// How the connections of each session are chosen (MCS); never `leastBlocks`.
+    public var connectionPolicy: PolicySettings
+    public var iscsi: SessionTuning
+
+    public init(name: String, portals: [PortalConfiguration]) {
+        self.name = name
+        self.portals = portals
+        chap = nil
+        headerDigests = [.none]
+        dataDigests = [.none]
+        connectionPolicy = PolicySettings(.roundRobin)
+        iscsi = SessionTuning()
+    }
+}
+
+/// One session: the connections that it consists of. One connection, unless MCS is asked for.
+public struct PortalConfiguration: Hashable, Sendable {
+    /// The name of the path that this session is: the first connection's address, with `@` and the source where the
+    /// target has several sessions to one address, with `,` and the target's name where several targets share it.
+    /// Unique in the configuration.
+    public var name: String
+    /// In configured order, at least one; the first one leads the login.
+    public var connections: [ConnectionConfiguration]
+
+    public init(name: String, connections: [ConnectionConfiguration]) {
+        precondition(!connections.isEmpty, "a session has a connection")
+        self.name = name
+        self.connections = connections
+    }
+
+    /// Where the session's leading connection goes.
+    public var address: PortalAddress { connections[0].address }
+    public var source: SourceAddress? { connections[0].source }
+}
+
+/// One TCP connection of a session.
+public struct ConnectionConfiguration: Hashable, Sendable {
+    public var address: PortalAddress
+    /// Nil: as the routing table says.
+    public var source: SourceAddress?
+    /// For connection policies that use them.
+    public var role: PathRole
+    public var weight: UInt16
+
+    public init(address: PortalAddress, source: SourceAddress? = nil, role: PathRole = .primary, weight: UInt16 = 1) {
+        self.address = address
+        self.source = source
+        self.role = role
+        self.weight = weight
+    }
+}
+
+/// The digests of RFC 7143 section 13.1.
+public enum DigestName: String, Hashable, Sendable, CaseIterable {
+    case none
+    case crc32c
+}
+
+/// The algorithms of RFC 7143 section 9.2 and of the IANA registry of CHAP algorithms.
+public enum CHAPAlgorithmName: String, Hashable, Sendable, CaseIterable {
+    case sha3_256 = "sha3-256"
+    case sha256
+    case sha1
+    case md5
+}
+
+/// How the two sides prove themselves (RFC 7143 section 9.2.1).
+public struct CHAPConfiguration: Sendable {
+    public var user: String
+    public var secret: Secret
+    /// Set where the target has to prove itself as well.
+    public var mutual: Mutual?
+    /// Offered in this order.
+    public var algorithms: [CHAPAlgorithmName]
+
+    public struct Mutual: Sendable {
+        public var user: String
+        public var secret: Secret
+
+        public init(user: String, secret: Secret) {
+            self.user = user
+            self.secret = secret
+        }
+    }
+
+    public init(
+        user: String, secret: Secret, mutual: Mutual? = nil,
+        algorithms: [CHAPAlgorithmName] = CHAPAlgorithmName.allCases
+    ) {
+        self.user = user
+        self.secret = secret
+        self.mutual = mutual
+        self.algorithms = algorithms
+    }
+}
+
+/// What is asked of a target in the login (RFC 7143 section 13); it may grant less.
+public struct SessionTuning: Hashable, Sendable {
+    public var immediateData = true
+    public var initialR2T = false
+    /// Bytes, as the three below.
+    public var maxReceiveDataSegment = 262_144
+    public var maxBurst = 1 << 20
+    public var firstBurst = 262_144
+    public var maxOutstandingR2T = 8
+    /// 0…2; over 0 only where several connections are wanted to outlive one of them.
+    public var errorRecoveryLevel = 0
+    /// Commands outstanding at once in one session.
+    public var queueDepth = 1024
+
+    public init() {}
+}
+
+/// One disk, as the program will see it.
+public struct LUNConfiguration: Sendable {
+    public var name: String
+    public var identification: LUNIdentification
+    public var settings: LUNSettings
+    /// In configured order. Empty: every path that leads to the LUN, equal and primary.
+    public var paths: [PathConfiguration]
+
+    public init(
+        name: String, identification: LUNIdentification, settings: LUNSettings = LUNSettings(),
+        paths: [PathConfiguration] = []
+    ) {
+        self.name = name
+        self.identification = identification
+        self.settings = settings
+        self.paths = paths
+    }
+}
+
+/// How the LUN is known.
+public enum LUNIdentification: Hashable, Sendable {
+    /// By what its VPD page 83h says.
+    case identity(LogicalUnitIdentity)
+    /// By where it is; its identity is then what is found there.
+    case location(target: String, lun: LogicalUnitNumber)
+    /// By its paths alone, each of which says where it leads; they must agree.
+    case byPaths
+}
+
+/// One path that the file lists for a LUN.
+public struct PathConfiguration: Hashable, Sendable {
+    public var transport: PathTransport
+    /// Name, role, weight and place in the order.
+    public var settings: PathSettings
+
+    public init(transport: PathTransport, settings: PathSettings) {
+        self.transport = transport
+        self.settings = settings
+    }
+}
+
+public enum PathTransport: Hashable, Sendable {
+    /// A session of ``Configuration/targets``, by the target's and the portal's index. `lun` is nil where the LUN
+    /// is to be found there by its identity.
+    case portal(target: Int, portal: Int, lun: LogicalUnitNumber?)
+    /// A kernel block device, or a file; an absolute path.
+    case device(path: String)
+}

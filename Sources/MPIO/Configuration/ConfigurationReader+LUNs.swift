@@ -1,0 +1,212 @@
+import Multipath
+import SCSI
+import Yams
+
+extension ConfigurationReader {
+    /// What LUNs have claimed so far, so that none claims it again. Values are lines.
+    private struct Claims {
+        var names: [String: Int] = [:]
+        var identifications: [LUNIdentification: Int] = [:]
+        var transports: [PathTransport: Int] = [:]
+    }
+
+    mutating func readLUNs(_ node: PolicyNode) {
+        guard let list = node.list(expected: "a list of LUNs, each with a name") else { return }
+        if list.isEmpty { node.report("no LUN", expected: "at least one LUN") }
+        var claims = Claims()
+        for entry in list {
+            if let lun = readLUN(entry, claims: &claims) { configuration.luns.append(lun) }
+        }
+    }
+
+    private func readLUN(_ node: PolicyNode, claims: inout Claims) -> LUNConfiguration? {
+        let keys = ["name", "identity", "paths"] + Self.settingsKeys
+        guard let mapping = node.mapping(keys: keys, expected: "a mapping with a name and an identity") else { return nil }
+        let nameNode = mapping.required("name", expected: "a name such as vm-store")
+        let name = nameNode.flatMap { lunName($0) }
+        if let name, let nameNode {
+            claim(name, in: &claims.names, at: nameNode, "another LUN is named '\(name)'")
+        }
+        let layer = Self.readSettings(mapping, onto: configuration.defaults)
+        checkOptions(layer)
+        let identityNode = mapping["identity"]
+        let identification = identityNode.flatMap { readIdentification($0) }
+        if let identification, let identityNode {
+            claim(identification, in: &claims.identifications, at: identityNode, "another LUN claims this identity")
+        }
+        let paths = mapping["paths"].map { readPaths($0, identification: identification, claims: &claims) } ?? []
+        if identityNode == nil, !saysWhereItIs(paths, listed: mapping["paths"]) {
+            node.report(
+                "the key 'identity' is missing",
+                expected: "an identity such as naa.6001405…, {target: …, lun: 0}, or paths that each are a device or give a 'lun'")
+        }
+        guard let name, identityNode == nil || identification != nil else { return nil }
+        return LUNConfiguration(
+            name: name, identification: identification ?? .byPaths, settings: layer.settings, paths: paths)
+    }
+
+    private func claim<Key: Hashable>(
+        _ key: Key, in claims: inout [Key: Int], at node: PolicyNode, _ message: String
+    ) {
+        if let line = claims[key] {
+            node.report("\(message), in line \(line)")
+        } else {
+            claims[key] = node.mark?.line ?? 1
+        }
+    }
+
+    private func lunName(_ node: PolicyNode) -> String? {
+        node.value(expected: "1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit") { text in
+            text.wholeMatch(of: /[A-Za-z0-9][A-Za-z0-9._-]{0,63}/) != nil ? text : nil
+        }
+    }
+
+    private func checkOptions(_ layer: SettingsLayer) {
+        let policy = layer.settings.policy.kind
+        for option in PolicyOption.allCases where !policy.options.contains(option) {
+            layer.writtenOptions[option]?.report(
+                "'\(option.rawValue)' means nothing to the policy \(policy.rawValue)",
+                expected: "it beside \(listed(PolicyKind.allCases.filter { $0.options.contains(option) }.map(\.rawValue)))")
+        }
+    }
+
+    /// `naa.6001405…`, or `{target: iqn…, lun: 3}`.
+    private func readIdentification(_ node: PolicyNode) -> LUNIdentification? {
+        let expected = "an identity such as naa.6001405abcdef01234567890abcdef01, or {target: iqn…, lun: 0}"
+        guard case .mapping = node.node else {
+            guard let text = node.text(expected: expected) else { return nil }
+            if let identity = LogicalUnitIdentity(text) { return .identity(identity) }
+            let hint =
+                text.lowercased().hasPrefix("naa.3")
+                ? "; a locally assigned NAA counts only with its target: local.\(text.lowercased().dropFirst(4)):TARGET" : ""
+            node.report("'\(shortened(text))' is no identity" + hint, expected: expected)
+            return nil
+        }
+        guard let mapping = node.mapping(keys: ["target", "lun"]) else { return nil }
+        let target = mapping.required("target", expected: "the name of a target").flatMap { targetIndex($0) }
+        let lun = mapping.required("lun", expected: "a logical unit number").flatMap { lunNumber($0) }
+        guard let target, let lun else { return nil }
+        return .location(target: configuration.targets[target].name, lun: lun)
+    }
+
+    private func targetIndex(_ node: PolicyNode) -> Int? {
+        guard let name = Self.iscsiName(node, example: "iqn.2026-11.org.example:array-1") else { return nil }
+        let folded = name.lowercased()
+        if let index = configuration.targets.firstIndex(where: { $0.name.lowercased() == folded }) { return index }
+        let hint = suggestion(for: name, among: configuration.targets.map(\.name))
+        node.report("no target '\(shortened(name))' under 'targets'" + hint)
+        return nil
+    }
+
+    private func lunNumber(_ node: PolicyNode) -> LogicalUnitNumber? {
+        node.whole(0...16_383).flatMap { LogicalUnitNumber(index: $0) }
+    }
+
+    // MARK: Paths
+
+    private func readPaths(_ node: PolicyNode, identification: LUNIdentification?, claims: inout Claims) -> [PathConfiguration] {
+        guard let list = node.list(expected: "a list of paths such as {portal: \"10.0.1.10:3260\"}") else { return [] }
+        if list.isEmpty { node.report("an empty list", expected: "at least one path, or no 'paths' for all that lead to the LUN") }
+        var paths: [PathConfiguration] = []
+        var own: [PathTransport: Int] = [:]
+        for entry in list {
+            guard let path = readPath(entry, order: paths.count, identification: identification) else { continue }
+            if let line = own[path.transport] {
+                entry.report("the path \(path.settings.name) is listed twice; first in line \(line)")
+                continue
+            }
+            own[path.transport] = entry.mark?.line ?? 1
+            // A device is one LUN, and so is a numbered unit of a target; without a number the portal leads to many.
+            if path.transport.isWholeUnit {
+                claim(path.transport, in: &claims.transports, at: entry, "another LUN has the path \(path.settings.name)")
+            }
+            paths.append(path)
+        }
+        if !paths.isEmpty, paths.count == list.count, paths.allSatisfy({ $0.settings.role == .standby }) {
+            node.report("every path is standby", expected: "at least one primary path")
+        }
+        return paths
+    }
+
+    private func readPath(_ node: PolicyNode, order: Int, identification: LUNIdentification?) -> PathConfiguration? {
+        let keys = ["portal", "from", "target", "lun", "device", "role", "weight"]
+        guard let mapping = node.mapping(keys: keys, expected: "a mapping with a portal or a device") else { return nil }
+        let role = mapping["role"]?.choice(PathRole.allCases.map { ($0.rawValue, $0) }) ?? .primary
+        let weight = mapping["weight"]?.whole(1...65_535).map { UInt16($0) } ?? 1
+        var settings = PathSettings(name: "", role: role, weight: weight, order: order)
+        if let device = mapping["device"] {
+            for key in ["portal", "from", "target", "lun"] {
+                mapping[key]?.report("'\(key)' beside 'device'", expected: "one of 'portal' and 'device'")
+            }
+            guard let path = device.value(expected: "the path of a block device or file", { $0.isEmpty || $0.utf8.contains(0) ? nil : absolute($0) })
+            else { return nil }
+            settings.name = path
+            return PathConfiguration(transport: .device(path: path), settings: settings)
+        }
+        guard let portalNode = mapping["portal"] else {
+            node.report("a path that leads nowhere", expected: "'portal' or 'device'")
+            return nil
+        }
+        guard let (target, portal) = findPortal(portalNode, mapping, identification) else { return nil }
+        var lun = mapping["lun"].flatMap { lunNumber($0) }
+        if case .location(let name, let number)? = identification, name == configuration.targets[target].name {
+            if let written = lun, written != number {
+                mapping["lun"]?.report("the LUN's identity gives another number", expected: "\(number.index ?? 0), or none here")
+            }
+            lun = number
+        }
+        settings.name = configuration.targets[target].portals[portal].name
+        return PathConfiguration(transport: .portal(target: target, portal: portal, lun: lun), settings: settings)
+    }
+
+    /// The one configured session that a path's `portal`, `from` and `target` mean.
+    private func findPortal(
+        _ node: PolicyNode, _ mapping: PolicyMapping, _ identification: LUNIdentification?
+    ) -> (target: Int, portal: Int)? {
+        let address = address(node)
+        let source = mapping["from"].flatMap { Self.source($0) }
+        let target = mapping["target"].flatMap { targetIndex($0) }
+        guard let address, mapping["from"] == nil || source != nil, mapping["target"] == nil || target != nil else { return nil }
+        var found: [(target: Int, portal: Int)] = []
+        for (index, candidate) in configuration.targets.enumerated() where target == nil || target == index {
+            for (place, portal) in candidate.portals.enumerated()
+            where portal.address == address && (source == nil || portal.source == source) {
+                found.append((index, place))
+            }
+        }
+        // The LUN's own target is meant where nothing else is said.
+        if target == nil, found.count > 1, case .location(let name, _)? = identification {
+            let own = found.filter { configuration.targets[$0.target].name == name }
+            if !own.isEmpty { found = own }
+        }
+        if found.count == 1 { return found[0] }
+        if found.isEmpty {
+            let known = configuration.targets.flatMap { $0.portals.map(\.address.description) }
+            let from = source.map { " from \($0)" } ?? ""
+            node.report(
+                "no target has the portal \(address)\(from)" + suggestion(for: address.description, among: known),
+                expected: "a portal listed under 'targets'")
+        } else if Set(found.map(\.target)).count > 1 {
+            node.report("several targets have the portal \(address)", expected: "'target' beside it")
+        } else {
+            node.report("several sessions go to the portal \(address)", expected: "'from' beside it")
+        }
+        return nil
+    }
+
+    /// Whether the paths alone say which unit is meant.
+    private func saysWhereItIs(_ paths: [PathConfiguration], listed: PolicyNode?) -> Bool {
+        guard let listed, case .sequence(let list) = listed.node, !list.isEmpty else { return false }
+        // A path that was reported already is not a reason for a second complaint.
+        return paths.allSatisfy(\.transport.isWholeUnit)
+    }
+}
+
+extension PathTransport {
+    fileprivate var isWholeUnit: Bool {
+        switch self {
+        case .device: true
+        case .portal(_, _, let lun): lun != nil
+        }
+    }
+}

@@ -1,0 +1,171 @@
+public import SCSI
+
+/// What `mpio discover` found, ready to become a policy file.
+public struct DiscoveredStorage: Sendable {
+    public var initiatorName: String?
+    public var targets: [Target]
+    public var luns: [LUN]
+
+    public struct Target: Sendable {
+        public var name: String
+        public var portals: [Portal]
+        /// The user and the file that were used to log in; the file as it is to be written.
+        public var chap: (user: String, secretFile: String)?
+
+        public init(name: String, portals: [Portal], chap: (user: String, secretFile: String)? = nil) {
+            self.name = name
+            self.portals = portals
+            self.chap = chap
+        }
+    }
+
+    public struct Portal: Hashable, Sendable {
+        public var address: PortalAddress
+        public var source: SourceAddress?
+
+        public init(address: PortalAddress, source: SourceAddress? = nil) {
+            self.address = address
+            self.source = source
+        }
+    }
+
+    public struct LUN: Sendable {
+        public var identity: LogicalUnitIdentity
+        public var vendor: String
+        public var product: String
+        public var byteCount: UInt64
+        public var blockSize: Int
+        /// The addresses of the portals that lead to it, with the unit's number there.
+        public var paths: [(portal: PortalAddress, target: String, lun: Int)]
+
+        public init(
+            identity: LogicalUnitIdentity, vendor: String, product: String, byteCount: UInt64, blockSize: Int,
+            paths: [(portal: PortalAddress, target: String, lun: Int)]
+        ) {
+            self.identity = identity
+            self.vendor = vendor
+            self.product = product
+            self.byteCount = byteCount
+            self.blockSize = blockSize
+            self.paths = paths
+        }
+    }
+
+    public init(initiatorName: String? = nil, targets: [Target] = [], luns: [LUN] = []) {
+        self.initiatorName = initiatorName
+        self.targets = targets
+        self.luns = luns
+    }
+}
+
+/// Writes a policy file that people like to go on with: complete, short, with remarks where a choice is waiting.
+public struct PolicyFileWriter {
+    public init() {}
+
+    /// The file's text. ``Configuration/init(yaml:file:folder:)`` reads it back where it names at least one LUN and its
+    /// secret files exist.
+    public func text(_ storage: DiscoveredStorage) -> String {
+        var text = """
+            # The storage of this machine as mpio found it.
+            # Check it with 'mpio check', look at it with 'mpio paths'.
+
+            initiator:
+
+            """
+        if let name = storage.initiatorName {
+            text += "  name: \(scalar(name))\n"
+        } else {
+            text.removeLast("initiator:\n".count)
+        }
+        text += """
+
+            defaults:
+              policy: round-robin        # \(listedPolicies)
+
+            targets:
+
+            """
+        for target in storage.targets { text += self.target(target) }
+        text += "\nluns:\n"
+        var names: Set<String> = []
+        for lun in storage.luns { text += self.lun(lun, name: Self.name(of: lun, taken: &names)) }
+        if storage.luns.isEmpty {
+            text += "  []                         # none was found: does the target map any to this initiator's name?\n"
+        }
+        return text
+    }
+
+    private var listedPolicies: String {
+        "or fail-over-only, round-robin-with-subset, least-queue-depth, weighted-paths, least-blocks"
+    }
+
+    private func target(_ target: DiscoveredStorage.Target) -> String {
+        var text = "  - name: \(scalar(target.name))\n    portals:\n"
+        for portal in target.portals {
+            text += "      - {address: \(quoted(portal.address.description))"
+            text += portal.source.map { ", from: \(quoted($0.description))}\n" } ?? "}\n"
+        }
+        if let chap = target.chap {
+            text += "    chap: {user: \(quoted(chap.user)), secret-file: \(quoted(chap.secretFile))}\n"
+        }
+        return text
+    }
+
+    private func lun(_ lun: DiscoveredStorage.LUN, name: String) -> String {
+        let model = [lun.vendor, lun.product].map { HumanText.printable($0).trimmingSpaces }.filter { !$0.isEmpty }
+        let size = "\(HumanText.size(lun.byteCount)), \(lun.blockSize) B blocks"
+        var text = "  - name: \(name)\(String(repeating: " ", count: max(1, 20 - name.count)))# \((model + [size]).joined(separator: " "))\n"
+        text += "    identity: \(scalar(lun.identity.description))\n"
+        text += "    # paths: every portal above that leads to it, equal and primary. To say more:\n    # paths:\n"
+        for path in lun.paths { text += "    #   - {portal: \(quoted(path.portal.description)), role: primary, weight: 1}\n" }
+        return text
+    }
+
+    /// A name that people can type and that `mpio check` accepts: the last word of the target's name and the number.
+    private static func name(of lun: DiscoveredStorage.LUN, taken: inout Set<String>) -> String {
+        let tail = lun.paths.first?.target.split(whereSeparator: { $0 == ":" || $0 == "." }).last.map(String.init) ?? "disk"
+        var base = String(tail.lowercased().filter { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-") }.prefix(40))
+        while base.first == "-" { base.removeFirst() }
+        if base.isEmpty { base = "disk" }
+        let wanted = lun.paths.first.map { "\(base)-\($0.lun)" } ?? base
+        var name = wanted
+        var number = 2
+        while !taken.insert(name).inserted {
+            name = "\(wanted)-\(number)"
+            number += 1
+        }
+        return name
+    }
+
+    /// As it is where YAML takes it for itself, quoted otherwise.
+    private func scalar(_ text: String) -> String {
+        let isPlain = text.wholeMatch(of: /[A-Za-z][A-Za-z0-9.:_-]*/) != nil && text.last != ":"
+            && !["true", "false", "null", "yes", "no", "on", "off"].contains(text.lowercased())
+        return isPlain ? text : quoted(text)
+    }
+
+    /// A double-quoted YAML scalar (YAML 1.2 section 7.3.1).
+    private func quoted(_ text: String) -> String {
+        var result = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"": result += "\\\""
+            case "\\": result += "\\\\"
+            case " " ... "~": result.unicodeScalars.append(scalar)
+            default:
+                let digits = String(scalar.value, radix: 16)
+                result += "\\U" + String(repeating: "0", count: 8 - digits.count) + digits
+            }
+        }
+        return result + "\""
+    }
+}
+
+extension String {
+    fileprivate var trimmingSpaces: String {
+        var text = Substring(self)
+        while text.first == " " { text.removeFirst() }
+        while text.last == " " { text.removeLast() }
+        return String(text)
+    }
+}

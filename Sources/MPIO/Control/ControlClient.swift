@@ -1,0 +1,138 @@
+import Foundation
+
+/// A connection to one holder's control socket. Blocking; for command-line tools.
+public final class ControlClient {
+    public let path: String
+    private let descriptor: Int32
+    private var input: [UInt8] = []
+    private var timeout: Duration
+
+    /// A response is at most this long: that of some ten thousand paths.
+    public static var maximumResponseByteCount: Int { 64 << 20 }
+
+    /// Connects. Throws ``ControlSocketError`` where nobody listens, or another user's process does.
+    /// - Parameter timeout: for connecting, and for each request.
+    public init(path: String, timeout: Duration = .seconds(2)) throws(ControlSocketError) {
+        self.path = path
+        self.timeout = timeout
+        descriptor = try UnixSocket.make()
+        let deadline = ContinuousClock.now + timeout
+        do throws(ControlSocketError) {
+            while true {
+                let code = try UnixSocket.connect(descriptor, to: path)
+                if code == 0 { break }
+                // A full backlog says EAGAIN at once: nothing to poll for.
+                guard code == EAGAIN || code == EINTR else { throw .system(operation: "connect", code: code) }
+                guard ContinuousClock.now < deadline else { throw .timedOut }
+                usleep(2000)
+            }
+            guard UnixSocket.isTrusted(descriptor) else { throw .untrustedPeer }
+        } catch {
+            close(descriptor)
+            throw error
+        }
+    }
+
+    deinit { close(descriptor) }
+
+    /// Sends a request and waits for its response. After an error the connection is of no more use.
+    public func request(_ request: ControlRequest) throws(ControlSocketError) -> ControlResponse {
+        let deadline = ContinuousClock.now + timeout
+        guard let data = try? JSONEncoder().encode(request) else { throw .malformedResponse }
+        try send(Array(data) + [0x0A], deadline: deadline)
+        let line = try receiveLine(deadline: deadline)
+        guard let response = try? JSONDecoder().decode(ControlResponse.self, from: Data(line)) else { throw .malformedResponse }
+        return response
+    }
+
+    private func send(_ bytes: [UInt8], deadline: ContinuousClock.Instant) throws(ControlSocketError) {
+        var sent = 0
+        while sent < bytes.count {
+            let count = bytes.withUnsafeBytes {
+                Foundation.send(descriptor, $0.baseAddress! + sent, $0.count - sent, Int32(MSG_NOSIGNAL))
+            }
+            if count > 0 {
+                sent += count
+            } else if errno == EAGAIN {
+                try wait(for: POLLOUT, until: deadline)
+            } else if errno == EPIPE || errno == ECONNRESET {
+                throw .closed
+            } else if errno != EINTR {
+                throw .system(operation: "send", code: errno)
+            }
+        }
+    }
+
+    private func receiveLine(deadline: ContinuousClock.Instant) throws(ControlSocketError) -> [UInt8] {
+        var searched = 0
+        var chunk = [UInt8](repeating: 0, count: 65_536)
+        while true {
+            if let end = input[searched...].firstIndex(of: 0x0A) {
+                let line = Array(input[..<end])
+                input.removeSubrange(...end)
+                return line
+            }
+            searched = input.count
+            guard input.count <= Self.maximumResponseByteCount else { throw .malformedResponse }
+            let count = chunk.withUnsafeMutableBytes { recv(descriptor, $0.baseAddress, $0.count, 0) }
+            if count > 0 {
+                input.append(contentsOf: chunk[..<count])
+            } else if count == 0 || errno == ECONNRESET {
+                throw .closed
+            } else if errno == EAGAIN {
+                try wait(for: POLLIN, until: deadline)
+            } else if errno != EINTR {
+                throw .system(operation: "recv", code: errno)
+            }
+        }
+    }
+
+    private func wait(for event: Int32, until deadline: ContinuousClock.Instant) throws(ControlSocketError) {
+        let left = deadline - .now
+        guard left > .zero else { throw .timedOut }
+        var entry = pollfd(fd: descriptor, events: Int16(event), revents: 0)
+        _ = poll(&entry, 1, Int32(clamping: left.components.seconds * 1000 + left.components.attoseconds / 1_000_000_000_000_000 + 1))
+    }
+
+    // MARK: Finding holders
+
+    /// A client for each process that holds LUNs and that this user may ask. Sockets of dead processes are removed;
+    /// folders that others could write to are left alone, unread.
+    public static func discover(
+        directories: [String] = RuntimeDirectory.searchPaths(), timeout: Duration = .seconds(2)
+    ) -> [ControlClient] {
+        var clients: [ControlClient] = []
+        for directory in directories {
+            do throws(RuntimeDirectoryError) {
+                try RuntimeDirectory.check(directory)
+            } catch {
+                continue
+            }
+            let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
+            for name in names.sorted() where name.hasSuffix(".sock") && !name.hasPrefix(".") {
+                let path = directory + "/" + name
+                do throws(ControlSocketError) {
+                    clients.append(try ControlClient(path: path, timeout: timeout))
+                } catch .system(_, ECONNREFUSED) {
+                    removeIfStale(path)
+                } catch {
+                    // Gone, or another user's: not a holder that can be asked.
+                    continue
+                }
+            }
+        }
+        return clients
+    }
+
+    /// Removes a socket that nobody listens on any more. A holder's socket gets its name only once it listens, so a
+    /// refusal means that its process is gone.
+    @discardableResult
+    static func removeIfStale(_ path: String) -> Bool {
+        var status = stat()
+        guard lstat(path, &status) == 0, status.st_mode & S_IFMT == S_IFSOCK, status.st_uid == geteuid() else { return false }
+        guard let descriptor = try? UnixSocket.make() else { return false }
+        defer { close(descriptor) }
+        guard let result = try? UnixSocket.connect(descriptor, to: path), result == ECONNREFUSED else { return false }
+        return unlink(path) == 0
+    }
+}

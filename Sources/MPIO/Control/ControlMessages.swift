@@ -1,0 +1,192 @@
+// The control socket's language: one JSON object per line each way, a request and then its response. Names are an
+// interface as those of the reports are.
+
+/// What a client asks of the process that holds LUNs.
+public enum ControlRequest: Hashable, Sendable {
+    /// Who holds what.
+    case identify
+    /// The state of these LUNs, by name or identity; of all where the list is empty.
+    case paths(luns: [String])
+    case policy(lun: String)
+    case setPolicy(lun: String, policy: String)
+    case path(PathAction, lun: String, path: String)
+    /// Why requests go where they go; with the last so many decisions where asked.
+    case explain(lun: String, last: Int?)
+    /// Events with a serial over `after`, at most 1000; the oldest that are kept where nil. To follow, ask again.
+    case events(after: UInt64?)
+    /// OpenMetrics text.
+    case metrics
+
+    public enum PathAction: String, Codable, Hashable, Sendable, CaseIterable {
+        /// Take it out now; its requests go elsewhere.
+        case fail
+        /// Take it back, once it is verified.
+        case restore
+        /// Give it no new requests and let the old ones finish.
+        case drain
+    }
+}
+
+public enum ControlResponse: Hashable, Sendable {
+    case holder(HolderReport)
+    case paths(PathsReport)
+    case policy(PolicyReport)
+    case explanation(ExplanationReport)
+    /// `next` is what to give as `after` next time.
+    case events([EventRecord], next: UInt64)
+    case metrics(String)
+    /// A change was made; in words.
+    case done(String)
+    case failed(ControlFailure)
+}
+
+public struct HolderReport: Codable, Hashable, Sendable {
+    public var pid: Int32
+    public var command: String
+    public var luns: [String]
+
+    public init(pid: Int32, command: String, luns: [String]) {
+        self.pid = pid
+        self.command = command
+        self.luns = luns
+    }
+}
+
+public struct PolicyReport: Codable, Hashable, Sendable {
+    public var lun: String
+    public var policy: String
+    /// The policy's options as the policy file spells them.
+    public var options: [String: String]
+
+    public init(lun: String, policy: String, options: [String: String] = [:]) {
+        self.lun = lun
+        self.policy = policy
+        self.options = options
+    }
+}
+
+/// Why a request was not done.
+public struct ControlFailure: Error, Codable, Hashable, Sendable, CustomStringConvertible {
+    public var code: Code
+    public var message: String
+
+    public enum Code: String, Codable, Hashable, Sendable {
+        case malformed
+        case tooLong = "too-long"
+        case noSuchLUN = "no-such-lun"
+        case noSuchPath = "no-such-path"
+        case invalid
+        case unavailable
+    }
+
+    public init(_ code: Code, _ message: String) {
+        self.code = code
+        self.message = message
+    }
+
+    public var description: String { message }
+}
+
+/// Answers what clients ask. Called on the control server's thread, one request at a time.
+public protocol ControlHandler: AnyObject, Sendable {
+    func handle(_ request: ControlRequest) -> ControlResponse
+}
+
+// MARK: The wire form
+
+extension ControlRequest: Codable {
+    private enum Keys: String, CodingKey {
+        case request, luns, lun, policy, action, path, last, after
+    }
+
+    private enum Kind: String, Codable {
+        case identify, paths, policy, path, explain, events, metrics
+        case setPolicy = "set-policy"
+    }
+
+    public init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: Keys.self)
+        switch try values.decode(Kind.self, forKey: .request) {
+        case .identify: self = .identify
+        case .paths: self = .paths(luns: try values.decodeIfPresent([String].self, forKey: .luns) ?? [])
+        case .policy: self = .policy(lun: try values.decode(String.self, forKey: .lun))
+        case .setPolicy:
+            self = .setPolicy(
+                lun: try values.decode(String.self, forKey: .lun), policy: try values.decode(String.self, forKey: .policy))
+        case .path:
+            self = .path(
+                try values.decode(PathAction.self, forKey: .action), lun: try values.decode(String.self, forKey: .lun),
+                path: try values.decode(String.self, forKey: .path))
+        case .explain:
+            self = .explain(
+                lun: try values.decode(String.self, forKey: .lun), last: try values.decodeIfPresent(Int.self, forKey: .last))
+        case .events: self = .events(after: try values.decodeIfPresent(UInt64.self, forKey: .after))
+        case .metrics: self = .metrics
+        }
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var values = encoder.container(keyedBy: Keys.self)
+        switch self {
+        case .identify: try values.encode(Kind.identify, forKey: .request)
+        case .paths(let luns):
+            try values.encode(Kind.paths, forKey: .request)
+            try values.encode(luns, forKey: .luns)
+        case .policy(let lun):
+            try values.encode(Kind.policy, forKey: .request)
+            try values.encode(lun, forKey: .lun)
+        case .setPolicy(let lun, let policy):
+            try values.encode(Kind.setPolicy, forKey: .request)
+            try values.encode(lun, forKey: .lun)
+            try values.encode(policy, forKey: .policy)
+        case .path(let action, let lun, let path):
+            try values.encode(Kind.path, forKey: .request)
+            try values.encode(action, forKey: .action)
+            try values.encode(lun, forKey: .lun)
+            try values.encode(path, forKey: .path)
+        case .explain(let lun, let last):
+            try values.encode(Kind.explain, forKey: .request)
+            try values.encode(lun, forKey: .lun)
+            try values.encodeIfPresent(last, forKey: .last)
+        case .events(let after):
+            try values.encode(Kind.events, forKey: .request)
+            try values.encodeIfPresent(after, forKey: .after)
+        case .metrics: try values.encode(Kind.metrics, forKey: .request)
+        }
+    }
+}
+
+extension ControlResponse: Codable {
+    private enum Keys: String, CodingKey {
+        case holder, paths, policy, explanation, events, next, metrics, done, error
+    }
+
+    public init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: Keys.self)
+        if let value = try values.decodeIfPresent(ControlFailure.self, forKey: .error) { self = .failed(value) }
+        else if let value = try values.decodeIfPresent(HolderReport.self, forKey: .holder) { self = .holder(value) }
+        else if let value = try values.decodeIfPresent(PathsReport.self, forKey: .paths) { self = .paths(value) }
+        else if let value = try values.decodeIfPresent(PolicyReport.self, forKey: .policy) { self = .policy(value) }
+        else if let value = try values.decodeIfPresent(ExplanationReport.self, forKey: .explanation) { self = .explanation(value) }
+        else if let value = try values.decodeIfPresent([EventRecord].self, forKey: .events) {
+            self = .events(value, next: try values.decode(UInt64.self, forKey: .next))
+        } else if let value = try values.decodeIfPresent(String.self, forKey: .metrics) { self = .metrics(value) }
+        else { self = .done(try values.decode(String.self, forKey: .done)) }
+    }
+
+    public func encode(to encoder: any Encoder) throws {
+        var values = encoder.container(keyedBy: Keys.self)
+        switch self {
+        case .holder(let value): try values.encode(value, forKey: .holder)
+        case .paths(let value): try values.encode(value, forKey: .paths)
+        case .policy(let value): try values.encode(value, forKey: .policy)
+        case .explanation(let value): try values.encode(value, forKey: .explanation)
+        case .events(let value, let next):
+            try values.encode(value, forKey: .events)
+            try values.encode(next, forKey: .next)
+        case .metrics(let value): try values.encode(value, forKey: .metrics)
+        case .done(let value): try values.encode(value, forKey: .done)
+        case .failed(let value): try values.encode(value, forKey: .error)
+        }
+    }
+}

@@ -1,0 +1,154 @@
+import AsyncIO
+import Foundation
+import Multipath
+import Timebase
+
+/// Answers the control socket's requests from a manager's state. Each is carried out in one piece on the
+/// reactor's thread, so that what a client sees or changes is one moment's truth.
+final class ManagerControl: ControlHandler {
+    private let state: ManagerState
+    private let reactor: LibaioReactor
+
+    init(state: ManagerState, reactor: LibaioReactor) {
+        self.state = state
+        self.reactor = reactor
+    }
+
+    func handle(_ request: ControlRequest) -> ControlResponse {
+        let state = state
+        do {
+            return try reactor.performAndWait { state.answer(request) }
+        } catch {
+            return .failed(ControlFailure(.unavailable, "the process is ending"))
+        }
+    }
+}
+
+extension ManagerState {
+    func answer(_ request: ControlRequest) -> ControlResponse {
+        switch request {
+        case .identify:
+            .holder(HolderReport(pid: getpid(), command: command, luns: disks.map(\.name)))
+        case .paths(let luns): .paths(report(luns: luns))
+        case .policy(let lun): withDisk(lun) { .policy(PolicyReport($0.lun.settings.policy, lun: $0.name)) }
+        case .setPolicy(let lun, let policy): withDisk(lun) { setPolicy(policy, of: $0) }
+        case .path(let action, let lun, let path): withDisk(lun) { act(action, on: path, of: $0) }
+        case .explain(let lun, let last): withDisk(lun) { .explanation($0.explain(last: last)) }
+        case .events(let after): events(after: after)
+        case .metrics: .metrics(OpenMetrics.text(report(luns: [])))
+        }
+    }
+
+    func report(luns: [String]) -> PathsReport {
+        let holder = LUNSnapshot.Holder(pid: getpid(), command: command)
+        return PathsReport(
+            luns: disks.filter { luns.isEmpty || luns.contains($0.name) }.map { $0.inspect(holder: holder) })
+    }
+
+    private func withDisk(_ name: String, _ body: (DiskEngine) -> ControlResponse) -> ControlResponse {
+        guard let disk = disks.first(where: { $0.name == name }) else {
+            return .failed(ControlFailure(.noSuchLUN, "this process does not hold '\(name)'"))
+        }
+        return body(disk)
+    }
+
+    private func setPolicy(_ name: String, of disk: DiskEngine) -> ControlResponse {
+        guard let kind = PolicyKind(name: name) else {
+            let known = PolicyKind.allCases.map(\.rawValue).joined(separator: ", ")
+            return .failed(ControlFailure(.invalid, "'\(name)' is no policy; there are \(known)"))
+        }
+        disk.setPolicy(PolicySettings(kind, options: disk.lun.settings.policy.options))
+        return .policy(PolicyReport(disk.lun.settings.policy, lun: disk.name))
+    }
+
+    private func act(_ action: ControlRequest.PathAction, on name: String, of disk: DiskEngine) -> ControlResponse {
+        guard let path = disk.lun.path(named: name) else {
+            let known = disk.lun.snapshot().paths.map(\.name).joined(separator: ", ")
+            return .failed(ControlFailure(.noSuchPath, "\(disk.name) has no path '\(name)'; it has \(known)"))
+        }
+        disk.change(path, action)
+        return .done("\(disk.name): \(name) \(action.pastWords)")
+    }
+
+    /// Events of all disks, ordered by time. Their serial numbers count over the whole process.
+    private func events(after serial: UInt64?) -> ControlResponse {
+        let (events, next) = log.events(after: serial)
+        return .events(events, next: next)
+    }
+}
+
+extension DiskEngine {
+    func setPolicy(_ policy: PolicySettings) {
+        lun.setPolicy(policy, at: now)
+        touch()
+        host.runDirtyDisks()
+    }
+
+    func change(_ path: PathIndex, _ action: ControlRequest.PathAction) {
+        switch action {
+        case .fail: lun.takeOut(path, .fail, at: now)
+        case .drain: lun.takeOut(path, .drain, at: now)
+        case .restore: lun.restore(path, at: now)
+        }
+        touch()
+        host.runDirtyDisks()
+    }
+
+    /// - Parameter last: how many of the latest decisions to add.
+    func explain(last: Int?) -> ExplanationReport {
+        let explanation = lun.explain(at: now)
+        var report = ExplanationReport(
+            lun: name, policy: explanation.policy.kind.rawValue, next: explanation.path.map { lun.pathName($0) },
+            reason: explanation.summary,
+            paths: explanation.paths.map {
+                ExplanationReport.PathReason(id: $0.name, isUsed: $0.grade > .unusable, reason: $0.words)
+            })
+        if let last {
+            report.decisions = lun.lastDecisions(last).map { decision in
+                ExplanationReport.DecisionRecord(
+                    secondsAgo: (now - decision.at) / .seconds(1), request: "\(decision.request.kind)",
+                    lba: decision.request.lba, blocks: Int(decision.request.blockCount), tries: Int(decision.tries),
+                    path: lun.pathName(decision.path),
+                    reason: Selection(index: decision.path.rawValue, reason: decision.reason).words)
+            }
+        }
+        return report
+    }
+}
+
+extension ControlRequest.PathAction {
+    fileprivate var pastWords: String {
+        switch self {
+        case .fail: "taken out"
+        case .drain: "drains: no new requests"
+        case .restore: "taken back in"
+        }
+    }
+}
+
+extension PolicyReport {
+    init(_ policy: PolicySettings, lun: String) {
+        let options = policy.options
+        var words: [String: String] = [:]
+        for option in policy.kind.options {
+            words[option.rawValue] =
+                switch option {
+                case .switchAfter:
+                    switch options.switchAfter {
+                    case .requests(let count): "\(count) requests"
+                    case .bytes(let count): "\(count) bytes"
+                    }
+                case .failBack:
+                    switch options.failBack {
+                    case .immediate: "immediate"
+                    case .after(let duration): "after \(Units.format(duration))"
+                    case .manual: "manual"
+                    }
+                case .activateStandby: options.activateStandby.rawValue
+                case .weights: options.weights.rawValue
+                case .sequentialAffinity: "\(options.sequentialAffinity)"
+                }
+        }
+        self.init(lun: lun, policy: policy.kind.rawValue, options: words)
+    }
+}

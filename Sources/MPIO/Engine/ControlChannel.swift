@@ -1,0 +1,125 @@
+import ISCSI
+import Multipath
+import SCSI
+
+/// How a control command ended, with the data that came.
+struct ControlAnswer {
+    var outcome: PathOutcome
+    var data: [UInt8]
+}
+
+/// Commands that find out about a path or manage it, rather than move a caller's blocks: each with its
+/// own small buffer and a closure for its answer. Rare, so plain; the hot path never comes here.
+///
+/// Every command gets exactly one answer: a session that ends answers with `.returned`.
+final class ControlChannel {
+    private enum Pending {
+        case command(buffer: UnsafeMutableRawBufferPointer, (ControlAnswer) -> Void)
+        case taskManagement((TaskManagementResponse?) -> Void)
+    }
+
+    private unowned let path: ISCSIPath
+    private(set) var client = PathClientID(rawValue: 0)
+    private var pending: [UInt64: Pending] = [:]
+    private var nextToken: UInt64 = 0
+    /// Told, in the order of registration, of what happens to the session.
+    private var observers: [(id: Int, observer: any SessionObserver)] = []
+    private var nextObserver = 0
+
+    init(path: ISCSIPath) {
+        self.path = path
+        client = path.addClient(self)
+    }
+
+    /// Sends a command that expects at most `byteCount` bytes of data.
+    func execute(
+        _ cdb: CommandDescriptorBlock, lun: LogicalUnitNumber, byteCount: Int,
+        answer: @escaping (ControlAnswer) -> Void
+    ) {
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: max(byteCount, 1), alignment: 16)
+        let token = takeToken()
+        let request = SCSICommandRequest(
+            token: token, lun: lun, cdb: cdb, direction: byteCount > 0 ? .read : .none,
+            buffer: byteCount > 0 ? buffer.baseAddress : nil, byteCount: byteCount)
+        guard path.submit(request) else {
+            buffer.deallocate()
+            return answer(ControlAnswer(outcome: .returned(wasSent: false, .connectionClosed), data: []))
+        }
+        pending[token] = .command(buffer: buffer, answer)
+    }
+
+    /// Sends a task management function. The answer is nil where none came.
+    func manage(
+        _ function: TaskManagementFunction, lun: LogicalUnitNumber, answer: @escaping (TaskManagementResponse?) -> Void
+    ) {
+        let token = takeToken()
+        guard path.submit(function, lun: lun, token: token) else { return answer(nil) }
+        pending[token] = .taskManagement(answer)
+    }
+
+    private func takeToken() -> UInt64 {
+        nextToken += 1
+        return client.token(nextToken)
+    }
+
+    func observe(_ observer: any SessionObserver) -> Int {
+        nextObserver += 1
+        observers.append((nextObserver, observer))
+        return nextObserver
+    }
+
+    func stopObserving(_ id: Int) { observers.removeAll { $0.id == id } }
+}
+
+/// Who wants to know when a session comes and goes, without having commands of its own.
+protocol SessionObserver: AnyObject {
+    func sessionLoggedIn()
+    func sessionLost(_ failure: PathFailure)
+}
+
+extension ControlChannel: ISCSIPathClient {
+    func pathLoggedIn(_ path: ISCSIPath) {
+        for entry in observers { entry.observer.sessionLoggedIn() }
+    }
+
+    func path(_ path: ISCSIPath, completed completion: borrowing CommandCompletion) {
+        guard case .command(let buffer, let answer)? = pending.removeValue(forKey: completion.token) else { return }
+        let data = Array(buffer.prefix(completion.transferredByteCount))
+        buffer.deallocate()
+        // Less data than allocated is normal for these commands; their parsers judge it.
+        answer(ControlAnswer(outcome: PathOutcome(completion.outcome), data: data))
+    }
+
+    func path(_ path: ISCSIPath, abandoned token: UInt64, wasSent: Bool) {
+        guard case .command(let buffer, let answer)? = pending.removeValue(forKey: token) else { return }
+        buffer.deallocate()
+        answer(ControlAnswer(outcome: .returned(wasSent: wasSent, .connectionClosed), data: []))
+    }
+
+    func path(_ path: ISCSIPath, taskManagement token: UInt64, answered response: TaskManagementResponse?) {
+        guard case .taskManagement(let answer)? = pending.removeValue(forKey: token) else { return }
+        answer(response)
+    }
+
+    func pathLost(_ path: ISCSIPath, failure: PathFailure) {
+        for entry in observers { entry.observer.sessionLost(failure) }
+    }
+
+    func path(_ path: ISCSIPath, liveness: PathLiveness) {}
+    func path(_ path: ISCSIPath, asyncSense sense: SenseData?) {}
+}
+
+extension PathOutcome {
+    /// A session's verdict without its byte counts.
+    @inline(__always)
+    init(_ outcome: CommandOutcome) {
+        switch outcome {
+        case .status(.good, _): self = .good
+        case .status(let status, let sense): self = .status(status, sense)
+        case .targetFailure(let code): self = .targetFailure(code)
+        // The device server never saw it, so nothing was done.
+        case .rejected: self = .returned(wasSent: false, .protocolError)
+        case .aborted: self = .status(.taskAborted, nil)
+        }
+    }
+}

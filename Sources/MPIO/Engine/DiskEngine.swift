@@ -1,0 +1,349 @@
+package import AsyncIO
+import Foundation
+package import Multipath
+import SCSI
+import Timebase
+
+/// One disk on its reactor: takes requests, carries out what its ``PseudoLUN`` decides, and tells whoever
+/// asked. It decides nothing itself. Confined to the port's thread.
+package final class DiskEngine {
+    package let name: String
+    let host: EngineHost
+    let lun: PseudoLUN
+    private(set) var paths: [DiskPath] = []
+    /// What the first usable path said; nil until then.
+    private(set) var device: DeviceDescription?
+    private(set) var limits = TransferLimits()
+    let events = EventBroadcast()
+    private let log: EventLog
+
+    private var records: RequestTable
+    private var splits = SplitRequestTable()
+    private var loans = LoanBook()
+    /// Requests for which the table had no slot, oldest first.
+    private var waiting = FIFO<WaitingSubmission>()
+    private var sinks: [CompletionSink] = []
+    private var dirtySinks: [CompletionSink] = []
+    private var timer: (id: TimerID, deadline: Instant)?
+    private var isDirty = false
+    private var isClosed = false
+    private var closings: [() -> Void] = []
+    private var closingDeadline = Instant.distantFuture
+    /// Whoever waits for the disk to be usable for the first time.
+    var opening: DiskOpening?
+
+    package static let requestCapacity = 1024
+
+    init(name: String, settings: LUNSettings, modules: DSMRegistry, log: EventLog, host: EngineHost) {
+        self.name = name
+        self.log = log
+        self.host = host
+        lun = PseudoLUN(name: name, settings: settings, registry: modules, requestCapacity: Self.requestCapacity)
+        records = RequestTable(capacity: Self.requestCapacity)
+    }
+
+    var now: Instant { host.port.now }
+
+    /// Requests for which the table has no room yet.
+    var waitingCount: Int { waiting.count }
+
+    // MARK: Paths
+
+    /// Adds a path and begins to connect it.
+    func addPath(_ settings: PathSettings, transport: DiskPath.Transport, load: PathLoad) {
+        let index = lun.addPath(settings, load: load, transport: transport.kind, at: now)
+        precondition(index.index == paths.count, "paths are numbered in the order of their addition")
+        paths.append(DiskPath(index: index, name: settings.name, transport: transport, disk: self))
+        touch()
+    }
+
+    // MARK: Requests
+
+    /// Registers who is told of completions; kept until the disk is closed.
+    package func register(_ sink: CompletionSink) { sinks.append(sink) }
+
+    /// Takes a batch of requests; each ends in one completion, delivered in a later step or, for a request
+    /// that is refused outright, at the end of this one.
+    package func submit(_ batch: UnsafeBufferPointer<IOSubmission>) {
+        for submission in batch { enter(submission) }
+        touch()
+        host.runDirtyDisks()
+    }
+
+    private func enter(_ submission: IOSubmission) {
+        if let error = refusal(of: submission) { return complete(submission, error) }
+        if submission.byteCount == 0, submission.operation != .flush { return complete(submission, nil) }
+        let limit = limits.byteCount(for: submission.operation)
+        if submission.byteCount > limit { return split(submission) }
+        guard waiting.isEmpty, admit(submission, parent: -1) else {
+            waiting.append(WaitingSubmission(submission: submission, parent: -1))
+            return
+        }
+    }
+
+    private func refusal(of submission: IOSubmission) -> DiskError? {
+        guard !isClosed, let device else { return .closed }
+        let blockSize = UInt64(device.blockSize)
+        guard submission.byteCount >= 0, submission.offset % blockSize == 0, submission.byteCount % Int(blockSize) == 0 else {
+            return .misaligned(
+                offset: submission.offset, byteCount: submission.byteCount, blockSize: Int(blockSize))
+        }
+        let capacity = device.capacity
+        guard submission.offset <= capacity, UInt64(submission.byteCount) <= capacity - submission.offset else {
+            return .outOfRange(offset: submission.offset, byteCount: submission.byteCount, capacityByteCount: capacity)
+        }
+        guard limits.supports(submission.operation, byteCount: submission.byteCount) else { return .unsupported }
+        return nil
+    }
+
+    /// Parts are submitted a few at a time, so that one giant request does not fill the table.
+    private func split(_ submission: IOSubmission) {
+        submitParts(of: splits.add(SplitRequest(submission: submission, outer: -1)))
+    }
+
+    private static let partsAtOnce = 8
+
+    private func submitParts(of parent: Int32) {
+        while true {
+            let whole = splits[parent]
+            let rest = whole.submission.byteCount - whole.submittedByteCount
+            guard rest > 0, whole.error == nil, whole.partsUnderWay < Self.partsAtOnce else { return }
+            var part = whole.submission
+            part.offset += UInt64(whole.submittedByteCount)
+            part.byteCount = min(rest, limits.byteCount(for: part.operation))
+            part.memory = part.memory.map { $0 + whole.submittedByteCount }
+            splits[parent].submittedByteCount += part.byteCount
+            splits[parent].partsUnderWay += 1
+            if !(waiting.isEmpty && admit(part, parent: parent)) { waiting.append(WaitingSubmission(submission: part, parent: parent)) }
+        }
+    }
+
+    private func admit(_ submission: IOSubmission, parent: Int32) -> Bool {
+        guard let index = lun.admit(descriptor(of: submission), at: now) else { return false }
+        records.set(RequestRecord(submission: submission, index: index, zeroing: limits.zeroing, parent: parent))
+        return true
+    }
+
+    private func descriptor(of submission: IOSubmission) -> RequestDescriptor {
+        let blocks = submission.byteCount / limits.blockSize
+        return RequestDescriptor(
+            kind: submission.operation.requestKind,
+            lba: submission.offset / UInt64(limits.blockSize), blockCount: UInt32(truncatingIfNeeded: blocks),
+            byteCount: submission.operation.transferByteCount(of: submission.byteCount, blockSize: limits.blockSize),
+            options: submission.forceUnitAccess ? .forceUnitAccess : [])
+    }
+
+    /// Ends the request with this token if it was not sent yet; otherwise it goes on.
+    package func cancel(token: UInt64, sink: CompletionSink) {
+        let target = Unmanaged.passUnretained(sink)
+        if let entry = waiting.removeFirst(where: { $0.parent < 0 && $0.submission.belongs(to: target, token: token) }) {
+            complete(entry.submission, .cancelled)
+        } else if let slot = records.slot(where: { $0.parent < 0 && $0.submission.belongs(to: target, token: token) }) {
+            lun.cancel(slot: slot, at: now)
+        }
+        touch()
+        host.runDirtyDisks()
+    }
+
+    // MARK: Steps
+
+    /// Notes that this disk has something to do in this step.
+    func touch() {
+        guard !isDirty else { return }
+        isDirty = true
+        host.markDirty(self)
+    }
+
+    /// Carries out the pseudo-LUN's decisions and delivers completions.
+    func settle() {
+        isDirty = false
+        while let action = lun.nextAction() { perform(action) }
+        while let first = waiting.first, admit(first.submission, parent: first.parent) {
+            waiting.removeFirst()
+            while let action = lun.nextAction() { perform(action) }
+        }
+        flushSinks()
+        rearmTimer()
+        opening?.check()
+        finishClosing()
+    }
+
+    private func perform(_ action: PseudoLUNAction) {
+        switch action {
+        case .issue(let request, let path): issue(request, on: paths[path.index])
+        case .finish(let request, let result): finish(request, result)
+        case .withdraw(let request, let path): paths[path.index].withdraw(request, records[request])
+        case .connect(let path): paths[path.index].connect()
+        case .probe(let path, let reason): paths[path.index].probe(reason)
+        case .disconnect(let path): paths[path.index].disconnect()
+        case .fence(let path, let step): paths[path.index].fence(step)
+        case .event(let event): handle(event)
+        }
+    }
+
+    private func issue(_ request: RequestIndex, on path: DiskPath) {
+        let record = records[request]
+        record.pointee.index = request
+        record.pointee.issuedAt = now.nanoseconds
+        if let failure = path.issue(request, record, limits: limits) {
+            completed(request, on: path, outcome: .returned(wasSent: false, failure))
+        }
+    }
+
+    @inline(__always)
+    func completed(_ request: RequestIndex, on path: DiskPath, outcome: PathOutcome) {
+        lun.completed(request, on: path.index, outcome: outcome, at: now)
+        touch()
+    }
+
+    /// The record of a request's slot, for a completion that names it; nil for a slot that never was.
+    @inline(__always)
+    func record(slot: UInt32) -> UnsafeMutablePointer<RequestRecord>? { records[slot: slot] }
+
+    // MARK: Ends
+
+    private func finish(_ request: RequestIndex, _ result: RequestResult) {
+        let record = records[request]
+        record.pointee.isLive = false
+        if !loans.isEmpty, loans.hold(record.pointee, slot: request.slot, result) { return }
+        release(record.pointee, result)
+    }
+
+    /// Gives the caller's memory back: nothing may touch it from here on.
+    private func release(_ ended: RequestRecord, _ result: RequestResult) {
+        ended.parameters?.deallocate()
+        if changesZeroing(ended, result) { return enterAgain(ended) }
+        let error = DiskError(result)
+        guard ended.parent >= 0 else { return complete(ended.submission, error) }
+        partEnded(ended.parent, error)
+    }
+
+    /// A unit without WRITE SAME says so at the first try; from then on zeroes are written.
+    private func changesZeroing(_ ended: RequestRecord, _ result: RequestResult) -> Bool {
+        guard ended.submission.operation == .writeZeroes, ended.zeroing == .writeSame,
+            case .failed(.status(_, let sense?)) = result, sense.key == .illegalRequest
+        else { return false }
+        limits.zeroing = .writes
+        return true
+    }
+
+    private func enterAgain(_ ended: RequestRecord) {
+        let whole = splits.add(SplitRequest(submission: ended.submission, outer: ended.parent))
+        submitParts(of: whole)
+    }
+
+    // MARK: Loans
+
+    /// A device may still work on a withdrawn attempt with the caller's memory.
+    func lend(_ request: RequestIndex) { loans.add(request) }
+
+    /// A withdrawn attempt ended.
+    func returned(_ request: RequestIndex) {
+        guard let held = loans.end(request) else { return }
+        release(held.record, held.result)
+        host.runDirtyDisks()
+    }
+
+    private func partEnded(_ parent: Int32, _ error: DiskError?) {
+        splits[parent].partsUnderWay -= 1
+        if let error, splits[parent].error == nil { splits[parent].error = error }
+        submitParts(of: parent)
+        let whole = splits[parent]
+        guard whole.partsUnderWay == 0 else { return touch() }
+        splits.remove(parent)
+        guard whole.outer >= 0 else { return complete(whole.submission, whole.error) }
+        partEnded(whole.outer, whole.error)
+    }
+
+    private func complete(_ submission: IOSubmission, _ error: DiskError?) {
+        submission.sink._withUnsafeGuaranteedRef { sink in
+            sink.append(IOCompletion(token: submission.token, error: error))
+            guard !sink.isDirty else { return }
+            sink.isDirty = true
+            dirtySinks.append(sink)
+        }
+        touch()
+    }
+
+    private func flushSinks() {
+        while let sink = dirtySinks.popLast() {
+            sink.isDirty = false
+            sink.flush()
+        }
+    }
+
+    // MARK: What paths report
+
+    private func handle(_ event: MultipathEvent) {
+        switch event {
+        case .defined(let device, _):
+            define(device)
+        case .capacityChanged(_, _, let blocks): device?.blockCount = blocks
+        default: break
+        }
+        let shown = DiskEvent(at: Date(), disk: name, event: event, pathNames: paths.map(\.name))
+        log.append(shown)
+        events.send(shown)
+    }
+
+    private func define(_ device: DeviceDescription) {
+        self.device = device
+        limits = TransferLimits(device)
+    }
+
+    // MARK: Closing
+
+    /// How long requests under way may take to end before their sessions are dropped.
+    static let closingPatience = Duration.seconds(2)
+
+    /// Fails what waits, lets what is in flight end, gives the paths up, then calls `done`.
+    package func close(_ done: @escaping () -> Void) {
+        closings.append(done)
+        if !isClosed {
+            isClosed = true
+            while let entry = waiting.removeFirst() {
+                if entry.parent < 0 { complete(entry.submission, .closed) } else { partEnded(entry.parent, .closed) }
+            }
+            lun.close(at: now)
+            closingDeadline = now + Self.closingPatience
+            _ = host.port.setTimer(at: closingDeadline, handler: self, token: 0)
+        }
+        touch()
+        host.runDirtyDisks()
+    }
+
+    private func finishClosing() {
+        guard isClosed, lun.requestCount == 0, !closings.isEmpty else { return }
+        for path in paths { path.leave() }
+        if let timer { host.port.cancelTimer(timer.id) }
+        timer = nil
+        events.finish()
+        let ready = closings
+        closings.removeAll()
+        for closing in ready { closing() }
+    }
+}
+
+extension DiskEngine: TimerHandler {
+    package func timerFired(_ timer: TimerID, token: UInt64) {
+        if self.timer?.id == timer { self.timer = nil }
+        if isClosed, now >= closingDeadline, lun.requestCount > 0 {
+            for path in paths { path.drop() }
+        }
+        lun.timerFired(at: now)
+        touch()
+        host.runDirtyDisks()
+    }
+
+    /// One timer, set no later than needed; see ``ISCSIPath``.
+    private func rearmTimer() {
+        let deadline = lun.nextDeadline
+        if let timer {
+            guard deadline < timer.deadline else { return }
+            host.port.cancelTimer(timer.id)
+            self.timer = nil
+        }
+        guard !isClosed, deadline < .distantFuture else { return }
+        timer = (host.port.setTimer(at: deadline, handler: self, token: 0), deadline)
+    }
+}

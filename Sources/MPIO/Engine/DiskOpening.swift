@@ -1,0 +1,87 @@
+import AsyncIO
+import Multipath
+import SCSI
+import Timebase
+
+/// Waits for a disk to be usable after its paths were added: until every path is up or down, or a little
+/// after the first one is up, so that the first requests already spread; at the latest when logins
+/// time out.
+final class DiskOpening: TimerHandler {
+    enum Outcome: Sendable {
+        case opened(DeviceDescription)
+        /// What each path says, in their order.
+        case failed([PathTrouble])
+    }
+
+    /// How long the first usable path waits for the others.
+    static let patience = Duration.milliseconds(250)
+
+    private let disk: DiskEngine
+    private var report: ((Outcome) -> Void)?
+    private var definedAt: Instant?
+    private let deadline: Instant
+
+    init(_ disk: DiskEngine, timers: Timers, report: @escaping (Outcome) -> Void) {
+        self.disk = disk
+        self.report = report
+        // One login for a session, one more where the first was redirected.
+        deadline = disk.now + timers.loginTimeout + timers.loginTimeout
+        disk.opening = self
+        _ = disk.host.port.setTimer(at: deadline, handler: self, token: 0)
+        check()
+    }
+
+    /// Called whenever the disk's state may have changed.
+    func check() {
+        guard report != nil else { return }
+        let snapshot = disk.lun.snapshot()
+        let isSettled = snapshot.paths.allSatisfy { !$0.state.isConnecting }
+        if let device = disk.device, snapshot.paths.contains(where: \.state.isUsable) {
+            if definedAt == nil {
+                definedAt = disk.now
+                _ = disk.host.port.setTimer(at: disk.now + Self.patience, handler: self, token: 0)
+            }
+            if isSettled || disk.now >= definedAt! + Self.patience { finish(.opened(device)) }
+        } else if isSettled || disk.now >= deadline {
+            finish(.failed(snapshot.paths.map { PathTrouble(name: $0.name, words: $0.troubleWords) }))
+        }
+    }
+
+    private func finish(_ outcome: Outcome) {
+        let report = report
+        self.report = nil
+        disk.opening = nil
+        report?(outcome)
+    }
+
+    func timerFired(_ timer: TimerID, token: UInt64) { check() }
+}
+
+/// A path that cannot be used, and why.
+public struct PathTrouble: Hashable, Sendable, CustomStringConvertible {
+    public var name: String
+    public var words: String
+    public var description: String { "\(name): \(words)" }
+}
+
+extension Multipath.PathState {
+    var isConnecting: Bool { self == .connecting }
+
+    /// Whether it can carry data.
+    var isUsable: Bool {
+        switch self {
+        case .activeOptimized, .activeNonOptimized, .marginal: true
+        default: false
+        }
+    }
+}
+
+extension Multipath.PathSnapshot {
+    var troubleWords: String {
+        switch state {
+        case .failed(let failure, _): "\(failure)"
+        case .refused(let reason): "refused: \(reason)"
+        default: state.name
+        }
+    }
+}

@@ -1,0 +1,53 @@
+import AsyncIO
+import Foundation
+import Multipath
+
+/// Hands a disk's events to whoever listens. Sent on the reactor's thread, listened to on any.
+final class EventBroadcast: Sendable {
+    private struct State {
+        var listeners: [UInt64: AsyncStream<DiskEvent>.Continuation] = [:]
+        var nextListener: UInt64 = 0
+        var isFinished = false
+    }
+
+    /// A listener that does not read loses the oldest events beyond this.
+    static let bufferedEventCount = 1024
+
+    private let lock = Lock()
+    nonisolated(unsafe) private var state = State()
+
+    func send(_ event: DiskEvent) {
+        let listeners = lock.withLock { Array(state.listeners.values) }
+        for listener in listeners { listener.yield(event) }
+    }
+
+    func stream() -> AsyncStream<DiskEvent> {
+        let (stream, continuation) = AsyncStream.makeStream(
+            of: DiskEvent.self, bufferingPolicy: .bufferingNewest(Self.bufferedEventCount))
+        let number: UInt64? = lock.withLock {
+            guard !state.isFinished else { return nil }
+            state.nextListener += 1
+            state.listeners[state.nextListener] = continuation
+            return state.nextListener
+        }
+        guard let number else {
+            continuation.finish()
+            return stream
+        }
+        continuation.onTermination = { [weak self] _ in self?.remove(number) }
+        return stream
+    }
+
+    func finish() {
+        let listeners = lock.withLock {
+            state.isFinished = true
+            defer { state.listeners.removeAll() }
+            return Array(state.listeners.values)
+        }
+        for listener in listeners { listener.finish() }
+    }
+
+    private func remove(_ number: UInt64) {
+        _ = lock.withLock { state.listeners.removeValue(forKey: number) }
+    }
+}

@@ -1,0 +1,444 @@
+package import AsyncIO
+package import ISCSI
+package import Multipath
+package import SCSI
+import Timebase
+
+/// Who has commands on an ``ISCSIPath``: the paths of disks that it leads to, and its own inventory.
+///
+/// Calls come on the reactor's thread, never from inside ``ISCSIPath/submit(_:)``.
+package protocol ISCSIPathClient: AnyObject {
+    /// Logged in: commands may be submitted.
+    func pathLoggedIn(_ path: ISCSIPath)
+    /// One command ended; `completion.token` is as it was submitted.
+    func path(_ path: ISCSIPath, completed completion: borrowing CommandCompletion)
+    /// The session ended with this command open. In the order of submission, before ``pathLost(_:failure:)``.
+    func path(_ path: ISCSIPath, abandoned token: UInt64, wasSent: Bool)
+    /// A task management function ended; nil where the session ended first or the target rejected it.
+    func path(_ path: ISCSIPath, taskManagement token: UInt64, answered response: TaskManagementResponse?)
+    /// The session is gone, or could not be made. ``ISCSIPath/connect()`` tries again.
+    func pathLost(_ path: ISCSIPath, failure: PathFailure)
+    func path(_ path: ISCSIPath, liveness: PathLiveness)
+    /// The target says that something about its logical units changed.
+    func path(_ path: ISCSIPath, asyncSense sense: SenseData?)
+}
+
+/// What a session's silence means while it is kept.
+package enum PathLiveness: Hashable, Sendable {
+    case stalled, resumed
+    case slow(Bool)
+}
+
+/// Which client of a path a command belongs to: the top 16 bits of its token.
+package struct PathClientID: Hashable, Sendable {
+    package var rawValue: UInt16
+    static let lowMask: UInt64 = 0x0000_FFFF_FFFF_FFFF
+    @inline(__always) func token(_ low: UInt64) -> UInt64 { UInt64(rawValue) << 48 | low & Self.lowMask }
+}
+
+/// What is fixed about one session for as long as it is configured.
+package struct ISCSIPathSettings: Sendable {
+    /// As the inspector names it: the portal's address.
+    package var name: String
+    package var portal: SocketAddress
+    package var source: SocketAddress?
+    package var session: SessionSettings
+    package init(name: String, portal: SocketAddress, source: SocketAddress?, session: SessionSettings) {
+        self.name = name
+        self.portal = portal
+        self.source = source
+        self.session = session
+    }
+}
+
+/// One session's socket and timer: moves bytes between an ``InitiatorSession`` and an ``IOPort``, and
+/// hands results to its clients. It decides nothing: what a failure means, and when to try again, is
+/// the DSM's.
+package final class ISCSIPath {
+    package enum State {
+        case idle
+        case connecting(SocketID)
+        case loggingIn(SocketID)
+        case loggedIn(SocketID, LoginResult)
+        case loggingOut(SocketID)
+        case down(PathFailure)
+    }
+
+    /// A target may send us on this often before we call it a loop.
+    static let redirectLimit = 4
+
+    package let settings: ISCSIPathSettings
+    /// Requests and bytes outstanding over all disks that use this session.
+    package let load: PathLoad
+    package private(set) var state: State = .idle
+    /// This host's end, once connected.
+    package private(set) var localAddress: SocketAddress?
+    package private(set) var loginCount = 0
+
+    private let port: any IOPort
+    private let host: EngineHost
+    private let cryptography: any CryptographicServices
+    private let crc32c: CRC32CFunction
+    private var session: InitiatorSession
+    private var clients: [(any ISCSIPathClient)?] = []
+    /// Commands that the target's window has no room for, oldest first.
+    private var backlog = FIFO<SCSICommandRequest>()
+    private var users: Set<PathClientID> = []
+    private var endings: [() -> Void] = []
+    private var timer: (id: TimerID, deadline: Instant)?
+    private var connectDeadline = Instant.distantFuture
+    private var destination: SocketAddress
+    private var redirection: LoginRedirection?
+    private var redirectCount = 0
+    private var sendIsRequested = false
+    private var isDraining = false
+
+    package init(settings: ISCSIPathSettings, host: EngineHost) {
+        self.settings = settings
+        self.host = host
+        port = host.port
+        load = PathLoad()
+        destination = settings.portal
+        session = InitiatorSession(
+            settings: settings.session, cryptography: host.cryptography, crc32c: host.crc32c)
+    }
+
+    // MARK: Clients
+
+    package func addClient(_ client: any ISCSIPathClient) -> PathClientID {
+        if let free = clients.firstIndex(where: { $0 == nil }) {
+            clients[free] = client
+            return PathClientID(rawValue: UInt16(free))
+        }
+        precondition(clients.count < Int(UInt16.max), "a session serves at most 65,535 disks")
+        clients.append(client)
+        return PathClientID(rawValue: UInt16(clients.count - 1))
+    }
+
+    /// The client must have no command outstanding.
+    package func removeClient(_ id: PathClientID) { clients[Int(id.rawValue)] = nil }
+
+    package var isLoggedIn: Bool {
+        if case .loggedIn = state { true } else { false }
+    }
+
+    package var login: LoginResult? {
+        if case .loggedIn(_, let result) = state { result } else { nil }
+    }
+
+    // MARK: Life
+
+    /// Notes that the client needs the session, and sees to it that there is one: connects and logs in,
+    /// unless that is under way or done. The result goes to all clients.
+    package func connect(for client: PathClientID) {
+        users.insert(client)
+        connect()
+    }
+
+    /// The client needs the session no longer; with the last one it is logged out.
+    package func release(_ client: PathClientID) {
+        users.remove(client)
+        if users.isEmpty { logOut() }
+    }
+
+    /// Whether no session exists or is being made.
+    package var isOver: Bool { socketInUse == nil }
+
+    /// Calls `body` when the session that exists has ended; at once where none does.
+    package func whenOver(_ body: @escaping () -> Void) {
+        guard !isOver else { return body() }
+        endings.append(body)
+    }
+
+    private func connect() {
+        switch state {
+        case .idle, .down:
+            destination = settings.portal
+            redirectCount = 0
+            startConnection()
+        case .connecting, .loggingIn, .loggedIn, .loggingOut: break
+        }
+    }
+
+    /// Ends the session in an orderly way where there is one; clients get ``ISCSIPathClient/pathLost(_:failure:)``.
+    private func logOut() {
+        switch state {
+        case .loggedIn(let socket, _):
+            state = .loggingOut(socket)
+            session.beginLogout(at: port.now)
+            pump()
+        case .connecting, .loggingIn: fail(PathFailure(.takenOut))
+        case .idle, .loggingOut, .down: break
+        }
+    }
+
+    /// Drops the connection at once; queued bytes are discarded.
+    package func fail(_ failure: PathFailure) {
+        guard socketInUse != nil else { return }
+        end(failure, closing: .reset)
+    }
+
+    private var socketInUse: SocketID? {
+        switch state {
+        case .connecting(let socket), .loggingIn(let socket), .loggedIn(let socket, _), .loggingOut(let socket): socket
+        case .idle, .down: nil
+        }
+    }
+
+    private func startConnection() {
+        session = InitiatorSession(
+            settings: settings.session, cryptography: host.cryptography, crc32c: host.crc32c)
+        sendIsRequested = false
+        redirection = nil
+        connectDeadline = port.now + settings.session.loginTimeout
+        state = .connecting(port.connect(to: destination, from: settings.source, handler: self))
+        rearmTimer()
+    }
+
+    /// The one way in which a session ends: the socket goes, open commands are handed back in order, and
+    /// the clients are told.
+    private func end(_ failure: PathFailure, closing mode: CloseMode?) {
+        if let socket = socketInUse {
+            // Before the buffers of abandoned commands are used again, no socket may still send from them.
+            if let mode { port.close(socket, mode: mode) }
+            session.connectionClosed(.leading, reason: .closedLocally, at: port.now)
+        }
+        state = .down(failure)
+        connectDeadline = .distantFuture
+        if let timer { port.cancelTimer(timer.id) }
+        timer = nil
+        handBackCommands()
+        while let request = backlog.removeFirst() {
+            client(of: request.token)?.path(self, abandoned: request.token, wasSent: false)
+        }
+        for client in clients { client?.pathLost(self, failure: failure) }
+        host.runDirtyDisks()
+        let endings = endings
+        self.endings.removeAll()
+        for ending in endings { ending() }
+    }
+
+    private func handBackCommands() {
+        while let completion = session.nextCompletion() {
+            client(of: completion.token)?.path(self, completed: completion)
+        }
+        while let event = session.nextEvent() {
+            switch event {
+            case .commandAbandoned(let token, let wasSent):
+                client(of: token)?.path(self, abandoned: token, wasSent: wasSent)
+            case .taskManagementAbandoned(let token):
+                client(of: token)?.path(self, taskManagement: token, answered: nil)
+            default: break
+            }
+        }
+    }
+
+    @inline(__always)
+    private func client(of token: UInt64) -> (any ISCSIPathClient)? { clients[Int(token >> 48)] }
+
+    // MARK: Commands
+
+    /// Takes a command whose token bears a client's ID. What the command window has no room for waits
+    /// here, in order. False: not logged in; nothing was taken.
+    package func submit(_ request: SCSICommandRequest) -> Bool {
+        guard case .loggedIn(let socket, _) = state else { return false }
+        guard backlog.isEmpty else {
+            backlog.append(request)
+            return true
+        }
+        switch session.submit(request, on: .leading, at: port.now) {
+        case .accepted: requestSend(socket)
+        case .windowFull: backlog.append(request)
+        case .notLoggedIn: return false
+        }
+        return true
+    }
+
+    /// Sends a task management function; its answer comes with `token`. False: not logged in, or no room.
+    package func submit(
+        _ function: TaskManagementFunction, lun: LogicalUnitNumber, referencing command: UInt64? = nil, token: UInt64
+    ) -> Bool {
+        guard case .loggedIn(let socket, _) = state else { return false }
+        guard
+            session.submitTaskManagement(
+                function, lun: lun, referencing: command, token: token, on: .leading, at: port.now)
+        else { return false }
+        requestSend(socket)
+        return true
+    }
+
+    /// Lets go of the caller's memory: after it, neither this command's data nor what still has to be sent
+    /// of it touches the buffer. Its answer comes as any other.
+    package func detach(_ token: UInt64) {
+        if let waiting = backlog.removeFirst(where: { $0.token == token }) {
+            client(of: waiting.token)?.path(self, abandoned: waiting.token, wasSent: false)
+        } else {
+            session.detach(token)
+        }
+    }
+
+    private func submitBacklog(_ socket: SocketID) {
+        while let request = backlog.first {
+            guard case .accepted = session.submit(request, on: .leading, at: port.now) else { return }
+            _ = backlog.removeFirst()
+            requestSend(socket)
+        }
+    }
+
+    @inline(__always)
+    private func requestSend(_ socket: SocketID) {
+        guard !sendIsRequested else { return }
+        sendIsRequested = true
+        port.requestSend(socket)
+    }
+
+    // MARK: Results
+
+    /// Hands out all that the session has, then lets it send and re-arms its timer.
+    private func pump() {
+        guard !isDraining else { return }
+        isDraining = true
+        while let completion = session.nextCompletion() {
+            client(of: completion.token)?.path(self, completed: completion)
+        }
+        while let event = session.nextEvent() {
+            handle(event)
+            guard socketInUse != nil else { break }
+        }
+        isDraining = false
+        host.runDirtyDisks()
+        if let socket = socketInUse {
+            if !backlog.isEmpty { submitBacklog(socket) }
+            if session.needsToSend(.leading) { requestSend(socket) }
+            rearmTimer()
+        }
+    }
+
+    private func handle(_ event: SessionEvent) {
+        switch event {
+        case .loggedIn(let result): enter(result)
+        case .redirected(let redirection): self.redirection = redirection
+        case .loginFailed: break  // the failure of the session says the same
+        case .sessionFailed(let reason): sessionFailed(reason)
+        case .loggedOut: end(PathFailure(.takenOut), closing: .graceful)
+        case .commandAbandoned(let token, let wasSent):
+            client(of: token)?.path(self, abandoned: token, wasSent: wasSent)
+        case .taskManagementCompleted(let token, let response):
+            client(of: token)?.path(self, taskManagement: token, answered: response)
+        case .taskManagementRejected(let token, _), .taskManagementAbandoned(let token):
+            client(of: token)?.path(self, taskManagement: token, answered: nil)
+        case .stalled: tell(.stalled)
+        case .resumed: tell(.resumed)
+        case .slow(_, let isSlow): tell(.slow(isSlow))
+        case .asyncMessage(let message, let sense): handle(message, sense)
+        case .windowOpened, .pingAnswered, .commandOverdue: break
+        case .connectionAdded, .connectionFailed: break  // a second connection is never asked for
+        case .text, .targets, .discoveryFailed: break  // only discovery sessions ask
+        }
+    }
+
+    private func tell(_ liveness: PathLiveness) {
+        for client in clients { client?.path(self, liveness: liveness) }
+    }
+
+    private func enter(_ result: LoginResult) {
+        guard case .loggingIn(let socket) = state else { return }
+        state = .loggedIn(socket, result)
+        connectDeadline = .distantFuture
+        loginCount += 1
+        for client in clients { client?.pathLoggedIn(self) }
+    }
+
+    private func sessionFailed(_ reason: SessionFailure) {
+        if case .redirected = reason, let redirection { return follow(redirection) }
+        end(PathFailure(reason), closing: .reset)
+    }
+
+    private func follow(_ redirection: LoginRedirection) {
+        guard redirectCount < Self.redirectLimit else {
+            return end(PathFailure(.loginRejected, detail: "redirected more than \(Self.redirectLimit) times"), closing: .graceful)
+        }
+        guard let address = SocketAddress(redirection.address) else {
+            let detail = "redirected to \(redirection.address), which is not an IP address"
+            return end(PathFailure(.loginRejected, detail: detail), closing: .graceful)
+        }
+        if let socket = socketInUse { port.close(socket, mode: .graceful) }
+        redirectCount += 1
+        destination = address
+        startConnection()
+    }
+
+    private func handle(_ message: AsyncMessage, _ sense: SenseData?) {
+        switch message {
+        case .scsiEvent:
+            for client in clients { client?.path(self, asyncSense: sense) }
+        case .logoutRequested: logOut()
+        default: break  // a drop follows as the session's failure; the rest asks nothing of us
+        }
+    }
+}
+
+// MARK: - The socket and the clock
+
+extension ISCSIPath: SocketHandler, TimerHandler {
+    package func socketConnected(_ socket: SocketID) {
+        guard case .connecting(socket) = state else { return }
+        state = .loggingIn(socket)
+        localAddress = port.localAddress(of: socket)
+        session.connectionOpened(.leading, at: port.now)
+        pump()
+    }
+
+    package func socketOutput(
+        _ socket: SocketID, into segments: UnsafeMutableBufferPointer<UnsafeRawBufferPointer>
+    ) -> Int {
+        sendIsRequested = false
+        return session.output(.leading, into: segments)
+    }
+
+    package func socketSent(_ socket: SocketID, byteCount: Int) {
+        session.outputSent(.leading, byteCount: byteCount)
+        // Sending is what ends a command whose status came early, and what opens the output queue.
+        pump()
+    }
+
+    package func socketInput(_ socket: SocketID) -> UnsafeMutableRawBufferPointer { session.input(.leading) }
+
+    package func socketReceived(_ socket: SocketID, placedByteCount: Int, spill: UnsafeRawBufferPointer) {
+        session.received(.leading, placedByteCount: placedByteCount, spill: spill, at: port.now)
+        pump()
+    }
+
+    package func socketClosed(_ socket: SocketID, reason: SocketCloseReason) {
+        guard socket == socketInUse else { return }
+        end(PathFailure(reason), closing: nil)
+    }
+
+    package func timerFired(_ timer: TimerID, token: UInt64) {
+        self.timer = nil
+        let now = port.now
+        if now >= connectDeadline, case .connecting = state {
+            return end(PathFailure(.connectTimedOut), closing: .reset)
+        }
+        if session.nextDeadline <= now, let socket = socketInUse {
+            let health = port.transportHealth(of: socket).map(TransportReport.init)
+            session.timerFired(at: now) { _ in health }
+        }
+        pump()
+        rearmTimer()
+    }
+
+    /// Keeps one timer, set no later than needed. A later deadline is not worth moving the timer for:
+    /// it fires, finds nothing to do, and is set anew; so the hot path touches no timer.
+    private func rearmTimer() {
+        guard socketInUse != nil else { return }
+        let deadline = min(session.nextDeadline, connectDeadline)
+        if let timer {
+            guard deadline < timer.deadline else { return }
+            port.cancelTimer(timer.id)
+            self.timer = nil
+        }
+        guard deadline < .distantFuture else { return }
+        timer = (port.setTimer(at: deadline, handler: self, token: 0), deadline)
+    }
+}

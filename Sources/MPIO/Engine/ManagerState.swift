@@ -1,0 +1,221 @@
+import AsyncIO
+import Foundation
+import ISCSI
+import Multipath
+public import SCSI
+import Timebase
+
+/// A disk that is open, as the reactor hands it out.
+struct OpenDisk: @unchecked Sendable {
+    var engine: DiskEngine
+    var device: DeviceDescription
+}
+
+/// The units that one configured session leads to.
+public struct TargetInventory: Sendable {
+    public var target: String
+    public var portal: String
+    /// The units, or why there is no answer.
+    public var units: Result<[Unit], PathTroubleError>
+
+    public struct Unit: Sendable {
+        public var lun: LogicalUnitNumber
+        /// Nil where the unit could not be asked.
+        public var device: DeviceDescription?
+    }
+}
+
+/// A ``PathTrouble`` as an error.
+public struct PathTroubleError: Error, Hashable, Sendable, CustomStringConvertible {
+    public var trouble: PathTrouble
+    public var description: String { trouble.description }
+}
+
+/// All that a ``PathManager`` owns on its reactor: sessions and open disks. Confined to the reactor's
+/// thread, but for what the lock guards.
+final class ManagerState: @unchecked Sendable {
+    let configuration: Configuration
+    let host: EngineHost
+    let sessions: SessionPool
+    /// What the inspector shows as the holder.
+    let command: String
+    let log = EventLog()
+    var modules = DSMRegistry()
+    private(set) var disks: [DiskEngine] = []
+    private var isShutDown = false
+    private var endings: [() -> Void] = []
+
+    private let lock = Lock()
+    private var handles: [String: MultipathDisk] = [:]
+    private var server: ControlServer?
+
+    init(configuration: Configuration, host: EngineHost, sessions: SessionPool, command: String) {
+        self.configuration = configuration
+        self.host = host
+        self.sessions = sessions
+        self.command = command
+    }
+
+    // MARK: Opening
+
+    func open(_ lun: LUNConfiguration, report: @escaping (Result<OpenDisk, PathManagerError>) -> Void) {
+        guard !isShutDown else { return report(.failure(.shutDown)) }
+        let engine: DiskEngine
+        if let known = disks.first(where: { $0.name == lun.name }) {
+            if let device = known.device { return report(.success(OpenDisk(engine: known, device: device))) }
+            engine = known
+        } else {
+            engine = makeDisk(lun)
+            disks.append(engine)
+        }
+        let next = engine.opening
+        engine.opening = DiskOpening(engine, timers: lun.settings.timers) { [self] outcome in
+            next?.check()
+            switch outcome {
+            case .opened(let device): report(.success(OpenDisk(engine: engine, device: device)))
+            case .failed(let paths):
+                disks.removeAll { $0 === engine }
+                engine.close { report(.failure(.noUsablePath(lun: lun.name, paths: paths))) }
+            }
+        }
+        engine.opening?.check()
+        host.runDirtyDisks()
+    }
+
+    private func makeDisk(_ lun: LUNConfiguration) -> DiskEngine {
+        let engine = DiskEngine(name: lun.name, settings: lun.settings, modules: modules, log: log, host: host)
+        var identity: LogicalUnitIdentity?
+        if case .identity(let wanted) = lun.identification {
+            identity = wanted
+            engine.lun.pin(wanted)
+        }
+        for path in pathConfigurations(of: lun) { add(path, to: engine, identity: identity, lun: lun) }
+        return engine
+    }
+
+    private func add(
+        _ path: PathConfiguration, to engine: DiskEngine, identity: LogicalUnitIdentity?, lun: LUNConfiguration
+    ) {
+        switch path.transport {
+        case .portal(let target, let portal, let number):
+            let inventory = sessions.inventory(SessionPool.Key(target: target, portal: portal), timers: lun.settings.timers)
+            let reference = DiskPath.SessionReference(
+                path: inventory.path, inventory: inventory, configuredLUN: number ?? lun.number(onTarget: configuration.targets[target].name),
+                identity: identity, isCandidate: lun.paths.isEmpty)
+            engine.addPath(path.settings, transport: .session(reference), load: inventory.path.load)
+        case .device(let file):
+            let device = DevicePath(path: file, vouchedIdentity: identity, port: host.port)
+            engine.addPath(path.settings, transport: .device(device), load: device.load)
+        }
+    }
+
+    /// The configured paths, or every portal that may lead to the unit.
+    private func pathConfigurations(of lun: LUNConfiguration) -> [PathConfiguration] {
+        guard lun.paths.isEmpty else { return lun.paths }
+        var paths: [PathConfiguration] = []
+        for (index, target) in configuration.targets.enumerated() {
+            if case .location(let name, _) = lun.identification, name != target.name { continue }
+            for (portal, entry) in target.portals.enumerated() {
+                let isTaken = paths.contains { $0.settings.name == entry.name }
+                paths.append(
+                    PathConfiguration(
+                        transport: .portal(target: index, portal: portal, lun: nil),
+                        settings: PathSettings(
+                            name: isTaken ? "\(entry.name)/\(target.name)" : entry.name, order: paths.count)))
+            }
+        }
+        return paths
+    }
+
+    /// The one public object of an open disk.
+    func disk(for opened: OpenDisk, reactor: LibaioReactor) -> MultipathDisk {
+        lock.withLock {
+            if let handle = handles[opened.engine.name], handle.engine.engine === opened.engine { return handle }
+            let handle = MultipathDisk(
+                name: opened.engine.name, device: opened.device,
+                engine: EngineReference(engine: opened.engine, reactor: reactor))
+            handles[opened.engine.name] = handle
+            return handle
+        }
+    }
+
+    // MARK: Inventory
+
+    func takeInventory(_ report: @escaping ([TargetInventory]) -> Void) {
+        var pending = 0
+        var results: [(order: Int, TargetInventory)] = []
+        var isStarted = false
+        func finishIfDone() {
+            guard isStarted, pending == 0 else { return }
+            report(results.sorted { $0.order < $1.order }.map(\.1))
+        }
+        for (target, settings) in configuration.targets.enumerated() {
+            for (portal, entry) in settings.portals.enumerated() {
+                let order = pending
+                pending += 1
+                let inventory = sessions.inventory(SessionPool.Key(target: target, portal: portal), timers: Timers())
+                InventoryVisit.start(inventory) { result in
+                    let units = result.mapError {
+                        PathTroubleError(trouble: PathTrouble(name: entry.name, words: "\($0)"))
+                    }.map { $0.map { TargetInventory.Unit(lun: $0.lun, device: $0.device) } }
+                    results.append((order, TargetInventory(target: settings.name, portal: entry.name, units: units)))
+                    pending -= 1
+                    finishIfDone()
+                }
+            }
+        }
+        isStarted = true
+        finishIfDone()
+    }
+
+    // MARK: The end
+
+    func shutDown(_ done: @escaping () -> Void) {
+        endings.append(done)
+        guard !isShutDown else { return finishIfDone() }
+        isShutDown = true
+        for disk in disks {
+            disk.close { [self] in
+                disks.removeAll { $0 === disk }
+                finishIfDone()
+            }
+        }
+        finishIfDone()
+    }
+
+    private func finishIfDone() {
+        guard isShutDown, disks.isEmpty else { return }
+        let paths = sessions.paths
+        guard paths.allSatisfy(\.isOver) else {
+            for path in paths { path.whenOver { [self] in finishIfDone() } }
+            return
+        }
+        let waiting = endings
+        endings.removeAll()
+        for ending in waiting { ending() }
+    }
+
+    // MARK: Control
+
+    func startControlServer(directory: String, reactor: LibaioReactor) throws {
+        let server = try ControlServer(
+            handler: ManagerControl(state: self, reactor: reactor), directory: directory)
+        lock.withLock { self.server = server }
+    }
+
+    func stopControlServer() {
+        let server = lock.withLock {
+            defer { self.server = nil }
+            return self.server
+        }
+        server?.stop()
+    }
+}
+
+extension LUNConfiguration {
+    /// The unit's number on a target, where the policy file says it for the whole LUN.
+    fileprivate func number(onTarget name: String) -> LogicalUnitNumber? {
+        if case .location(name, let lun) = identification { return lun }
+        return nil
+    }
+}

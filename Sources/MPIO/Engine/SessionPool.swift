@@ -1,0 +1,92 @@
+import AsyncIO
+import ISCSI
+import Multipath
+
+/// The sessions of a configuration, made when a disk first needs them. Confined to the reactor's thread.
+final class SessionPool {
+    struct Key: Hashable {
+        var target: Int
+        var portal: Int
+    }
+
+    private let configuration: Configuration
+    private let initiatorName: String
+    private let isids: [Key: ISID]
+    private let host: EngineHost
+    private var inventories: [Key: SessionInventory] = [:]
+
+    init(configuration: Configuration, initiatorName: String, lease: ISIDLease, host: EngineHost) {
+        self.configuration = configuration
+        self.initiatorName = initiatorName
+        self.host = host
+        var keys: [Key] = []
+        var names: [String] = []
+        for (target, settings) in configuration.targets.enumerated() {
+            for (portal, entry) in settings.portals.enumerated() {
+                keys.append(Key(target: target, portal: portal))
+                names.append("\(settings.name) \(entry.name)")
+            }
+        }
+        isids = Dictionary(uniqueKeysWithValues: zip(keys, lease.isids(forSessions: names)))
+    }
+
+    /// The session's inventory, which holds its path. `timers` are those of the disk that asks first:
+    /// disks that share a session share its liveness.
+    func inventory(_ key: Key, timers: Timers) -> SessionInventory {
+        if let inventory = inventories[key] { return inventory }
+        let path = ISCSIPath(settings: settings(key, timers), host: host)
+        let inventory = SessionInventory(path: path)
+        inventories[key] = inventory
+        return inventory
+    }
+
+    /// All sessions made so far.
+    var paths: [ISCSIPath] { inventories.values.map(\.path) }
+
+    private func settings(_ key: Key, _ timers: Timers) -> ISCSIPathSettings {
+        let target = configuration.targets[key.target]
+        let portal = target.portals[key.portal]
+        var login = LoginSettings(initiatorName: initiatorName, targetName: target.name, isid: isids[key]!)
+        login.chap = target.chap.map(CHAPCredentials.init)
+        login.operational = OperationalSettings(target)
+        var session = SessionSettings(login: login)
+        session.loginTimeout = timers.loginTimeout
+        session.commandTimeout = timers.commandTimeout
+        session.silenceTimeout = timers.silenceTimeout
+        session.verifyPeriod = timers.pathVerifyPeriod
+        session.commandCapacity = target.iscsi.queueDepth
+        return ISCSIPathSettings(
+            name: portal.name, portal: portal.address.socketAddress, source: portal.source?.socketAddress,
+            session: session)
+    }
+}
+
+extension OperationalSettings {
+    init(_ target: TargetConfiguration) {
+        self.init()
+        headerDigest = target.headerDigests.map { $0 == .crc32c ? .crc32c : .none }
+        dataDigest = target.dataDigests.map { $0 == .crc32c ? .crc32c : .none }
+        immediateData = target.iscsi.immediateData
+        initialR2T = target.iscsi.initialR2T
+        maxRecvDataSegmentByteCount = target.iscsi.maxReceiveDataSegment
+        maxBurstByteCount = target.iscsi.maxBurst
+        firstBurstByteCount = target.iscsi.firstBurst
+        maxOutstandingR2T = target.iscsi.maxOutstandingR2T
+    }
+}
+
+extension CHAPCredentials {
+    init(_ configuration: CHAPConfiguration) {
+        self.init(
+            identity: CHAPIdentity(name: configuration.user, secret: CHAPSecret(configuration.secret.bytes)),
+            mutual: configuration.mutual.map { CHAPIdentity(name: $0.user, secret: CHAPSecret($0.secret.bytes)) },
+            algorithms: configuration.algorithms.map { name in
+                switch name {
+                case .sha3_256: .sha3_256
+                case .sha256: .sha256
+                case .sha1: .sha1
+                case .md5: .md5
+                }
+            })
+    }
+}

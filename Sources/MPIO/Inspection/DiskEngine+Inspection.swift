@@ -1,0 +1,99 @@
+import AsyncIO
+import Foundation
+import ISCSI
+import Multipath
+import SCSI
+import Timebase
+
+extension DiskEngine {
+    /// What the inspector shows of this disk now.
+    func inspect(holder: LUNSnapshot.Holder?) -> LUNSnapshot {
+        let snapshot = lun.snapshot()
+        let device = snapshot.device
+        return LUNSnapshot(
+            name: name, identity: device?.identity?.description ?? lun.pinned?.description,
+            vendor: device?.vendor ?? "", product: device?.product ?? "", revision: device?.revision ?? "",
+            serial: device?.serial ?? "", capacityBytes: device?.capacity ?? 0,
+            blockSize: Int(device?.blockSize ?? 512), policy: snapshot.policy.kind.rawValue, dsm: snapshot.module,
+            state: LUNState(rawValue: snapshot.state.rawValue) ?? .failed, fence: snapshot.guardState.words(paths.map(\.name)),
+            queued: snapshot.queued + waitingCount, failovers: UInt64(snapshot.failOvers), holder: holder,
+            paths: snapshot.paths.map { inspect($0, policy: snapshot.policy.kind) })
+    }
+
+    private func inspect(_ path: Multipath.PathSnapshot, policy: PolicyKind) -> PathSnapshot {
+        let diskPath = paths[path.index.index]
+        var shown = PathSnapshot(
+            id: path.name, transport: path.transport == .iSCSI ? .iscsi : .device, portal: path.name,
+            state: PathState(rawValue: path.state.name) ?? .failed, role: path.role.rawValue)
+        shown.weight = policy == .weightedPaths ? Int(path.weight) : nil
+        shown.inFlight = path.inFlight
+        shown.inFlightBlocks = UInt64(max(path.inFlightBlocks, 0))
+        shown.requests = path.requests
+        shown.bytesRead = path.bytesRead
+        shown.bytesWritten = path.bytesWritten
+        shown.errors = path.errors
+        shown.latency = LatencySummary(diskPath.latency)
+        shown.tpg = path.targetPortGroup.map(Int.init)
+        shown.lastError = lastError(of: path)
+        if case .failed(_, let nextTry?) = path.state { shown.nextTrySeconds = (nextTry - now) / .seconds(1) }
+        diskPath.describeTransport(in: &shown)
+        return shown
+    }
+
+    private func lastError(of path: Multipath.PathSnapshot) -> LastError? {
+        if case .refused(let reason) = path.state {
+            return LastError(at: timestamp(path.stateSince), reason: "refused", detail: reason.description)
+        }
+        guard let failure = path.lastFailure, let at = path.lastFailureAt else { return nil }
+        return LastError(
+            at: timestamp(at), reason: failure.reason.rawValue, detail: failure.detail.isEmpty ? nil : failure.detail)
+    }
+
+    /// The reactor's clock counts from boot; people count from midnight.
+    private func timestamp(_ instant: Instant) -> String {
+        Timestamp.format(Date(timeIntervalSinceNow: -((now - instant) / .seconds(1))))
+    }
+}
+
+extension DiskPath {
+    fileprivate func describeTransport(in shown: inout PathSnapshot) {
+        guard case .session(let reference) = transport else { return }
+        let path = reference.path
+        shown.portal = "\(path.settings.portal)"
+        shown.source = (path.localAddress ?? path.settings.source).map { hostText(of: $0) }
+        shown.target = path.settings.session.login.targetName
+        shown.lun = lun.map { UInt64($0.index ?? Int(truncatingIfNeeded: $0.rawValue)) }
+        shown.isid = "\(path.settings.session.login.isid)"
+        if let tag = path.login?.portalGroupTag { shown.tpg = Int(tag) }
+        shown.connections = [
+            ConnectionSnapshot(
+                cid: 0, portal: "\(path.settings.portal)", source: shown.source, state: path.stateName,
+                inFlight: path.load.counters.requests, requests: shown.requests)
+        ]
+    }
+}
+
+extension ISCSIPath {
+    var stateName: String {
+        switch state {
+        case .idle: "idle"
+        case .connecting: "connecting"
+        case .loggingIn: "logging in"
+        case .loggedIn: "logged in"
+        case .loggingOut: "logging out"
+        case .down: "down"
+        }
+    }
+}
+
+extension GuardState {
+    fileprivate func words(_ names: [String]) -> String {
+        switch self {
+        case .clear: "clear"
+        case .raised(let paths):
+            paths.map { path in
+                "raised by \(names[path.path.index]) (\(path.copies) writes, \(path.stage.rawValue))"
+            }.joined(separator: "; ")
+        }
+    }
+}

@@ -1,0 +1,100 @@
+import Multipath
+import SCSI
+
+extension MultipathEvent {
+    /// The path that the event is about; nil where it is about the disk.
+    var path: PathIndex? {
+        switch self {
+        case .pathRegained(let path), .pathLost(let path, _, _), .pathRefused(let path, _), .pathMarginal(let path, _),
+            .pathNoLongerMarginal(let path), .pathStalled(let path, _), .pathResumed(let path), .pathSlow(let path, _),
+            .pathDrained(let path), .pathTakenOut(let path, _), .pathRestored(let path), .pathAdded(let path),
+            .pathRemoved(let path), .accessStateChanged(let path, _, _), .failOver(let path, _, _), .failBack(_, let path),
+            .guardRaised(let path, _), .guardCleared(let path, _, _), .fenceFailed(let path, _, _),
+            .capacityChanged(let path, _, _), .notice(let path, _), .queueShrunk(let path, _), .lunFailed(let path):
+            path
+        case .requestTimedOut(_, _, let path): path
+        case .defined, .allPathsLost, .removePeriodExpired, .pathsAvailableAgain, .policyChanged: nil
+        }
+    }
+
+    /// A word for programs, as `mpio events --json` has it.
+    var kind: String {
+        switch self {
+        case .defined: "defined"
+        case .pathRegained: "path-regained"
+        case .pathLost: "path-lost"
+        case .pathRefused: "path-refused"
+        case .pathMarginal: "path-marginal"
+        case .pathNoLongerMarginal: "path-no-longer-marginal"
+        case .pathStalled: "path-stalled"
+        case .pathResumed: "path-resumed"
+        case .pathSlow: "path-slow"
+        case .pathDrained: "path-drained"
+        case .pathTakenOut: "path-taken-out"
+        case .pathRestored: "path-restored"
+        case .pathAdded: "path-added"
+        case .pathRemoved: "path-removed"
+        case .accessStateChanged: "access-state-changed"
+        case .failOver: "fail-over"
+        case .failBack: "fail-back"
+        case .allPathsLost: "all-paths-lost"
+        case .removePeriodExpired: "remove-period-expired"
+        case .pathsAvailableAgain: "paths-available-again"
+        case .guardRaised: "guard-raised"
+        case .guardCleared: "guard-cleared"
+        case .fenceFailed: "fence-failed"
+        case .policyChanged: "policy-changed"
+        case .capacityChanged: "capacity-changed"
+        case .notice: "notice"
+        case .queueShrunk: "queue-shrunk"
+        case .requestTimedOut: "request-timed-out"
+        case .lunFailed: "lun-failed"
+        }
+    }
+
+    /// One line for people. `name` gives a path's name.
+    func words(_ name: (PathIndex) -> String) -> String {
+        switch self {
+        case .defined(let device, let module):
+            "\(device.vendor) \(device.product), \(device.blockCount) blocks of \(device.blockSize) bytes, claimed by the \(module) module"
+        case .pathRegained(let path): "\(name(path)) is back"
+        case .pathLost(let path, let failure, let redriven): "\(name(path)) lost: \(failure)\(Self.redriven(redriven))"
+        case .pathRefused(let path, let reason): "\(name(path)) refused: \(reason)"
+        case .pathMarginal(let path, let hold): "\(name(path)) keeps failing: held out for \(hold.formatted())"
+        case .pathNoLongerMarginal(let path): "\(name(path)) is trusted again"
+        case .pathStalled(let path, let redriven): "\(name(path)) is stalled: its kernel answers, the target does not\(Self.redriven(redriven))"
+        case .pathResumed(let path): "\(name(path)) speaks again"
+        case .pathSlow(let path, true): "\(name(path)) is slow: it answers NOP-Out, but not commands"
+        case .pathSlow(let path, false): "\(name(path)) is no longer slow"
+        case .pathDrained(let path): "\(name(path)) drained"
+        case .pathTakenOut(let path, let redriven): "\(name(path)) taken out by hand\(Self.redriven(redriven))"
+        case .pathRestored(let path): "\(name(path)) taken back in by hand"
+        case .pathAdded(let path): "\(name(path)) added"
+        case .pathRemoved(let path): "\(name(path)) removed"
+        case .accessStateChanged(let path, let old, let new): "\(name(path)) went from \(old) to \(new)"
+        case .failOver(let from, let to, let redriven): "fail-over from \(name(from)) to \(name(to))\(Self.redriven(redriven))"
+        case .failBack(let from, let to): "fail-back from \(name(from)) to \(name(to))"
+        case .allPathsLost: "all paths are lost; requests wait"
+        case .removePeriodExpired(let count): "no path came back in time; \(count) requests failed"
+        case .pathsAvailableAgain: "a path is available again"
+        case .guardRaised(let path, let copies): "\(copies) writes may still arrive over \(name(path)); later overlapping ones wait"
+        case .guardCleared(let path, let copies, let end): "\(copies) old writes on \(name(path)) are known dead: \(end.rawValue)"
+        case .fenceFailed(let path, let step, _): "fencing \(name(path)) failed at \(step)"
+        case .policyChanged(let old, let new): "policy changed from \(old.kind.rawValue) to \(new.kind.rawValue)"
+        case .capacityChanged(_, let old, let new): "capacity changed from \(old) to \(new) blocks"
+        case .notice(let path, let notice): "\(name(path)) says: \(notice.rawValue)"
+        case .queueShrunk(let path, let depth): "\(name(path)) is busy: at most \(depth) requests at a time"
+        case .requestTimedOut(let kind, let lba, let path):
+            "a \(kind) at block \(lba) was not answered in time" + (path.map { " on \(name($0))" } ?? "")
+        case .lunFailed(let path): "the unit was given up, after \(name(path))"
+        }
+    }
+
+    private static func redriven(_ count: Int) -> String {
+        switch count {
+        case 0: ""
+        case 1: "; 1 request re-driven"
+        default: "; \(count) requests re-driven"
+        }
+    }
+}

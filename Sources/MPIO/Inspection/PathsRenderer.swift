@@ -1,0 +1,203 @@
+public import Foundation
+
+/// How text may look where it goes.
+public struct TextStyle: Hashable, Sendable {
+    public var usesColour: Bool
+    /// Columns of the terminal; nil: no limit.
+    public var width: Int?
+
+    public init(usesColour: Bool = false, width: Int? = nil) {
+        self.usesColour = usesColour
+        self.width = width
+    }
+
+    public enum Colour: String, Sendable {
+        case green = "32"
+        case yellow = "33"
+        case red = "31"
+        case bold = "1"
+        case dim = "2"
+    }
+
+    public func paint(_ text: String, _ colour: Colour?) -> String {
+        guard usesColour, let colour, !text.isEmpty else { return text }
+        return "\u{1B}[\(colour.rawValue)m\(text)\u{1B}[0m"
+    }
+}
+
+/// Writes a ``PathsReport`` as the tables of `mpio paths`.
+public struct PathsRenderer {
+    public var style: TextStyle
+    /// The moment that "12 s ago" counts from.
+    public var now: Date
+
+    public init(style: TextStyle = TextStyle(), now: Date) {
+        self.style = style
+        self.now = now
+    }
+
+    /// Ends with a line break; empty for a report without LUNs.
+    public func render(_ report: PathsReport) -> String {
+        report.luns.map { render($0) }.joined(separator: "\n")
+    }
+
+    public func render(_ lun: LUNSnapshot) -> String {
+        var text = heading(lun) + "\n"
+        text += wrapped(facts(lun), separator: "   ", indentation: 2)
+        text += table(lun)
+        return text
+    }
+
+    private func heading(_ lun: LUNSnapshot) -> String {
+        var parts = [style.paint(HumanText.printable(lun.name), .bold), HumanText.printable(lun.identity ?? "identity unknown")]
+        let model = [lun.vendor, lun.product].map { trimmed($0) }.filter { !$0.isEmpty }.joined(separator: " ")
+        if !model.isEmpty { parts.append(model) }
+        if lun.capacityBytes > 0 { parts.append("\(HumanText.size(lun.capacityBytes)), \(lun.blockSize) B blocks") }
+        return parts.joined(separator: "  ")
+    }
+
+    private func trimmed(_ text: String) -> String {
+        HumanText.printable(text).trimmingCharacters(in: .whitespaces)
+    }
+
+    private func facts(_ lun: LUNSnapshot) -> [String] {
+        let lost = lun.paths.count { !$0.state.isWell }
+        var state = style.paint(lun.state.rawValue, lun.state.colour)
+        if lost > 0 { state += " (\(lost) of \(lun.paths.count) paths failed)" }
+        var facts = ["policy \(lun.policy)", "dsm \(lun.dsm)", "state \(state)", "fence \(lun.fence)"].map { $0 }
+        if lun.queued > 0 { facts.append("queued \(lun.queued)") }
+        if let holder = lun.holder { facts.append("held by pid \(holder.pid) (\(HumanText.printable(holder.command)))") }
+        return facts
+    }
+
+    /// `parts` on as few lines as the width allows.
+    private func wrapped(_ parts: [String], separator: String, indentation: Int) -> String {
+        let margin = String(repeating: " ", count: indentation)
+        var lines: [(text: String, count: Int)] = []
+        for part in parts {
+            let count = part.count - (style.usesColour ? escapeCount(part) : 0)
+            if let last = lines.last, style.width.map({ last.count + separator.count + count <= $0 }) ?? true {
+                lines[lines.count - 1] = (last.text + separator + part, last.count + separator.count + count)
+            } else {
+                lines.append((margin + part, indentation + count))
+            }
+        }
+        return lines.map { $0.text + "\n" }.joined()
+    }
+
+    private func escapeCount(_ text: String) -> Int {
+        text.count - text.replacing(/\u{1B}\[[0-9]*m/, with: "").count
+    }
+
+    // MARK: The table
+
+    private static let stateColumn = 3
+    private static let lastColumn = 12
+
+    private static let columns: [TextTable.Column] = [
+        .init(title: "PATH", alignment: .left, minimumWidth: 16, sacrifice: nil),
+        .init(title: "FROM", alignment: .left, minimumWidth: 4, sacrifice: 7),
+        .init(title: "TPG", alignment: .right, minimumWidth: 3, sacrifice: 8),
+        .init(title: "STATE", alignment: .left, minimumWidth: 16, sacrifice: nil),
+        .init(title: "ROLE", alignment: .left, minimumWidth: 7, sacrifice: 6),
+        .init(title: "WEIGHT", alignment: .right, minimumWidth: 6, sacrifice: 5),
+        .init(title: "QUEUE", alignment: .right, minimumWidth: 5, sacrifice: nil),
+        .init(title: "IOPS", alignment: .right, minimumWidth: 6, sacrifice: 1),
+        .init(title: "MB/s", alignment: .right, minimumWidth: 6, sacrifice: 4),
+        .init(title: "p50", alignment: .right, minimumWidth: 5, sacrifice: 3),
+        .init(title: "p99", alignment: .right, minimumWidth: 5, sacrifice: 2),
+        .init(title: "ERRORS", alignment: .right, minimumWidth: 6, sacrifice: 0),
+        .init(title: "LAST", alignment: .left, minimumWidth: 4, sacrifice: 9),
+    ]
+
+    private struct Row {
+        var cells: [String]
+        var colour: TextStyle.Colour?
+    }
+
+    private func table(_ lun: LUNSnapshot) -> String {
+        let rows = lun.paths.flatMap(tableRows)
+        guard !rows.isEmpty else { return "  no paths\n" }
+        let table = TextTable(columns: Self.columns, rows: rows.map(\.cells))
+        let kept = table.fittingColumns(limit: style.width, indentation: 2)
+        // Why a path failed matters more than any column: without room beside it, it goes below.
+        let lastBelow = !kept.contains(Self.lastColumn)
+        var text = "  " + style.paint(table.line(table.titles, columns: kept), .dim) + "\n"
+        for row in rows {
+            text += "  " + table.line(row.cells, columns: kept) { column, cell in
+                column == Self.stateColumn ? style.paint(cell, row.colour) : cell
+            } + "\n"
+            if lastBelow, !row.cells[Self.lastColumn].isEmpty {
+                text += wrapped(row.cells[Self.lastColumn].components(separatedBy: " "), separator: " ", indentation: 6)
+            }
+        }
+        return text
+    }
+
+    private func tableRows(_ path: PathSnapshot) -> [Row] {
+        let latency: (Double?) -> String = { $0.map { HumanText.latency(microseconds: $0) } ?? "–" }
+        var rows = [
+            Row(
+                cells: [
+                    HumanText.printable(path.id), HumanText.printable(path.source ?? "–"), path.tpg.map(String.init) ?? "–",
+                    path.state.rawValue, HumanText.printable(path.role), path.weight.map(String.init) ?? "–", String(path.inFlight),
+                    path.requestsPerSecond.map(HumanText.rate) ?? "–", path.bytesPerSecond.map(HumanText.megabytes) ?? "–",
+                    latency(path.latency.p50), latency(path.latency.p99), String(path.errors), last(path),
+                ],
+                colour: path.state.colour)
+        ]
+        guard path.connections.count > 1 else { return rows }
+        for connection in path.connections {
+            var cells = [String](repeating: "", count: Self.columns.count)
+            cells[0] = "  cid \(connection.cid) \(HumanText.printable(connection.portal))"
+            cells[1] = HumanText.printable(connection.source ?? "–")
+            cells[Self.stateColumn] = HumanText.printable(connection.state)
+            cells[6] = String(connection.inFlight)
+            rows.append(Row(cells: cells, colour: connection.state == "failed" ? .red : nil))
+        }
+        return rows
+    }
+
+    /// `connection reset 12 s ago, next try in 3 s`.
+    private func last(_ path: PathSnapshot) -> String {
+        var parts: [String] = []
+        if let error = path.lastError {
+            var text = HumanText.printable(error.reason)
+            if let detail = error.detail, !detail.isEmpty { text += ": " + HumanText.printable(detail) }
+            if let date = Timestamp.parse(error.at) {
+                text += " " + HumanText.span(seconds: max(0, now.timeIntervalSince(date))) + " ago"
+            }
+            parts.append(text)
+        }
+        if let seconds = path.nextTrySeconds { parts.append("next try in " + HumanText.span(seconds: seconds)) }
+        return parts.joined(separator: ", ")
+    }
+}
+
+extension PathState {
+    /// Whether the path is as good as its target makes it: not failed, held out, or leading elsewhere.
+    public var isWell: Bool {
+        switch self {
+        case .activeOptimized, .activeNonOptimized, .standby, .transitioning, .connecting, .drained: true
+        case .unavailable, .stalled, .failed, .marginal, .refused: false
+        }
+    }
+
+    var colour: TextStyle.Colour {
+        switch self {
+        case .activeOptimized, .activeNonOptimized: .green
+        case .standby, .transitioning, .stalled, .marginal, .drained, .connecting: .yellow
+        case .unavailable, .failed, .refused: .red
+        }
+    }
+}
+
+extension LUNState {
+    var colour: TextStyle.Colour {
+        switch self {
+        case .optimal: .green
+        case .degraded: .yellow
+        case .failed: .red
+        }
+    }
+}

@@ -1,0 +1,376 @@
+// What `mpio paths --json`, `mpio bench --json` and the control socket say. The JSON names are an
+// interface (DESIGN section 6): names may be added, none renamed. Byte counts are bytes, times seconds unless the
+// name says otherwise; moments are RFC 3339 texts in UTC.
+
+/// The state of every LUN that one process holds, or that was looked at.
+public struct PathsReport: Codable, Hashable, Sendable {
+    public var version: Int
+    public var luns: [LUNSnapshot]
+
+    public static var currentVersion: Int { 1 }
+
+    public init(luns: [LUNSnapshot] = []) {
+        version = Self.currentVersion
+        self.luns = luns
+    }
+}
+
+public enum LUNState: String, Codable, Hashable, Sendable, CaseIterable {
+    /// Every path is as it should be.
+    case optimal
+    /// It works, with fewer or worse paths than configured.
+    case degraded
+    /// No path is usable.
+    case failed
+}
+
+public enum PathState: String, Codable, Hashable, Sendable, CaseIterable {
+    case activeOptimized = "active/optimized"
+    case activeNonOptimized = "active/non-optimized"
+    case standby
+    case unavailable
+    case transitioning
+    /// TCP answers, the target does not.
+    case stalled
+    case failed
+    /// Failed too often; held out.
+    case marginal
+    /// Taken out by hand.
+    case drained
+    /// Leads to another unit, or one that has changed.
+    case refused
+    case connecting
+
+    /// Whether requests can be sent there.
+    public var isUsable: Bool { self == .activeOptimized || self == .activeNonOptimized }
+}
+
+public struct LUNSnapshot: Codable, Hashable, Sendable {
+    public var name: String
+    /// Nil while no path has told it.
+    public var identity: String?
+    public var vendor: String
+    public var product: String
+    public var revision: String
+    public var serial: String
+    public var capacityBytes: UInt64
+    public var blockSize: Int
+    public var policy: String
+    public var dsm: String
+    public var state: LUNState
+    /// The stale-write guard: `clear`, or what it waits for.
+    public var fence: String
+    /// Requests that wait for a path.
+    public var queued: Int
+    public var failovers: UInt64
+    /// Requests that were sent again on another path.
+    public var redriven: UInt64
+    /// Nil where no process holds the LUN and it was only looked at.
+    public var holder: Holder?
+    public var paths: [PathSnapshot]
+
+    public struct Holder: Codable, Hashable, Sendable {
+        public var pid: Int32
+        public var command: String
+
+        public init(pid: Int32, command: String) {
+            self.pid = pid
+            self.command = command
+        }
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case name, identity, vendor, product, revision, serial, policy, dsm, state, fence, queued, failovers, redriven, holder, paths
+        case capacityBytes = "capacity_bytes"
+        case blockSize = "block_size"
+    }
+
+    public init(
+        name: String, identity: String? = nil, vendor: String = "", product: String = "", revision: String = "",
+        serial: String = "", capacityBytes: UInt64 = 0, blockSize: Int = 512, policy: String, dsm: String = "default",
+        state: LUNState, fence: String = "clear", queued: Int = 0, failovers: UInt64 = 0, redriven: UInt64 = 0, holder: Holder? = nil,
+        paths: [PathSnapshot] = []
+    ) {
+        self.name = name
+        self.identity = identity
+        self.vendor = vendor
+        self.product = product
+        self.revision = revision
+        self.serial = serial
+        self.capacityBytes = capacityBytes
+        self.blockSize = blockSize
+        self.policy = policy
+        self.dsm = dsm
+        self.state = state
+        self.fence = fence
+        self.queued = queued
+        self.failovers = failovers
+        self.redriven = redriven
+        self.holder = holder
+        self.paths = paths
+    }
+}
+
+public enum TransportKind: String, Codable, Hashable, Sendable {
+    case iscsi
+    case device
+}
+
+public struct PathSnapshot: Codable, Hashable, Sendable {
+    /// The name by which commands take it.
+    public var id: String
+    public var transport: TransportKind
+    /// The portal's address, or the device.
+    public var portal: String
+    /// The address it leaves from; nil for a device or while unconnected with none configured.
+    public var source: String?
+    public var target: String?
+    public var lun: UInt64?
+    /// Twelve hexadecimal digits.
+    public var isid: String?
+    /// The target portal group tag.
+    public var tpg: Int?
+    public var state: PathState
+    public var role: String
+    /// Nil where the policy gives weights no meaning.
+    public var weight: Int?
+    public var inFlight: Int
+    public var inFlightBlocks: UInt64
+    public var requests: UInt64
+    public var bytesRead: UInt64
+    public var bytesWritten: UInt64
+    public var errors: UInt64
+    public var latency: LatencySummary
+    public var lastError: LastError?
+    public var connections: [ConnectionSnapshot]
+    /// Requests and bytes per second over the last seconds; nil where it was not watched for long enough.
+    public var requestsPerSecond: Double?
+    public var bytesPerSecond: Double?
+    /// Seconds until a failed path is tried again.
+    public var nextTrySeconds: Double?
+
+    enum CodingKeys: String, CodingKey {
+        case id, transport, portal, source, target, lun, isid, tpg, state, role, weight, requests, errors, connections
+        case inFlight = "in_flight"
+        case inFlightBlocks = "in_flight_blocks"
+        case bytesRead = "bytes_read"
+        case bytesWritten = "bytes_written"
+        case latency = "latency_us"
+        case lastError = "last_error"
+        case requestsPerSecond = "requests_per_s"
+        case bytesPerSecond = "bytes_per_s"
+        case nextTrySeconds = "next_try_s"
+    }
+
+    public init(id: String, transport: TransportKind, portal: String, state: PathState, role: String = "primary") {
+        self.id = id
+        self.transport = transport
+        self.portal = portal
+        self.state = state
+        self.role = role
+        inFlight = 0
+        inFlightBlocks = 0
+        requests = 0
+        bytesRead = 0
+        bytesWritten = 0
+        errors = 0
+        latency = LatencySummary()
+        connections = []
+    }
+}
+
+/// Microseconds, with decimals; nil where nothing was measured.
+public struct LatencySummary: Codable, Hashable, Sendable {
+    public var p50: Double?
+    public var p99: Double?
+    public var max: Double?
+
+    public init(p50: Double? = nil, p99: Double? = nil, max: Double? = nil) {
+        self.p50 = p50
+        self.p99 = p99
+        self.max = max
+    }
+
+    public init(_ histogram: borrowing LatencyHistogram) {
+        guard histogram.count > 0 else {
+            self.init()
+            return
+        }
+        self.init(
+            p50: Double(histogram.percentile(50)) / 1000, p99: Double(histogram.percentile(99)) / 1000,
+            max: Double(histogram.maximum) / 1000)
+    }
+}
+
+/// The last thing that went wrong on a path.
+public struct LastError: Codable, Hashable, Sendable {
+    /// When, in RFC 3339.
+    public var at: String
+    /// Which kind, from a fixed vocabulary: `connection reset`, `login refused`, ….
+    public var reason: String
+    /// What else is known, for people.
+    public var detail: String?
+
+    public init(at: String, reason: String, detail: String? = nil) {
+        self.at = at
+        self.reason = reason
+        self.detail = detail
+    }
+}
+
+/// One connection of a session (MCS).
+public struct ConnectionSnapshot: Codable, Hashable, Sendable {
+    public var cid: Int
+    public var portal: String
+    public var source: String?
+    public var state: String
+    public var inFlight: Int
+    public var requests: UInt64
+
+    enum CodingKeys: String, CodingKey {
+        case cid, portal, source, state, requests
+        case inFlight = "in_flight"
+    }
+
+    public init(cid: Int, portal: String, source: String? = nil, state: String, inFlight: Int = 0, requests: UInt64 = 0) {
+        self.cid = cid
+        self.portal = portal
+        self.source = source
+        self.state = state
+        self.inFlight = inFlight
+        self.requests = requests
+    }
+}
+
+/// What `mpio bench` measured.
+public struct BenchReport: Codable, Hashable, Sendable {
+    public var requests: UInt64
+    public var errors: UInt64
+    /// Requests that were sent again on another path.
+    public var redriven: UInt64
+    public var seconds: Double
+    public var iops: Double
+    /// Millions of bytes (10^6) per second.
+    public var megabytesPerSecond: Double
+    public var cpuMicrosecondsPerRequest: Double
+    public var latency: LatencySummary
+    /// The longest time in which no request completed.
+    public var longestPauseMilliseconds: Double
+    /// Counts of this run only.
+    public var paths: [PathSnapshot]
+
+    enum CodingKeys: String, CodingKey {
+        case requests, errors, redriven, seconds, iops, paths
+        case megabytesPerSecond = "mb_per_s"
+        case cpuMicrosecondsPerRequest = "cpu_us_per_request"
+        case latency = "latency_us"
+        case longestPauseMilliseconds = "longest_pause_ms"
+    }
+
+    public init(
+        requests: UInt64, errors: UInt64, redriven: UInt64, seconds: Double, iops: Double, megabytesPerSecond: Double,
+        cpuMicrosecondsPerRequest: Double, latency: LatencySummary, longestPauseMilliseconds: Double,
+        paths: [PathSnapshot]
+    ) {
+        self.requests = requests
+        self.errors = errors
+        self.redriven = redriven
+        self.seconds = seconds
+        self.iops = iops
+        self.megabytesPerSecond = megabytesPerSecond
+        self.cpuMicrosecondsPerRequest = cpuMicrosecondsPerRequest
+        self.latency = latency
+        self.longestPauseMilliseconds = longestPauseMilliseconds
+        self.paths = paths
+    }
+}
+
+/// Why the next request of a LUN goes where it goes.
+public struct ExplanationReport: Codable, Hashable, Sendable {
+    public var lun: String
+    public var policy: String
+    /// The path that the next request takes; nil where there is none.
+    public var next: String?
+    /// In words: `least-queue-depth: 10.0.1.10:3260 has 3 outstanding, 10.0.2.10:3260 has 7`.
+    public var reason: String
+    public var paths: [PathReason]
+
+    public struct PathReason: Codable, Hashable, Sendable {
+        public var id: String
+        public var isUsed: Bool
+        public var reason: String
+
+        enum CodingKeys: String, CodingKey {
+            case id, reason
+            case isUsed = "used"
+        }
+
+        public init(id: String, isUsed: Bool, reason: String) {
+            self.id = id
+            self.isUsed = isUsed
+            self.reason = reason
+        }
+    }
+
+    /// The latest choices, oldest first; where they were asked for.
+    public var decisions: [DecisionRecord]?
+
+    /// One choice of a path that was made.
+    public struct DecisionRecord: Codable, Hashable, Sendable {
+        public var secondsAgo: Double
+        public var request: String
+        public var lba: UInt64
+        public var blocks: Int
+        /// 1 for the first issue, more for retries and re-drives.
+        public var tries: Int
+        public var path: String
+        public var reason: String
+
+        enum CodingKeys: String, CodingKey {
+            case request, lba, blocks, tries, path, reason
+            case secondsAgo = "s_ago"
+        }
+
+        public init(
+            secondsAgo: Double, request: String, lba: UInt64, blocks: Int, tries: Int, path: String, reason: String
+        ) {
+            self.secondsAgo = secondsAgo
+            self.request = request
+            self.lba = lba
+            self.blocks = blocks
+            self.tries = tries
+            self.path = path
+            self.reason = reason
+        }
+    }
+
+    public init(lun: String, policy: String, next: String?, reason: String, paths: [PathReason]) {
+        self.lun = lun
+        self.policy = policy
+        self.next = next
+        self.reason = reason
+        self.paths = paths
+    }
+}
+
+/// Something that happened to a LUN or a path.
+public struct EventRecord: Codable, Hashable, Sendable {
+    /// Counts up by one per event of the holder; a gap means that events were dropped.
+    public var serial: UInt64
+    /// RFC 3339.
+    public var at: String
+    public var lun: String
+    public var path: String?
+    /// Which kind, from a fixed vocabulary: `path-lost`, `fail-over`, `policy-changed`, ….
+    public var kind: String
+    public var message: String
+
+    public init(serial: UInt64, at: String, lun: String, path: String? = nil, kind: String, message: String) {
+        self.serial = serial
+        self.at = at
+        self.lun = lun
+        self.path = path
+        self.kind = kind
+        self.message = message
+    }
+}

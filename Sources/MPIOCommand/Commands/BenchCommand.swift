@@ -1,0 +1,79 @@
+import ArgumentParser
+import Foundation
+import MPIO
+
+struct BenchCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "bench",
+        abstract: "Measure a LUN: requests per second, latency, CPU.",
+        discussion: """
+            Reads, unless --write is given, which OVERWRITES the LUN. With --verify every block written carries its address
+            and a generation, and is read back.
+
+            Examples:
+              mpio bench vm-store --depth 32 --time 10s
+              mpio bench scratch --write --verify --json
+            """)
+
+    @Argument(help: "The LUN's name or identity.")
+    var lun: String
+
+    @Flag(help: "Write instead of reading. Overwrites the LUN.")
+    var write = false
+
+    @Flag(help: "With --write: read back what was written, and compare.")
+    var verify = false
+
+    @Option(help: ArgumentHelp("Bytes per request; a multiple of the LUN's block size.", valueName: "size"))
+    var blockSize = ByteSize(4096)
+
+    @Option(help: ArgumentHelp("Requests under way at once, 1 to 4096.", valueName: "count"))
+    var depth = 32
+
+    @Option(help: ArgumentHelp("How long.", valueName: "time"))
+    var time = TimeSpan(.seconds(10))
+
+    @Flag(help: "Go through the LUN in order instead of at random.")
+    var sequential = false
+
+    @Flag(help: "Print the result as JSON.")
+    var json = false
+
+    @OptionGroup var policyFile: PolicyFileOptions
+
+    func validate() throws {
+        guard (1...4096).contains(depth) else { throw ValidationError("--depth is 1 to 4096.") }
+        guard (512...(64 << 20)).contains(blockSize.byteCount) else { throw ValidationError("--block-size is 512 to 64M.") }
+        guard time.duration >= .milliseconds(10) else { throw ValidationError("--time is at least 10ms.") }
+        guard write || !verify else { throw ValidationError("--verify reads back what --write wrote: give both.") }
+    }
+
+    func run() async throws {
+        let command = self
+        let policy = try policyFile.load()
+        let name = try policy.lunName(lun)
+        let report = try await cancelledByInterrupt {
+            try await withManager(policy, subcommand: "bench") { try await command.measure(name, $0) }
+        }
+        if json {
+            try StandardOutput.writeJSON(report)
+        } else {
+            try StandardOutput.write(BenchText.render(report, name: name, style: Terminal.style()))
+        }
+        if report.errors > 0 { throw ExitStatus.failed }
+    }
+
+    private func measure(_ name: String, _ manager: PathManager) async throws -> BenchReport {
+        let disk = try await manager.open(name)
+        try DiskStore(disk: disk).check(offset: 0, byteCount: blockSize.byteCount)
+        let plan = BenchPlan(
+            isWrite: write, isVerified: verify, blockSize: Int(blockSize.byteCount), depth: depth, isSequential: sequential,
+            blockCount: disk.capacityByteCount / blockSize.byteCount)
+        guard plan.blockCount >= UInt64(depth) else { throw CommandFailure("\(name) has fewer blocks than --depth", status: ExitStatus.usage) }
+        let before = await manager.report().luns.first { $0.name == name }
+        let run = BenchRun(plan: plan, disk: disk)
+        let result = try await run.measure(for: time.duration)
+        let after = await manager.report().luns.first { $0.name == name }
+        return result.report(paths: BenchResult.difference(before: before, after: after), redriven: (after?.redriven ?? 0) &- (before?.redriven ?? 0))
+    }
+}

@@ -1,0 +1,118 @@
+import ArgumentParser
+import Foundation
+import MPIO
+
+struct PathsCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "paths",
+        abstract: "Show every LUN's paths: state, load, speed, errors.",
+        discussion: """
+            Asks the processes that hold LUNs. A configured LUN that nobody holds is logged in to, looked at, and left.
+            With --check, the exit status is 0 for optimal, 1 for degraded, 2 for failed: the worst of the LUNs shown.
+
+            Examples:
+              mpio paths
+              mpio paths vm-store --watch=1
+              mpio paths --json | jq '.luns[].state'
+              mpio paths --check --json > /dev/null || page-somebody
+            """)
+
+    @Argument(help: "LUNs by name or identity; all of them where none is given.")
+    var luns: [String] = []
+
+    @OptionGroup var policyFile: PolicyFileOptions
+
+    @Flag(help: "Print JSON: one document, or one line each time with --watch.")
+    var json = false
+
+    @Option(
+        name: .long, defaultAsFlag: TimeSpan(.seconds(2)),
+        help: ArgumentHelp("Show it again and again, every so many seconds.", valueName: "seconds"))
+    var watch: TimeSpan?
+
+    @Flag(help: "Tell by the exit status how the LUNs are.")
+    var check = false
+
+    func validate() throws {
+        if let watch, watch.duration < .milliseconds(50) { throw ValidationError("--watch takes at least 50ms.") }
+        if watch != nil, check { throw ValidationError("--check and --watch don't go together.") }
+    }
+
+    func run() async throws {
+        guard let watch else {
+            let report = try await look()
+            try show(report)
+            if check, let status = Self.checkStatus(report) { throw status }
+            return
+        }
+        let command = self
+        try await cancelledByInterrupt {
+            while true {
+                let report = try await command.look()
+                if !command.json, StandardOutput.isTerminal { try StandardOutput.write("\u{1B}[H\u{1B}[2J") }
+                try command.show(report)
+                do {
+                    try await Task.sleep(for: watch.duration)
+                } catch {
+                    return
+                }
+            }
+        }
+    }
+
+    private func show(_ report: PathsReport) throws {
+        if json { return try StandardOutput.writeJSON(report, compact: watch != nil) }
+        try StandardOutput.write(PathsRenderer(style: Terminal.style(), now: Date()).render(report))
+    }
+
+    /// What the holders say, and a look of our own at what they don't hold.
+    private func look() async throws -> PathsReport {
+        let (held, silent) = Holders().report(luns: luns)
+        for line in silent { StandardError.write("mpio: \(HumanText.printable(line))\n") }
+        let policy = try policyIfNeeded(held)
+        let missing = try Self.unheld(asked: luns, held: held, policy: policy)
+        guard let policy, !missing.isEmpty else { return held }
+        return PathsReport(luns: held.luns + (try await PathsLook.look(at: missing, policy)))
+    }
+
+    /// The policy file matters only where the holders don't say all that was asked for.
+    private func policyIfNeeded(_ held: PathsReport) throws -> Configuration? {
+        let isAnswered = !luns.isEmpty && luns.allSatisfy { held.holds($0) }
+        if isAnswered { return nil }
+        do {
+            return try policyFile.load()
+        } catch ConfigurationFileError.notFound where policyFile.config == nil && !held.luns.isEmpty && luns.isEmpty {
+            return nil
+        }
+    }
+
+    /// The names of configured LUNs that were asked for and that nobody holds. Throws for names that nobody knows.
+    static func unheld(asked: [String], held: PathsReport, policy: Configuration?) throws -> [String] {
+        guard !asked.isEmpty else { return policy?.luns.map(\.name).filter { !held.holds($0) } ?? [] }
+        return try asked.filter { !held.holds($0) }.map { name in
+            if let found = policy?.luns.first(where: { $0.isNamed(name) }) { return found.name }
+            throw CommandFailure("no LUN '\(name)' in the policy file\(policy?.file.map { " \($0)" } ?? ""), and no process holds one", status: ExitStatus.usage)
+        }
+    }
+
+    /// Nil where every LUN is optimal.
+    static func checkStatus(_ report: PathsReport) -> ExitCode? {
+        if report.luns.contains(where: { $0.state == .failed }) { return ExitCode(2) }
+        if report.luns.contains(where: { $0.state == .degraded }) { return ExitCode(1) }
+        return nil
+    }
+}
+
+extension PathsReport {
+    fileprivate func holds(_ name: String) -> Bool {
+        luns.contains { $0.name == name || $0.identity == name }
+    }
+}
+
+extension LUNConfiguration {
+    func isNamed(_ text: String) -> Bool {
+        if name == text { return true }
+        guard case .identity(let identity) = identification else { return false }
+        return identity.description == text
+    }
+}

@@ -1,0 +1,40 @@
+import Foundation
+import MPIO
+
+/// Logs in to LUNs that nobody holds, looks at them, and leaves.
+enum PathsLook {
+    static func look(at luns: [String], _ policy: Configuration) async throws -> [LUNSnapshot] {
+        try await withManager(policy, subcommand: "paths", isInspectable: false) { manager in
+            let failed = await withTaskGroup(of: LUNSnapshot?.self) { group in
+                for lun in luns { group.addTask { await open(lun, manager, policy) } }
+                return await group.reduce(into: [LUNSnapshot]()) { if let lun = $1 { $0.append(lun) } }
+            }
+            var found = await manager.report().luns
+            // This process holds nothing once it has printed the table.
+            for index in found.indices { found[index].holder = nil }
+            let all = found + failed
+            return luns.compactMap { name in all.first { $0.name == name } }
+        }
+    }
+
+    /// Nil where it opened; else what can be said of it.
+    private static func open(_ name: String, _ manager: PathManager, _ policy: Configuration) async -> LUNSnapshot? {
+        let kind = policy.lun(named: name)?.settings.policy.kind.rawValue ?? ""
+        do throws(PathManagerError) {
+            _ = try await manager.open(name)
+            return nil
+        } catch .noUsablePath(_, let troubles) {
+            let now = Timestamp.format(Date())
+            return LUNSnapshot(
+                name: name, policy: kind, state: .failed,
+                paths: troubles.map { trouble in
+                    let kind = trouble.name.hasPrefix("/") ? TransportKind.device : .iscsi
+                    var path = PathSnapshot(id: trouble.name, transport: kind, portal: trouble.name, state: .failed)
+                    path.lastError = LastError(at: now, reason: trouble.words)
+                    return path
+                })
+        } catch {
+            return LUNSnapshot(name: name, policy: kind, state: .failed)
+        }
+    }
+}
