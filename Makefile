@@ -30,7 +30,7 @@ test: setup
 	$(SWIFT) build --build-tests
 	timeout --kill-after=10 $(TEST_TIMEOUT) $(SWIFT) test --skip-build $(TEST_FLAGS)
 
-bench: setup release
+bench: setup
 	$(SWIFT) build -c release --package-path Benchmarks
 	"$$($(SWIFT) build -c release --package-path Benchmarks --show-bin-path)/bench" $(BENCH)
 

@@ -28,14 +28,14 @@ struct Contender {
     let command: [String]
 
     enum Failure: Error, CustomStringConvertible {
-        case failed(name: String, output: String)
+        case failed(name: String, how: String, output: String)
         case notJSON(name: String, output: String)
         case requestsFailed(name: String, count: Int)
         case nothingDone(name: String)
 
         var description: String {
             switch self {
-            case .failed(let name, let output): "\(name) failed:\n\(output)"
+            case .failed(let name, let how, let output): "\(name) failed (\(how))\n\(output)"
             case .notJSON(let name, let output): "\(name) printed no line of JSON with the keys that count:\n\(output)"
             case .requestsFailed(let name, let count): "\(name): \(count) requests failed; its numbers mean nothing"
             case .nothingDone(let name): "\(name) finished no request"
@@ -49,7 +49,8 @@ struct Contender {
         let line = pinned + command
         let result = try CommandRunner.runBlocking(line[0], Array(line.dropFirst()), timeout: timeout)
         guard result.succeeded else {
-            throw Failure.failed(name: name, output: result.standardOutput + result.standardError)
+            throw Failure.failed(
+                name: name, how: "\(result.end)", output: result.standardOutput + result.standardError)
         }
         let lines = result.standardOutput.split(separator: "\n")
         guard let last = lines.last(where: { $0.hasPrefix("{") }),
@@ -170,6 +171,6 @@ struct Arena {
             if listening.count == responderPortals.count { return }
             usleep(2_000)
         }
-        throw Contender.Failure.failed(name: "tcp-floor-server", output: "it does not listen")
+        throw Contender.Failure.failed(name: "tcp-floor-server", how: "does not listen", output: "")
     }
 }
