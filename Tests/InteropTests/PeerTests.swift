@@ -142,14 +142,11 @@ struct PeerTests {
         let initiator = try ChildProcess(
             executable: Tool.path("qemu-io"),
             arguments: ["-f", "raw", "-c", "write 0 64k", "-c", "read 0 16k", "-c", "sleep 20000", server.url(portal: 1)])
-        let deadline = ContinuousClock.now + .seconds(10)
-        var statistic: TgtSessionStatistic?
-        while ContinuousClock.now < deadline {
-            statistic = try server.statisticsByPeer()["127.0.0.1"]
-            if let statistic, statistic.writeByteCount > 0, statistic.readByteCount > 16 << 10 { break }
-            try await Task.sleep(for: .milliseconds(20))
+        let counted = try await eventually {
+            let statistic = try server.statisticsByPeer()["127.0.0.1"]
+            return statistic?.writeByteCount == 64 << 10 && (statistic?.readByteCount ?? 0) > 16 << 10
         }
-        #expect(statistic?.writeByteCount == 64 << 10)
+        #expect(counted)
         #expect(try server.sessions().map(\.initiatorName) == ["iqn.2008-11.org.linux-kvm"])
         let connections = try server.connections()
         #expect(connections[server.portals[1]]?.count == 1)

@@ -32,19 +32,8 @@ public struct LoopbackPortal: Hashable, Sendable, CustomStringConvertible {
 
     /// Whether a server could listen here now.
     public var isFree: Bool {
-        var hints = addrinfo()
-        hints.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV
-        hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
-        var found: UnsafeMutablePointer<addrinfo>?
-        guard getaddrinfo(address, String(port), &hints, &found) == 0, let found else { return false }
-        defer { freeaddrinfo(found) }
-        let descriptor = socket(found.pointee.ai_family, found.pointee.ai_socktype, 0)
-        guard descriptor >= 0 else { return false }
-        defer { close(descriptor) }
-        // As servers do: connections of the past in TIME_WAIT do not count.
-        var one: Int32 = 1
-        setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &one, socklen_t(MemoryLayout<Int32>.size))
-        return bind(descriptor, .init(__sockaddr__: found.pointee.ai_addr), found.pointee.ai_addrlen) == 0
-            && listen(descriptor, 1) == 0
+        guard let descriptor = try? Socket.listen(on: self) else { return false }
+        close(descriptor)
+        return true
     }
 }

@@ -73,8 +73,20 @@ public struct ProcessStat: Sendable {
     }
 }
 
-/// Files of `/proc` have no size to read by.
+/// The whole of a file of `/proc`. It has no size to read by, and a read may give less than was asked for before the
+/// end is reached: only a read of nothing is the end, which Foundation does not wait for.
 func readProcFile(_ path: String) -> String? {
-    guard let data = FileManager.default.contents(atPath: path) else { return nil }
-    return String(decoding: data, as: UTF8.self)
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return nil }
+    defer { close(descriptor) }
+    var bytes: [UInt8] = []
+    var chunk = [UInt8](repeating: 0, count: 65_536)
+    while true {
+        let count = read(descriptor, &chunk, chunk.count)
+        if count < 0 && errno == EINTR { continue }
+        // ESRCH: the process ended meanwhile.
+        guard count >= 0 else { return nil }
+        guard count > 0 else { return String(decoding: bytes, as: UTF8.self) }
+        bytes.append(contentsOf: chunk[0..<count])
+    }
 }
