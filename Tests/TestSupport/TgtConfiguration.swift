@@ -18,9 +18,11 @@ public struct TgtConfiguration: Sendable {
         public var number: Int
         public var backing: Backing
         public var blockByteCount: Int
-        /// The T10 vendor identification of VPD page 83h, and the unit serial number of page 80h. Two servers that
-        /// give both alike are one LUN to an initiator.
+        /// The T10 vendor identification of VPD page 83h.
         public var scsiID: String?
+        /// The unit serial number of page 80h, and the NAA 6 designator of page 83h, which tgtd makes of its hexadecimal
+        /// digits: two servers that give the same are one LUN to an initiator. Other characters count as 0 there, so
+        /// that `LUNX` and `LUNY` would be one; only hexadecimal digits are allowed here, 32 at most.
         public var serial: String?
         public var vendor: String?
         public var product: String?
@@ -31,6 +33,9 @@ public struct TgtConfiguration: Sendable {
             number: Int = 1, backing: Backing, blockByteCount: Int = 512, scsiID: String? = nil, serial: String? = nil,
             vendor: String? = nil, product: String? = nil, parameters: [(name: String, value: String)] = []
         ) {
+            precondition(
+                serial.map { (1...32).contains($0.utf8.count) && $0.allSatisfy(\.isHexDigit) } ?? true,
+                "a serial has 1 to 32 hexadecimal digits")
             self.number = number
             self.backing = backing
             self.blockByteCount = blockByteCount

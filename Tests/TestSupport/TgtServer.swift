@@ -48,7 +48,7 @@ public final class TgtServer: Sendable {
 
     /// One LUN 1 on a sparse file of its own, on `portalCount` unused loopback addresses.
     public static func withFile(
-        byteCount: UInt64 = 64 << 20, portalCount: Int = 4, serial: String = "MPIO0001",
+        byteCount: UInt64 = 64 << 20, portalCount: Int = 4, serial: String = "beef0001",
         targetName: String = "iqn.2026-11.org.example:array-1", in directory: TemporaryDirectory
     ) throws -> TgtServer {
         let unit = TgtConfiguration.LogicalUnit(
@@ -61,7 +61,7 @@ public final class TgtServer: Sendable {
     /// Two processes that export one file under one identity, as the two controllers of an array do. Each has
     /// `portalCount` portals and the same target name.
     public static func dualController(
-        byteCount: UInt64 = 64 << 20, portalCount: Int = 2, serial: String = "MPIO0001",
+        byteCount: UInt64 = 64 << 20, portalCount: Int = 2, serial: String = "beef0001",
         targetName: String = "iqn.2026-11.org.example:array-1", in directory: TemporaryDirectory
     ) throws -> (first: TgtServer, second: TgtServer) {
         func controller() throws -> TgtServer {

@@ -89,7 +89,7 @@ struct Arena {
         var configuration = TgtConfiguration(
             portals: try LoopbackPortal.unused(count: options.sessionCount),
             targetName: "iqn.2026-11.org.example:bench",
-            logicalUnits: [.init(backing: .null, scsiID: "BENCH0001", serial: "BENCH0001")])
+            logicalUnits: [.init(backing: .null, scsiID: "bec40001", serial: "bec40001")])
         configuration.parameters = [
             ("MaxRecvDataSegmentLength", "262144"), ("MaxXmitDataSegmentLength", "262144"),
             ("MaxBurstLength", "262144"), ("FirstBurstLength", "262144"), ("InitialR2T", "No"),
