@@ -89,6 +89,7 @@ struct CommandTable: ~Copyable {
     }
 
     deinit {
+        for slot in 0..<untouched { slots[slot].ownBuffer?.deallocate() }
         slots.deallocate()
         free.deallocate()
     }
