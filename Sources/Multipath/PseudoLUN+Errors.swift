@@ -148,7 +148,7 @@ extension PseudoLUN {
         }
     }
 
-    private func apply(_ disposition: ErrorDisposition, to path: Int, at now: Instant) {
+    func apply(_ disposition: ErrorDisposition, to path: Int, at now: Instant) {
         let effects = disposition.effects
         if let notice = disposition.notice {
             post(.notice(PathIndex(path), notice))
