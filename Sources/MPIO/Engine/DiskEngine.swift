@@ -1,6 +1,6 @@
 package import AsyncIO
 import Foundation
-package import Multipath
+import Multipath
 import SCSI
 import Timebase
 

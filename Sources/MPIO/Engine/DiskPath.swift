@@ -1,4 +1,4 @@
-package import AsyncIO
+import AsyncIO
 package import ISCSI
 package import Multipath
 package import SCSI

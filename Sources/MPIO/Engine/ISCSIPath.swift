@@ -77,8 +77,6 @@ package final class ISCSIPath {
 
     private let port: any IOPort
     private let host: EngineHost
-    private let cryptography: any CryptographicServices
-    private let crc32c: CRC32CFunction
     private var session: InitiatorSession
     private var clients: [(any ISCSIPathClient)?] = []
     /// Commands that the target's window has no room for, oldest first.
