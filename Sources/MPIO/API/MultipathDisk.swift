@@ -1,5 +1,5 @@
 import AsyncIO
-public import Multipath
+import Multipath
 public import SCSI
 import Glibc
 
