@@ -185,10 +185,9 @@ final class ManagerState: @unchecked Sendable {
 
     private func finishIfDone() {
         guard isShutDown, disks.isEmpty else { return }
-        let paths = sessions.paths
-        guard paths.allSatisfy(\.isOver) else {
-            for path in paths { path.whenOver { [self] in finishIfDone() } }
-            return
+        if let path = sessions.paths.first(where: { !$0.isOver }) {
+            // One after the other is enough: they all log out at the same time.
+            return path.whenOver { [self] in finishIfDone() }
         }
         let waiting = endings
         endings.removeAll()
