@@ -11,11 +11,36 @@ public struct CommandDescriptorBlock: Sendable {
     public init(operationCode: UInt8) {
         bytes = InlineArray(repeating: 0)
         bytes[0] = operationCode
+        count = Self.byteCount(operationCode: operationCode)
+    }
+
+    /// The block that a transport's 16-byte field carries; the bytes past the command's own length are
+    /// kept but mean nothing.
+    @inlinable
+    public init(bytes: InlineArray<16, UInt8>) {
+        self.bytes = bytes
+        count = Self.byteCount(operationCode: bytes[0])
+    }
+
+    /// The command at the start of `bytes`: nil where it is empty or shorter than its operation code's
+    /// group asks for. Of vendor-specific groups as much as is there, up to 16 bytes.
+    public init?(_ bytes: [UInt8]) {
+        guard let code = bytes.first else { return nil }
+        self.init(operationCode: code)
+        if Int(count) > bytes.count {
+            guard [3, 6, 7].contains(code >> 5) else { return nil }
+            count = UInt8(bytes.count)
+        }
+        for index in 0..<Int(count) { self.bytes[index] = bytes[index] }
+    }
+
+    @inlinable
+    static func byteCount(operationCode: UInt8) -> UInt8 {
         switch operationCode >> 5 {
-        case 0: count = 6
-        case 1, 2: count = 10
-        case 5: count = 12
-        default: count = 16
+        case 0: 6
+        case 1, 2: 10
+        case 5: 12
+        default: 16
         }
     }
 
@@ -35,4 +60,23 @@ public struct CommandDescriptorBlock: Sendable {
             bytes[offset + index] = UInt8(truncatingIfNeeded: value >> UInt64(8 * (width - 1 - index)))
         }
     }
+
+    func bit(_ bit: UInt8, at offset: Int) -> Bool { (bytes[offset] >> bit) & 1 == 1 }
+    func uint16(at offset: Int) -> UInt16 { UInt16(truncatingIfNeeded: field(at: offset, width: 2)) }
+    func uint32(at offset: Int) -> UInt32 { UInt32(truncatingIfNeeded: field(at: offset, width: 4)) }
+    func uint64(at offset: Int) -> UInt64 { field(at: offset, width: 8) }
+
+    /// The command's own bytes, without the padding.
+    public var array: [UInt8] { (0..<Int(count)).map { bytes[$0] } }
+}
+
+extension CommandDescriptorBlock: Equatable {
+    public static func == (left: Self, right: Self) -> Bool {
+        left.count == right.count && (0..<Int(left.count)).allSatisfy { left.bytes[$0] == right.bytes[$0] }
+    }
+}
+
+extension CommandDescriptorBlock: CustomStringConvertible {
+    /// The bytes in hexadecimal.
+    public var description: String { array.map(DeviceText.hex).joined(separator: " ") }
 }

@@ -29,3 +29,28 @@ public struct LogicalUnitNumber: Hashable, Sendable {
         }
     }
 }
+
+extension LogicalUnitNumber: LosslessStringConvertible {
+    /// The index in decimal where the number is the one that `init(index:)` makes of it; otherwise (other
+    /// addressing methods, several levels) `0x` and all sixteen hexadecimal digits.
+    public var description: String {
+        if let index, LogicalUnitNumber(index: index) == self { return String(index) }
+        return "0x" + DeviceText.hex(rawValue, digits: 16)
+    }
+
+    /// Reads the text form. Fewer hexadecimal digits than sixteen, or an index over 16,383, are refused: a
+    /// shortened structured number could be meant either way.
+    public init?(_ text: String) {
+        if text.hasPrefix("0x") || text.hasPrefix("0X") {
+            let digits = text.dropFirst(2)
+            guard digits.utf8.count == 16, let value = DeviceText.bytes(fromHex: digits)?.uint64(at: 0) else {
+                return nil
+            }
+            self.init(rawValue: value)
+        } else {
+            let isDecimal = text.utf8.allSatisfy { 0x30...0x39 ~= $0 }
+            guard isDecimal, let index = Int(text), let lun = LogicalUnitNumber(index: index) else { return nil }
+            self = lun
+        }
+    }
+}
