@@ -1,5 +1,7 @@
 /// Why a login came to nothing. The connection is to be closed.
 public enum LoginFailure: Error, Hashable, Sendable {
+    /// Our own settings can't be offered; nothing was sent.
+    case invalidSetting(NegotiationError)
     /// The target said no (status class 2 or 3).
     case refused(LoginStatus)
     /// A redirection without a TargetAddress that can be read.
@@ -18,7 +20,7 @@ public enum LoginFailure: Error, Hashable, Sendable {
     case tooManyExchanges(Int)
 
     public enum Field: Hashable, Sendable {
-        case version, isid, tsih, initiatorTaskTag, statSN
+        case version, isid, tsih, initiatorTaskTag, statSN, connectionID, cmdSN
     }
 }
 

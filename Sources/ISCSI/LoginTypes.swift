@@ -80,6 +80,9 @@ public struct LoginSettings: Sendable {
     public var cmdSN: UInt32 = 1
     public var chap: CHAPCredentials?
     public var operational = OperationalSettings()
+    /// Where `tsih` is not 0: what the session's leading login agreed on. Only digests and
+    /// MaxRecvDataSegmentLength are negotiated anew (RFC 7143 section 13, "LO").
+    public var sessionParameters = NegotiatedParameters()
 
     public init(initiatorName: String, targetName: String?, isid: ISID) {
         self.initiatorName = initiatorName

@@ -28,15 +28,18 @@ public struct TargetLoginGrant: Sendable {
     public var portalGroupTag: UInt16
     public var targetAlias: String?
     public var authentication: TargetAuthentication
+    /// Where the connection joins a session: what the session's leading login agreed on.
+    public var sessionParameters: NegotiatedParameters?
 
     public init(
         operational: OperationalSettings = OperationalSettings(), portalGroupTag: UInt16 = 1, targetAlias: String? = nil,
-        authentication: TargetAuthentication = .none
+        authentication: TargetAuthentication = .none, sessionParameters: NegotiatedParameters? = nil
     ) {
         self.operational = operational
         self.portalGroupTag = portalGroupTag
         self.targetAlias = targetAlias
         self.authentication = authentication
+        self.sessionParameters = sessionParameters
     }
 }
 
@@ -70,7 +73,7 @@ public enum TargetLoginAction: Sendable {
 }
 
 /// Why a target refused; the status is what the initiator is told.
-public struct TargetLoginRefusal: Hashable, Sendable {
+public struct TargetLoginRefusal: Error, Hashable, Sendable {
     public var status: LoginStatus
     /// nil where the caller's own decision was the reason.
     public var failure: LoginFailure?

@@ -1,0 +1,467 @@
+import CAio
+import Glibc
+
+/// One connection. Its POLLs complete by themselves when it is closed (shutdown wakes them) and then
+/// find no slot, so a slot is free as soon as its socket is closed.
+struct SocketSlot {
+    enum Phase { case resolved, connecting, open }
+
+    var descriptor: Int32
+    var phase: Phase
+    let isTCP: Bool
+    var isReceiving = true
+    var isPollInArmed = false
+    var isPollOutArmed = false
+    /// A read of a POLL IN event that came while receiving was off.
+    var isReadable = false
+    var isSendQueued = false
+    var isArmQueued = false
+    var isReadyQueued = false
+    /// The peer takes no more for now: a POLL OUT is armed or about to be.
+    var isSendBlocked = false
+    var isSendSubmitted = false
+    var isReceiveSubmitted = false
+    /// The error that sending ended with. What the peer sent before is still read and delivered.
+    var sendFailure: Int32 = 0
+    var submittedByteCount = 0
+    var submittedWindow = UnsafeMutableRawBufferPointer(start: nil, count: 0)
+    var submittedSpill = 0
+    var handler: (any SocketHandler)?
+    var pollIn = iocb()
+    var pollOut = iocb()
+    var transmit = iocb()
+    var receive = iocb()
+    let peer: SocketAddress
+
+    init(descriptor: Int32, phase: Phase, isTCP: Bool, peer: SocketAddress) {
+        self.descriptor = descriptor
+        self.phase = phase
+        self.isTCP = isTCP
+        self.peer = peer
+    }
+}
+
+extension LibaioReactor {
+    // MARK: Opening
+
+    public func connect(
+        to destination: SocketAddress, from source: SocketAddress?, handler: any SocketHandler
+    ) -> SocketID {
+        checkThread()
+        var inProgress = false
+        let result: Int32 =
+            sockets.count < options.socketCapacity
+            ? Self.beginConnection(to: destination, from: source, &inProgress) : -ENOBUFS
+
+        var isTCP = true
+        if case .unix = destination { isTCP = false }
+        var slot = SocketSlot(
+            descriptor: result, phase: inProgress ? .connecting : .resolved, isTCP: isTCP, peer: destination)
+        slot.handler = handler
+        guard let id = sockets.allocate(slot) else {
+            // As many connections as there may be sockets were refused in this one turn.
+            preconditionFailure("more than \(sockets.capacity) sockets; see Options.socketCapacity")
+        }
+        if inProgress {
+            preparePolls(id)
+            queueArming(id, sockets[id]!)
+        } else {
+            resolvedQueue.append(id)
+        }
+        return SocketID(rawValue: id)
+    }
+
+    /// A descriptor, or a negative error number.
+    private static func beginConnection(
+        to destination: SocketAddress, from source: SocketAddress?, _ inProgress: inout Bool
+    ) -> Int32 {
+        destination.withSystemAddress { to, toCount in
+            guard let source else { return mpio_connect(to, toCount, nil, 0, &inProgress) }
+            return source.withSystemAddress { mpio_connect(to, toCount, $0, $1, &inProgress) } ?? -EINVAL
+        } ?? -ENAMETOOLONG
+    }
+
+    /// Takes a slot for an accepted descriptor; nil when all are in use.
+    func adopt(_ descriptor: Int32, isTCP: Bool, peer: SocketAddress) -> UInt64? {
+        guard
+            let id = sockets.allocate(
+                SocketSlot(descriptor: descriptor, phase: .open, isTCP: isTCP, peer: peer))
+        else { return nil }
+        preparePolls(id)
+        return id
+    }
+
+    private func preparePolls(_ id: UInt64) {
+        let slot = sockets[id]!
+        withUnsafeMutablePointer(to: &slot.pointee.pollIn) {
+            io_prep_poll($0, slot.pointee.descriptor, Int32(POLLIN))
+            $0.pointee.data = AioContext.data(OperationKind.pollIn.tagging(id))
+        }
+        withUnsafeMutablePointer(to: &slot.pointee.pollOut) {
+            io_prep_poll($0, slot.pointee.descriptor, Int32(POLLOUT))
+            $0.pointee.data = AioContext.data(OperationKind.pollOut.tagging(id))
+        }
+    }
+
+    func deliverResolvedConnections() {
+        var remaining = resolvedQueue.count
+        while remaining > 0, let id = resolvedQueue.popFirst() {
+            remaining -= 1
+            guard let slot = sockets[id] else { continue }
+            if slot.pointee.descriptor < 0 {
+                finish(id, connectFailure(slot, -slot.pointee.descriptor))
+            } else {
+                preparePolls(id)
+                connectionIsMade(id, slot)
+            }
+        }
+    }
+
+    private func connectionIsMade(_ id: UInt64, _ slot: UnsafeMutablePointer<SocketSlot>) {
+        let code = mpio_connect_result(slot.pointee.descriptor)
+        guard code == 0 else {
+            finish(id, connectFailure(slot, -code))
+            return
+        }
+        slot.pointee.phase = .open
+        let handler = slot.pointee.handler!
+        queueArming(id, slot)
+        if slot.pointee.isSendQueued { sendQueue.append(id) }
+        handler.socketConnected(SocketID(rawValue: id))
+    }
+
+    private func connectFailure(_ slot: UnsafeMutablePointer<SocketSlot>, _ code: Int32) -> SocketCloseReason {
+        .connectFailed(IOError(code: code, operation: "connect to \(slot.pointee.peer)"))
+    }
+
+    // MARK: Closing
+
+    public func close(_ socket: SocketID, mode: CloseMode) {
+        checkThread()
+        guard let slot = sockets[socket.rawValue] else { return }
+        forgetUnsubmitted(slot)
+        closeDescriptor(slot, mode)
+        sockets.release(socket.rawValue)
+    }
+
+    private func closeDescriptor(_ slot: UnsafeMutablePointer<SocketSlot>, _ mode: CloseMode) {
+        guard slot.pointee.descriptor >= 0 else { return }
+        switch mode {
+        case .graceful: mpio_close_gracefully(slot.pointee.descriptor, slot.pointee.isTCP)
+        case .reset: mpio_close_with_reset(slot.pointee.descriptor)
+        }
+        slot.pointee.descriptor = -1
+    }
+
+    /// Takes operations of a socket out of the batch: the descriptor may soon name another file, and
+    /// the memory of a send is the caller's again.
+    private func forgetUnsubmitted(_ slot: UnsafeMutablePointer<SocketSlot>) {
+        guard context.batchCount > 0 else { return }
+        let first = UnsafeMutableRawPointer(slot)
+        let end = first + MemoryLayout<SocketSlot>.stride
+        context.withdraw { UnsafeMutableRawPointer($0) >= first && UnsafeMutableRawPointer($0) < end }
+    }
+
+    /// The connection ended by itself: closes, then says so.
+    func finish(_ id: UInt64, _ reason: SocketCloseReason) {
+        guard let slot = sockets[id] else { return }
+        let handler = slot.pointee.handler
+        forgetUnsubmitted(slot)
+        closeDescriptor(slot, .graceful)
+        sockets.release(id)
+        handler?.socketClosed(SocketID(rawValue: id), reason: reason)
+    }
+
+    private func fail(_ id: UInt64, _ slot: UnsafeMutablePointer<SocketSlot>, _ code: Int32, _ operation: String) {
+        finish(id, .failed(IOError(code: code, operation: "\(operation) \(slot.pointee.peer)")))
+    }
+
+    // MARK: Readiness
+
+    /// Has the POLLs that the socket lacks submitted with the turn's batch.
+    @inline(__always)
+    func queueArming(_ id: UInt64, _ slot: UnsafeMutablePointer<SocketSlot>) {
+        guard !slot.pointee.isArmQueued else { return }
+        slot.pointee.isArmQueued = true
+        armQueue.append(id)
+    }
+
+    func armPolls() {
+        var remaining = armQueue.count
+        while remaining > 0, let id = armQueue.popFirst() {
+            remaining -= 1
+            guard let slot = sockets[id] else { continue }
+            if context.batchCount + 2 > AioContext.batchCapacity {
+                flush()
+                guard context.batchCount + 2 <= AioContext.batchCapacity else {
+                    armQueue.append(id)
+                    return
+                }
+            }
+            slot.pointee.isArmQueued = false
+            if slot.pointee.phase == .connecting {
+                slot.pointee.isSendBlocked = true
+            } else if slot.pointee.isReceiving, !slot.pointee.isPollInArmed, !slot.pointee.isReadyQueued,
+                !slot.pointee.isReceiveSubmitted
+            {
+                slot.pointee.isPollInArmed = true
+                withUnsafeMutablePointer(to: &slot.pointee.pollIn) { context.add($0) }
+            }
+            if slot.pointee.isSendBlocked, !slot.pointee.isPollOutArmed {
+                slot.pointee.isPollOutArmed = true
+                withUnsafeMutablePointer(to: &slot.pointee.pollOut) { context.add($0) }
+            }
+        }
+    }
+
+    func pollInCompleted(_ id: UInt64) {
+        guard let slot = sockets[id] else { return }
+        slot.pointee.isPollInArmed = false
+        guard slot.pointee.isReceiving else {
+            slot.pointee.isReadable = true
+            return
+        }
+        receive(id, slot)
+    }
+
+    func pollOutCompleted(_ id: UInt64) {
+        guard let slot = sockets[id] else { return }
+        slot.pointee.isPollOutArmed = false
+        slot.pointee.isSendBlocked = false
+        if slot.pointee.phase == .connecting {
+            connectionIsMade(id, slot)
+        } else {
+            queueSend(id, slot)
+        }
+    }
+
+    /// The kernel would not watch the socket; reading or writing it tells why.
+    func pollRefused(_ id: UInt64, _ code: Int32) {
+        guard let slot = sockets[id] else { return }
+        slot.pointee.isPollInArmed = false
+        slot.pointee.isPollOutArmed = false
+        if slot.pointee.sendFailure == 0 { slot.pointee.sendFailure = code }
+        queueReading(id, slot)
+    }
+
+    // MARK: Receiving
+
+    public func setReceiving(_ enabled: Bool, on socket: SocketID) {
+        checkThread()
+        let id = socket.rawValue
+        guard let slot = sockets[id], slot.pointee.isReceiving != enabled else { return }
+        slot.pointee.isReceiving = enabled
+        guard enabled, slot.pointee.phase == .open else { return }
+        if slot.pointee.isReadable {
+            slot.pointee.isReadable = false
+            queueReading(id, slot)
+        } else {
+            queueArming(id, slot)
+        }
+    }
+
+    private func queueReading(_ id: UInt64, _ slot: UnsafeMutablePointer<SocketSlot>) {
+        guard !slot.pointee.isReadyQueued else { return }
+        slot.pointee.isReadyQueued = true
+        readyQueue.append(id)
+    }
+
+    func receiveFromReadySockets() {
+        var remaining = readyQueue.count
+        while remaining > 0, let id = readyQueue.popFirst() {
+            remaining -= 1
+            guard let slot = sockets[id] else { continue }
+            slot.pointee.isReadyQueued = false
+            if slot.pointee.isReceiving {
+                receive(id, slot)
+            } else if slot.pointee.sendFailure != 0 {
+                fail(id, slot, slot.pointee.sendFailure, "send to")
+            } else {
+                slot.pointee.isReadable = true
+            }
+        }
+        if !submittedReceiveQueue.isEmpty { submitReceives() }
+    }
+
+    /// One read, by a call at once or by an operation in the next batch of reads.
+    @inline(__always)
+    private func receive(_ id: UInt64, _ slot: UnsafeMutablePointer<SocketSlot>) {
+        if options.receives == .submitted {
+            submittedReceiveQueue.append(id)
+            return
+        }
+        receiveByCall(id, slot)
+    }
+
+    func receiveByCall(_ id: UInt64, _ slot: UnsafeMutablePointer<SocketSlot>) {
+        let handler = slot.pointee.handler!
+        let window = handler.socketInput(SocketID(rawValue: id))
+        guard sockets.contains(id) else { return }
+        counts.receiveCalls += 1
+        let result = Int(
+            mpio_receive(
+                slot.pointee.descriptor, window.baseAddress, window.count, spill.baseAddress, spill.count))
+        received(id, slot, handler, result, window, spill)
+    }
+
+    func received(
+        _ id: UInt64, _ slot: UnsafeMutablePointer<SocketSlot>, _ handler: any SocketHandler, _ result: Int,
+        _ window: UnsafeMutableRawBufferPointer, _ spill: UnsafeMutableRawBufferPointer
+    ) {
+        if result > 0 {
+            counts.receivedByteCount += UInt64(result)
+            let placed = min(result, window.count)
+            // Buffers that were filled say that more is there; a short read, that a POLL is next: reading
+            // again would mostly cost a call that finds nothing.
+            if result == window.count + spill.count || slot.pointee.sendFailure != 0 {
+                queueReading(id, slot)
+            } else {
+                queueArming(id, slot)
+            }
+            handler.socketReceived(
+                SocketID(rawValue: id), placedByteCount: placed,
+                spill: UnsafeRawBufferPointer(start: spill.baseAddress, count: result - placed))
+            return
+        }
+        if result == 0 {
+            finish(id, .endOfStream)
+        } else if result == -Int(EAGAIN) || result == -Int(EINTR) {
+            counts.emptyReceives += 1
+            if slot.pointee.sendFailure != 0 {
+                fail(id, slot, slot.pointee.sendFailure, "send to")
+            } else {
+                queueArming(id, slot)
+            }
+        } else {
+            fail(id, slot, Int32(clamping: -result), "receive from")
+        }
+    }
+
+    // MARK: Sending
+
+    public func requestSend(_ socket: SocketID) {
+        checkThread()
+        guard let slot = sockets[socket.rawValue] else { return }
+        queueSend(socket.rawValue, slot)
+    }
+
+    @inline(__always)
+    private func queueSend(_ id: UInt64, _ slot: UnsafeMutablePointer<SocketSlot>) {
+        guard !slot.pointee.isSendQueued else { return }
+        slot.pointee.isSendQueued = true
+        // Before the connection is there, the flag alone remembers it.
+        if slot.pointee.phase == .open { sendQueue.append(id) }
+    }
+
+    func gatherSends() {
+        var remaining = sendQueue.count
+        while remaining > 0, let id = sendQueue.popFirst() {
+            remaining -= 1
+            guard let slot = sockets[id] else { continue }
+            slot.pointee.isSendQueued = false
+            // A blocked socket is asked when it is writable, a submitted send when it is answered.
+            guard !slot.pointee.isSendBlocked, !slot.pointee.isSendSubmitted, slot.pointee.sendFailure == 0 else {
+                continue
+            }
+            switch options.sends {
+            case .systemCalls: sendByCall(id, slot)
+            case .submitted: addSend(id, slot)
+            }
+        }
+    }
+
+    /// Asks the handler for output and lays it out for the kernel; the bytes, 0 where there is none or
+    /// the socket was closed meanwhile.
+    @inline(__always)
+    func collectOutput(
+        _ id: UInt64, _ handler: any SocketHandler, into parts: UnsafeMutablePointer<iovec>, limit: Int
+    ) -> (partCount: Int, byteCount: Int) {
+        let room = UnsafeMutableBufferPointer(rebasing: segments[..<limit])
+        let filled = handler.socketOutput(SocketID(rawValue: id), into: room)
+        precondition(filled >= 0 && filled <= limit, "a handler filled more segments than it was given")
+        guard sockets.contains(id) else { return (0, 0) }
+        var partCount = 0
+        var byteCount = 0
+        for position in 0..<filled {
+            let segment = room[position]
+            guard segment.count > 0 else { continue }
+            parts[partCount] = iovec(
+                iov_base: UnsafeMutableRawPointer(mutating: segment.baseAddress), iov_len: segment.count)
+            partCount += 1
+            byteCount += segment.count
+        }
+        return (partCount, byteCount)
+    }
+
+    private func sendByCall(_ id: UInt64, _ slot: UnsafeMutablePointer<SocketSlot>) {
+        let handler = slot.pointee.handler!
+        // One socket with endless output must not keep the others waiting.
+        var budget = 4 << 20
+        while true {
+            let output = collectOutput(id, handler, into: parts, limit: Self.maximumParts)
+            guard output.byteCount > 0 else { return }
+            counts.sendCalls += 1
+            let result = Int(mpio_send(slot.pointee.descriptor, parts, output.partCount))
+            guard sent(id, slot, handler, result: result, of: output.byteCount) else { return }
+            budget -= result
+            if budget <= 0 {
+                queueSend(id, slot)
+                return
+            }
+        }
+    }
+
+    /// Deals with what a send came to; true where all of it went and the socket is still open.
+    func sent(
+        _ id: UInt64, _ slot: UnsafeMutablePointer<SocketSlot>, _ handler: any SocketHandler, result: Int,
+        of byteCount: Int
+    ) -> Bool {
+        if result >= 0 {
+            counts.sentByteCount += UInt64(result)
+            if result < byteCount { blockSending(id, slot) }
+            handler.socketSent(SocketID(rawValue: id), byteCount: result)
+            return result == byteCount && sockets.contains(id)
+        }
+        switch Int32(clamping: -result) {
+        case EAGAIN:
+            blockSending(id, slot)
+        case EINTR, ENOBUFS, ENOMEM:
+            // Nothing was taken: again in the next turn.
+            queueSend(id, slot)
+        case let code:
+            // The peer's last words may still be in the receive queue: they are read before the end is told.
+            slot.pointee.sendFailure = code
+            queueReading(id, slot)
+        }
+        return false
+    }
+
+    private func blockSending(_ id: UInt64, _ slot: UnsafeMutablePointer<SocketSlot>) {
+        slot.pointee.isSendBlocked = true
+        queueArming(id, slot)
+    }
+
+    // MARK: What is known of a socket
+
+    public func localAddress(of socket: SocketID) -> SocketAddress? {
+        guard let slot = sockets[socket.rawValue], slot.pointee.descriptor >= 0 else { return nil }
+        return Self.localAddress(slot.pointee.descriptor)
+    }
+
+    static func localAddress(_ descriptor: Int32) -> SocketAddress? {
+        var storage = sockaddr_storage()
+        var byteCount = socklen_t(0)
+        guard mpio_local_address(descriptor, &storage, &byteCount) == 0 else { return nil }
+        return SocketAddress(&storage, byteCount: byteCount)
+    }
+
+    public func transportHealth(of socket: SocketID) -> TransportHealth? {
+        guard let slot = sockets[socket.rawValue], slot.pointee.phase == .open else { return nil }
+        var health = mpio_transport_health()
+        guard mpio_transport_health(slot.pointee.descriptor, &health) == 0 else { return nil }
+        return TransportHealth(
+            unacknowledgedByteCount: Int(health.unacknowledged_bytes),
+            sinceLastAcknowledgement: .milliseconds(health.milliseconds_since_ack),
+            unansweredRetransmissions: Int(health.unanswered_retransmissions))
+    }
+}

@@ -1,0 +1,57 @@
+extension LibaioReactor {
+    /// How bytes move between a socket and memory.
+    public enum TransferMode: Sendable {
+        /// sendmsg and recvmsg.
+        case systemCalls
+        /// PWRITEV and PREADV operations, many sockets in one `io_submit`.
+        case submitted
+    }
+
+    public struct Options: Sendable {
+        public var sends: TransferMode = .systemCalls
+        public var receives: TransferMode = .systemCalls
+        /// Bytes read at once past what the handler wants placed directly.
+        public var spillByteCount = 256 * 1024
+        /// Sockets and listeners at once. Asynchronous operations are reserved for each from the
+        /// system-wide `fs.aio-max-nr` (65,536 by default).
+        public var socketCapacity = 4096
+        /// How long to look for completions before sleeping: doubles the requests per second at queue
+        /// depth 1 on a core that has nothing else to do, and burns that core.
+        public var busyPoll: Duration = .zero
+        /// File operations submitted in one turn: submitting them takes tens of microseconds each, in which
+        /// no socket is served.
+        public var fileOperationsPerTurn = 32
+        /// File operations that the kernel holds at once; more wait in the reactor.
+        public var fileOperationsInFlight = 256
+        /// Connections accepted from one listener in one turn.
+        public var acceptsPerTurn = 64
+
+        public init() {}
+    }
+
+    /// What the loop did since it started.
+    public struct Counters: Hashable, Sendable {
+        public var turns: UInt64 = 0
+        /// Calls of `io_submit`, and the operations they carried.
+        public var submitCalls: UInt64 = 0
+        public var submittedOperations: UInt64 = 0
+        public var receiveCalls: UInt64 = 0
+        /// Receive calls that found nothing.
+        public var emptyReceives: UInt64 = 0
+        public var sendCalls: UInt64 = 0
+        public var receivedByteCount: UInt64 = 0
+        public var sentByteCount: UInt64 = 0
+        /// Waits in `io_getevents`.
+        public var sleeps: UInt64 = 0
+        /// Sleeps that another thread ended.
+        public var wakeUps: UInt64 = 0
+        public var jobs: UInt64 = 0
+        public var timersFired: UInt64 = 0
+        /// Objects open now.
+        public var openSockets = 0
+        public var openListeners = 0
+        public var openFiles = 0
+        public var pendingTimers = 0
+        public var fileOperationsInFlight = 0
+    }
+}
