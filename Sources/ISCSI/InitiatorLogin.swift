@@ -133,19 +133,15 @@ public struct InitiatorLogin: Sendable {
     }
 
     private func checkFields(_ header: BasicHeaderSegment) throws(LoginFailure) {
-        guard header.initiatorTaskTag == settings.initiatorTaskTag else {
-            throw .field(.initiatorTaskTag, found: header.initiatorTaskTag, expected: settings.initiatorTaskTag)
+        func check(_ field: LoginFailure.Field, _ found: UInt64, _ expected: UInt64) throws(LoginFailure) {
+            guard found == expected else { throw .field(field, found: found, expected: expected) }
         }
+        try check(.initiatorTaskTag, UInt64(header.initiatorTaskTag), UInt64(settings.initiatorTaskTag))
+        // With a refusal nothing else need be valid (RFC 7143 section 11.13).
         guard header.loginStatus == .success else { return }
-        guard header.versionActive == 0 else { throw .field(.version, found: UInt32(header.versionActive), expected: 0) }
-        guard header.isid == settings.isid else {
-            throw .field(
-                .isid, found: UInt32(truncatingIfNeeded: header.isid.rawValue),
-                expected: UInt32(truncatingIfNeeded: settings.isid.rawValue))
-        }
-        if let lastStatSN, header.statSN != lastStatSN &+ 1 {
-            throw .field(.statSN, found: header.statSN, expected: lastStatSN &+ 1)
-        }
+        try check(.version, UInt64(header.versionActive), 0)
+        try check(.isid, header.isid.rawValue, settings.isid.rawValue)
+        if let lastStatSN { try check(.statSN, UInt64(header.statSN), UInt64(lastStatSN &+ 1)) }
     }
 
     private var currentStage: LoginStage {
@@ -294,7 +290,7 @@ public struct InitiatorLogin: Sendable {
     /// The last response names the session (RFC 7143 section 11.13.3). Some targets give a discovery session no number.
     private func checkTSIH(_ tsih: UInt16) throws(LoginFailure) {
         if settings.tsih != 0 {
-            guard tsih == settings.tsih else { throw .field(.tsih, found: UInt32(tsih), expected: UInt32(settings.tsih)) }
+            guard tsih == settings.tsih else { throw .field(.tsih, found: UInt64(tsih), expected: UInt64(settings.tsih)) }
         } else if tsih == 0, settings.sessionType == .normal {
             throw .field(.tsih, found: 0, expected: 1)
         }

@@ -151,22 +151,21 @@ public struct TargetLogin: Sendable {
     private mutating func checkFields(_ header: BasicHeaderSegment) throws(TargetLoginRefusal) {
         guard header.versionMin == 0 else {
             throw TargetLoginRefusal(
-                status: .unsupportedVersion, failure: .field(.version, found: UInt32(header.versionMin), expected: 0))
+                status: .unsupportedVersion, failure: .field(.version, found: UInt64(header.versionMin), expected: 0))
         }
         guard let first else {
             first = header
             return
         }
-        func check(_ field: LoginFailure.Field, _ found: UInt32, _ expected: UInt32) throws(TargetLoginRefusal) {
+        func check(_ field: LoginFailure.Field, _ found: UInt64, _ expected: UInt64) throws(TargetLoginRefusal) {
             guard found != expected else { return }
             throw TargetLoginRefusal(status: .initiatorError, failure: .field(field, found: found, expected: expected))
         }
-        try check(.initiatorTaskTag, header.initiatorTaskTag, first.initiatorTaskTag)
-        try check(.isid, UInt32(truncatingIfNeeded: header.isid.rawValue), UInt32(truncatingIfNeeded: first.isid.rawValue))
-        try check(.isid, UInt32(header.isid.rawValue >> 32), UInt32(first.isid.rawValue >> 32))
-        try check(.tsih, UInt32(header.tsih), UInt32(first.tsih))
-        try check(.connectionID, UInt32(header.connectionID), UInt32(first.connectionID))
-        try check(.cmdSN, header.cmdSN, first.cmdSN)
+        try check(.initiatorTaskTag, UInt64(header.initiatorTaskTag), UInt64(first.initiatorTaskTag))
+        try check(.isid, header.isid.rawValue, first.isid.rawValue)
+        try check(.tsih, UInt64(header.tsih), UInt64(first.tsih))
+        try check(.connectionID, UInt64(header.connectionID), UInt64(first.connectionID))
+        try check(.cmdSN, UInt64(header.cmdSN), UInt64(first.cmdSN))
     }
 
     /// The stage is ours, or, where we agreed to leave it, the next one; transitions go forward.

@@ -77,6 +77,11 @@ public struct TargetLoginRefusal: Error, Hashable, Sendable {
     public var status: LoginStatus
     /// nil where the caller's own decision was the reason.
     public var failure: LoginFailure?
+
+    public init(status: LoginStatus, failure: LoginFailure?) {
+        self.status = status
+        self.failure = failure
+    }
 }
 
 /// What a successful login leaves behind at the target.

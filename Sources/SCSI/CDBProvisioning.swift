@@ -41,6 +41,17 @@ extension CommandDescriptorBlock {
             options: TransferOptions(rawValue: options.rawValue))
     }
 
+    /// WRITE SAME (16), its flags one by one; see `WriteSameOptions`.
+    public static func writeSame16(
+        lba: UInt64, blockCount: UInt32, unmap: Bool, anchor: Bool = false, noDataOut: Bool = false
+    ) -> Self {
+        var options: WriteSameOptions = []
+        if unmap { options.insert(.unmap) }
+        if anchor { options.insert(.anchor) }
+        if noDataOut { options.insert(.noDataOut) }
+        return writeSame16(lba: lba, blockCount: blockCount, options: options)
+    }
+
     /// GET LBA STATUS. (tgt loops for ever on it where the LUN is a null one: ask only who needs it.)
     public static func getLBAStatus(startingLBA: UInt64, allocationByteCount: UInt32) -> Self {
         var block = Self(operationCode: OperationCode.serviceActionIn16)

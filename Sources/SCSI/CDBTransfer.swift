@@ -30,22 +30,20 @@ extension CommandDescriptorBlock {
         blockCount <= 0xFFFF && lba <= 0x1_0000_0000 - UInt64(blockCount) && lba <= 0xFFFF_FFFF
     }
 
+    /// `lba` must fit 32 bits and `blockCount` 16.
     @inlinable
     static func tenByte(_ code: UInt8, lba: UInt64, blockCount: UInt32, options: TransferOptions) -> Self {
-        var block = Self(operationCode: code)
-        block.bytes[1] = options.rawValue
-        block.setField(at: 2, width: 4, to: lba)
-        block.setField(at: 7, width: 2, to: UInt64(blockCount))
-        return block
+        Self(
+            high: UInt64(code) << 56 | UInt64(options.rawValue) << 48 | (lba & 0xFFFF_FFFF) << 16
+                | UInt64(blockCount) >> 8 & 0xFF,
+            low: UInt64(blockCount) << 56, count: 10)
     }
 
     @inlinable
     static func sixteenByte(_ code: UInt8, lba: UInt64, blockCount: UInt32, options: TransferOptions) -> Self {
-        var block = Self(operationCode: code)
-        block.bytes[1] = options.rawValue
-        block.setField(at: 2, width: 8, to: lba)
-        block.setField(at: 10, width: 4, to: UInt64(blockCount))
-        return block
+        Self(
+            high: UInt64(code) << 56 | UInt64(options.rawValue) << 48 | lba >> 16,
+            low: lba << 48 | UInt64(blockCount) << 16, count: 16)
     }
 
     static func twelveByte(_ code: UInt8, lba: UInt32, blockCount: UInt32, options: TransferOptions) -> Self {

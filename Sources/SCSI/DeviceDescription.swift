@@ -65,6 +65,32 @@ public struct DeviceDescription: Hashable, Sendable {
         self.relativeTargetPort = relativeTargetPort
     }
 
+    /// What the answers of one path come to.
+    /// - Parameter capacity: of READ CAPACITY (16), or made of READ CAPACITY (10)'s numbers.
+    /// - Parameter isWriteProtected: WP of a MODE SENSE.
+    /// - Parameter targetName: the name of the target that was asked, for units without a better identity.
+    public init(
+        inquiry: InquiryData, capacity: ReadCapacity16Data, identification: DeviceIdentification? = nil,
+        unitSerial: UnitSerialNumber? = nil, blockLimits: BlockLimits? = nil,
+        characteristics: BlockDeviceCharacteristics? = nil, provisioning: LogicalBlockProvisioning? = nil,
+        isWriteProtected: Bool = false, targetName: String? = nil
+    ) {
+        self.init(
+            identity: LogicalUnitIdentity.best(
+                designators: identification?.descriptors ?? [], unitSerial: unitSerial?.serial,
+                vendor: inquiry.vendor, product: inquiry.product, targetName: targetName),
+            vendor: inquiry.vendor, product: inquiry.product, revision: inquiry.revision,
+            serial: unitSerial?.serial ?? "", blockSize: capacity.blockSize, blockCount: capacity.blockCount,
+            physicalBlockExponent: capacity.physicalBlockExponent, lowestAlignedLBA: capacity.lowestAlignedLBA,
+            isProtectionEnabled: capacity.isProtectionEnabled, isThinlyProvisioned: capacity.isThinlyProvisioned,
+            unmappedReadsZero: capacity.unmappedReadsZero || provisioning?.unmappedReadsZero == true,
+            isWriteProtected: isWriteProtected, isNonRotating: characteristics?.isNonRotating == true,
+            blockLimits: blockLimits, provisioning: provisioning,
+            targetPortGroupSupport: inquiry.targetPortGroupSupport,
+            targetPortGroup: identification?.targetPortGroup,
+            relativeTargetPort: identification?.relativeTargetPort)
+    }
+
     /// In bytes; the largest number where the product does not fit (`ReadCapacity16Data` lets none such in).
     public var capacity: UInt64 {
         let (bytes, overflow) = blockCount.multipliedReportingOverflow(by: UInt64(blockSize))

@@ -40,14 +40,15 @@ extension LogicalUnitIdentity {
     ///
     /// Where a device gives several of the best kind, the smallest is taken, so that the order in which a
     /// port lists them does not matter. Designators that are all zero, or have nothing behind the vendor,
-    /// are placeholders and do not count.
+    /// are placeholders and do not count; nor do NAA designators whose IEEE company identifier is 0. (tgt makes
+    /// such ones of the hexadecimal digits in any text it was given, alike for most units of most instances.)
     /// - Parameter targetName: the name of the target that was asked, for a locally assigned NAA.
     public static func best(
         designators: [DesignationDescriptor], unitSerial: String?, vendor: String, product: String,
         targetName: String?
     ) -> LogicalUnitIdentity? {
         let own = designators.filter { $0.association == .logicalUnit }
-        let candidates = own.compactMap { LogicalUnitIdentity(designator: $0) }
+        let candidates = own.compactMap { LogicalUnitIdentity(designator: $0) }.filter { $0.companyIdentifier != 0 }
         if let best = candidates.min(by: { $0.isPreferred(to: $1) }) { return best }
         if let unitSerial, !unitSerial.isEmpty {
             return .serial(vendor: vendor, product: product, serial: unitSerial)
@@ -104,6 +105,15 @@ extension LogicalUnitIdentity {
         case (5, 8) where high << 4 != 0: self = .naa5(high)
         case (2, 8) where high << 4 != 0: self = .naa2(high)
         default: return nil
+        }
+    }
+
+    /// The 24 bits of the company that assigned an NAA designator; nil for other kinds.
+    var companyIdentifier: UInt32? {
+        switch self {
+        case .naa6(let value, _), .naa5(let value): UInt32(value >> 36 & 0xFF_FFFF)
+        case .naa2(let value): UInt32(value >> 24 & 0xFF_FFFF)
+        default: nil
         }
     }
 

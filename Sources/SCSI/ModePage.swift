@@ -16,15 +16,10 @@ public struct ModePage: Hashable, Sendable {
         self.content = content
     }
 
-    /// The page at `offset` and where the next begins; nil where it is cut.
+    /// The page at `offset` and where the next begins; nil where it is cut. Page 0, the vendor's, need have no
+    /// header and then be last (SPC-4 table 451); but tgt sends it first and with one, so it is read as any.
     static func parse(_ bytes: [UInt8], at offset: Int) -> (page: ModePage, next: Int)? {
         guard let first = bytes.byte(at: offset), let second = bytes.byte(at: offset + 1) else { return nil }
-        // Page 0 is the vendor's and need have no header: whatever it is, it is the last (SPC-4 table 451).
-        guard first & 0x3F != 0 else {
-            let page = ModePage(
-                code: 0, isSavable: first & 0x80 != 0, content: bytes.clamped((offset + 1)..<bytes.count))
-            return (page, bytes.count)
-        }
         var start = offset + 2
         var count = Int(second)
         var subpage: UInt8 = 0
@@ -40,7 +35,6 @@ public struct ModePage: Hashable, Sendable {
 
     func encode() -> [UInt8] {
         let first = (isSavable ? 0x80 : 0) | code & 0x3F
-        guard code != 0 else { return [first] + content }
         guard subpage != 0 else {
             let content = content.prefix(255)
             return [first, UInt8(content.count)] + content

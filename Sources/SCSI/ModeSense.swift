@@ -177,7 +177,9 @@ public struct ModeParameters: Hashable, Sendable {
     /// The answer to a MODE SENSE; MODE DATA LENGTH saturates. For a MODE SELECT the length is reserved, so
     /// the caller sends it with `zeroesLength`.
     public func encode(format: ModeHeaderFormat, zeroesLength: Bool = false) -> [UInt8] {
-        var body: [UInt8] = blockDescriptor?.encode() ?? []
+        // The six-byte header has no LONGLBA bit.
+        let isLong = format == .ten && blockDescriptor?.isLong == true
+        var body: [UInt8] = blockDescriptor?.encode(isLong: isLong) ?? []
         let descriptorCount = body.count
         for page in pages { body += page.encode() }
         let deviceSpecific: UInt8 = (isWriteProtected ? 0x80 : 0) | (supportsForceUnitAccess ? 0x10 : 0)
@@ -188,7 +190,7 @@ public struct ModeParameters: Hashable, Sendable {
         case .ten:
             var bytes: [UInt8] = []
             bytes.append(bigEndian: zeroesLength ? 0 : (body.count + 6).saturated(to: UInt16.self))
-            bytes += [mediumType, deviceSpecific, blockDescriptor?.isLong == true ? 1 : 0, 0]
+            bytes += [mediumType, deviceSpecific, isLong ? 1 : 0, 0]
             bytes.append(bigEndian: UInt16(descriptorCount))
             return bytes + body
         }
@@ -228,7 +230,7 @@ extension ModeParameters.BlockDescriptor {
     }
 
     /// Counts past 32 bits are written FFFFFFFFh in the short form.
-    fileprivate func encode() -> [UInt8] {
+    fileprivate func encode(isLong: Bool) -> [UInt8] {
         var bytes: [UInt8] = []
         if isLong {
             bytes.append(bigEndian: blockCount)

@@ -15,7 +15,9 @@ public struct ReservationType: RawRepresentable, Hashable, Sendable {
     /// One of the six that SPC-4 defines.
     public var isDefined: Bool { [1, 3, 5, 6, 7, 8].contains(rawValue) }
     /// Every registered I_T nexus holds the reservation.
-    public var isAllRegistrants: Bool { self == .writeExclusiveAllRegistrants || self == .exclusiveAccessAllRegistrants }
+    public var isAllRegistrants: Bool {
+        self == .writeExclusiveAllRegistrants || self == .exclusiveAccessAllRegistrants
+    }
     /// Registered I_T nexuses may do what the reservation keeps from others.
     public var admitsRegistrants: Bool { 5...8 ~= rawValue }
     /// Reads are kept from others too.
