@@ -53,7 +53,9 @@ let package = Package(
             swiftSettings: strict),
 
         // Real processes (tgtd, qemu-io) and addresses for the tests that need them.
-        .target(name: "TestSupport", dependencies: ["Timebase"], path: "Tests/TestSupport", swiftSettings: strict),
+        .target(
+            name: "TestSupport", dependencies: ["Timebase"], path: "Tests/TestSupport", cSettings: gnuSource,
+            swiftSettings: strict),
         .testTarget(name: "AsyncIOTests", dependencies: ["AsyncIO"], swiftSettings: strict),
         .testTarget(name: "SCSITests", dependencies: ["SCSI"], swiftSettings: strict),
         .testTarget(name: "ISCSITests", dependencies: ["ISCSI"], swiftSettings: strict),

@@ -18,13 +18,13 @@ final class AioContext {
     private(set) var submittedOperations: UInt64 = 0
 
     /// - Throws: `EAGAIN` where the system-wide limit `fs.aio-max-nr` is used up.
-    init(capacity: Int) throws(IOError) {
+    init(capacity: Int, usesMappedRing: Bool) throws(IOError) {
         let code = io_setup(Int32(clamping: capacity), &context)
         guard code == 0 else {
             let hint = code == -EAGAIN ? " (the system-wide limit fs.aio-max-nr is used up)" : ""
             throw IOError(code: -code, operation: "set up \(capacity) asynchronous operations\(hint)")
         }
-        ringIsKnown = mpio_ring_is_known(context)
+        ringIsKnown = usesMappedRing && mpio_ring_is_known(context)
         batch = .allocate(capacity: Self.batchCapacity)
         batch.initialize(repeating: nil, count: Self.batchCapacity)
         events = .allocate(capacity: Self.harvestCapacity)

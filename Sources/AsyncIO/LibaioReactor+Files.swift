@@ -74,7 +74,7 @@ extension LibaioReactor {
         guard let slot = files[file.rawValue] else { return refuse(id, EBADF) }
         slot.pointee.operationCount += 1
         guard !slot.pointee.isClosing else { return refuse(id, EBADF) }
-        guard isAligned(operation, slot.pointee.alignment) else { return refuse(id, EINVAL) }
+        guard objection(to: operation, slot.pointee.alignment) == nil else { return refuse(id, EINVAL) }
         switch operation {
         case .deallocate:
             handToWorkers(id, alreadyDone: 0)
@@ -106,19 +106,20 @@ extension LibaioReactor {
         files.release(id)
     }
 
-    private func isAligned(_ operation: FileOperation, _ alignment: Int) -> Bool {
-        let mask = UInt64(alignment) - 1
-        func fits(_ address: UnsafeRawPointer?, _ count: Int, _ offset: UInt64) -> Bool {
-            (UInt64(UInt(bitPattern: address)) | UInt64(count) | offset) & mask == 0
-                && offset <= UInt64(Int64.max) - UInt64(count)
-        }
+    /// Why the kernel would refuse the operation, or nil.
+    private func objection(to operation: FileOperation, _ alignment: Int) -> String? {
+        let (address, count, offset): (UnsafeRawPointer?, UInt64, UInt64)
         switch operation {
-        case .read(let buffer, let offset): return fits(buffer.baseAddress, buffer.count, offset)
-        case .write(let buffer, let offset): return fits(buffer.baseAddress, buffer.count, offset)
-        case .synchronize: return true
-        case .deallocate(let offset, let count):
-            return offset <= UInt64(Int64.max) && count <= UInt64(Int64.max) - offset
+        case .read(let buffer, let start): (address, count, offset) = (.init(buffer.baseAddress), UInt64(buffer.count), start)
+        case .write(let buffer, let start): (address, count, offset) = (buffer.baseAddress, UInt64(buffer.count), start)
+        case .synchronize: return nil
+        case .deallocate(let start, let byteCount): (address, count, offset) = (nil, byteCount, start)
         }
+        let largest = UInt64(Int64.max)
+        if offset > largest || count > largest - offset { return "past the largest offset" }
+        if case .deallocate = operation { return nil }
+        if (UInt64(UInt(bitPattern: address)) | count | offset) & (UInt64(alignment) - 1) == 0 { return nil }
+        return "memory, offset and length must be multiples of \(alignment) bytes"
     }
 
     // MARK: To the kernel
@@ -253,11 +254,9 @@ extension LibaioReactor {
             case .synchronize: "synchronize \(path)"
             case .deallocate(let offset, let count): "deallocate \(count) bytes at \(offset) of \(path)"
             }
-        guard code == EINVAL, let file, !isAligned(slot.pointee.operation, file.pointee.alignment) else {
+        guard code == EINVAL, let file, let why = objection(to: slot.pointee.operation, file.pointee.alignment) else {
             return IOError(code: code, operation: text)
         }
-        return IOError(
-            code: code,
-            operation: text + " (memory, offset and length must be multiples of \(file.pointee.alignment) bytes)")
+        return IOError(code: code, operation: "\(text) (\(why))")
     }
 }

@@ -324,7 +324,13 @@ extension LibaioReactor {
             return
         }
         if result == 0 {
-            finish(id, .endOfStream)
+            // A send that failed took the connection's error with it. EPIPE alone is what sending gives
+            // after the peer's orderly end.
+            if slot.pointee.sendFailure != 0, slot.pointee.sendFailure != EPIPE {
+                fail(id, slot, slot.pointee.sendFailure, "send to")
+            } else {
+                finish(id, .endOfStream)
+            }
         } else if result == -Int(EAGAIN) || result == -Int(EINTR) {
             counts.emptyReceives += 1
             if slot.pointee.sendFailure != 0 {

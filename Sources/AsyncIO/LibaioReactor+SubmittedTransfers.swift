@@ -42,18 +42,15 @@ extension LibaioReactor {
     /// Reads from every socket that is known to be readable, a few per io_submit: each has its own spill.
     func submitReceives() {
         while !submittedReceiveQueue.isEmpty {
-            // Other operations in the batch would be submitted in mid-turn with these.
-            var list: [UnsafeMutablePointer<iocb>] = []
-            list.reserveCapacity(Self.submittedReceiveBatch)
-            while list.count < Self.submittedReceiveBatch, !context.batchIsFull,
+            var place = 0
+            while place < Self.submittedReceiveBatch, !context.batchIsFull,
                 let id = submittedReceiveQueue.popFirst()
             {
-                if let operation = prepareReceive(id, place: list.count) {
-                    list.append(operation)
-                    context.add(operation)
-                }
+                guard let operation = prepareReceive(id, place: place) else { continue }
+                context.add(operation)
+                place += 1
             }
-            submittedReceivesOutstanding = list.count
+            submittedReceivesOutstanding = place
             flush()
             while submittedReceivesOutstanding > 0 {
                 let count = context.harvest()

@@ -75,11 +75,16 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
 
     /// - Throws: `EAGAIN` where `fs.aio-max-nr` is used up, `EMFILE` without a free descriptor.
     public init(options: Options = Options()) throws(IOError) {
-        precondition(options.spillByteCount > 0 && options.socketCapacity > 0, "options out of range")
+        precondition(
+            options.spillByteCount > 0 && (1...1 << 19).contains(options.socketCapacity)
+                && options.fileOperationsPerTurn > 0 && options.fileOperationsInFlight > 0
+                && options.acceptsPerTurn > 0, "reactor options out of range")
         self.options = options
         wakeUp = try WakeUp()
         // The kernel doubles what is asked for, so each socket has its POLL IN and POLL OUT at once.
-        context = try AioContext(capacity: options.socketCapacity + options.fileOperationsInFlight + 64)
+        context = try AioContext(
+            capacity: options.socketCapacity + options.fileOperationsInFlight + 64,
+            usesMappedRing: options.usesMappedRing)
         // Connections past the capacity take a slot too, until their refusal was told.
         sockets = Slab(capacity: 2 * options.socketCapacity)
         listeners = Slab(capacity: options.socketCapacity)
@@ -189,12 +194,17 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
         }
         localJobs = queue.close()
         while !localJobs.isEmpty { runLocalJobs() }
+        closeAll()
         threadIdentity.store(0, ordering: .sequentiallyConsistent)
     }
 
     private func releaseResources() {
         _ = queue.close()
         workers?.stop()
+        closeAll()
+    }
+
+    private func closeAll() {
         sockets.forEach { id, slot in
             if slot.pointee.descriptor >= 0 { mpio_close_gracefully(slot.pointee.descriptor, slot.pointee.isTCP) }
             sockets.release(id)
@@ -401,7 +411,7 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     private func submitBatch() {
         armPolls()
         addFileOperations()
-        if let fallback = wakeUp.fallbackToArm(), !context.batchIsFull { context.add(fallback) }
+        if !context.batchIsFull, let fallback = wakeUp.fallbackToArm() { context.add(fallback) }
         flush()
     }
 

@@ -23,6 +23,9 @@ extension LibaioReactor {
         public var fileOperationsPerTurn = 32
         /// File operations that the kernel holds at once; more wait in the reactor.
         public var fileOperationsInFlight = 256
+        /// Whether completions are taken from the ring that the kernel maps into the process. Without it, and
+        /// with a kernel whose ring has another layout, each look at it is a call of `io_getevents`.
+        public var usesMappedRing = true
         /// Connections accepted from one listener in one turn.
         public var acceptsPerTurn = 64
 

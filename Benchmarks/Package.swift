@@ -1,0 +1,25 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let strict: [SwiftSetting] = [
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+]
+let gnuSource: [CSetting] = [.define("_GNU_SOURCE")]
+
+let package = Package(
+    name: "Benchmarks",
+    targets: [
+        // Clock, CPU time and latency histogram, and the one line of JSON that every contender prints.
+        .target(name: "Measuring", cSettings: gnuSource),
+        .executableTarget(
+            name: "libiscsi-client", dependencies: ["Measuring"], cSettings: gnuSource,
+            linkerSettings: [.linkedLibrary("iscsi")]),
+        .executableTarget(name: "tcp-floor-client", dependencies: ["Measuring"], cSettings: gnuSource),
+        .executableTarget(name: "tcp-floor-server", cSettings: gnuSource),
+        // A link to the tests' folder of that name: one way to start a tgtd, not two.
+        .target(name: "TestSupport", cSettings: gnuSource, swiftSettings: strict),
+        .executableTarget(name: "bench", dependencies: ["TestSupport"], swiftSettings: strict),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,39 @@
+// What the C clients have in common: options, clock, CPU time, latencies, and the line they print.
+#ifndef MEASURING_H
+#define MEASURING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum { maximum_sessions = 64, maximum_depth = 4096 };
+
+struct options {
+    const char *urls[maximum_sessions]; // what stands after the options
+    unsigned url_count;
+    unsigned sessions;                  // 0: one for each URL
+    unsigned depth;                     // requests outstanding over all sessions
+    unsigned block_size;                // bytes per request
+    unsigned write_percent;
+    bool sequential;
+    bool header_digest;
+    double seconds;
+    double ramp_seconds;                // run before it counts
+};
+
+// Reads the command line; prints usage and exits with 64 where it is wrong.
+struct options parse_options(int argc, char **argv, const char *operand);
+
+uint64_t monotonic_ns(void);
+
+// xorshift64*: the same sequence in every run.
+uint64_t next_random(void);
+
+// Counts of the interval between measuring_begin and measuring_end.
+void measuring_begin(void);
+void measuring_request(uint64_t started_ns, bool failed);
+void measuring_end(void);
+
+// {"requests":…,"errors":…,"seconds":…,"iops":…,"mb_per_s":…,"cpu_us_per_request":…,"latency_us":{…},…}
+void measuring_print(unsigned block_size);
+
+#endif

@@ -1,0 +1,53 @@
+# make demo and make test need nothing but Swift and Debian or Ubuntu: they install what is missing.
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+# Seconds after which a hanging test run is ended: a blocked synchronous test cannot be ended from within.
+TEST_TIMEOUT ?= 540
+# For one suite or test: make test FILTER=InteropTests
+FILTER ?=
+BENCH ?=
+
+SWIFT = swift
+# Two tests at a time, whatever the number of cores: some measure pauses. The variable is Swift Testing's; where a
+# toolchain does not know it, it has no effect.
+export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH = 2
+TEST_FLAGS = --parallel --disable-xctest $(if $(FILTER),--filter $(FILTER))
+
+.DEFAULT_GOAL = build
+.PHONY: build release demo test bench install uninstall setup setup-build clean
+
+build: setup-build
+	$(SWIFT) build
+
+release: setup-build
+	$(SWIFT) build -c release --product mpio
+
+demo: release
+	"$$($(SWIFT) build -c release --product mpio --show-bin-path)/mpio" demo
+
+test: setup
+	$(SWIFT) build --build-tests
+	timeout --kill-after=10 $(TEST_TIMEOUT) $(SWIFT) test --skip-build $(TEST_FLAGS)
+
+bench: setup
+	$(SWIFT) build -c release --package-path Benchmarks
+	"$$($(SWIFT) build -c release --package-path Benchmarks --show-bin-path)/bench" $(BENCH)
+
+install: release
+	install -d "$(DESTDIR)$(PREFIX)/bin"
+	install -m 755 "$$($(SWIFT) build -c release --product mpio --show-bin-path)/mpio" "$(DESTDIR)$(PREFIX)/bin/mpio"
+
+uninstall:
+	rm -f "$(DESTDIR)$(PREFIX)/bin/mpio"
+
+# Everything that building, testing and benchmarking need.
+setup:
+	@scripts/setup test
+
+# What building needs.
+setup-build:
+	@scripts/setup build
+
+clean:
+	rm -rf .build Benchmarks/.build
