@@ -1,0 +1,136 @@
+public import ISCSI
+public import SCSI
+
+/// A portal group, which is a SCSI target port (RFC 7143 section 4.6.2) and here also a target port group.
+public struct PortGroup: Sendable {
+    /// The portal group tag; as well the number of the target port group.
+    public let tag: UInt16
+    /// 1…65,535
+    public let relativePortIdentifier: UInt16
+    public var state: AccessState = .optimized
+    public var isPreferred = false
+    /// Why it is in its state.
+    public internal(set) var lastChange = TargetPortGroupStatus.none
+}
+
+/// The initiator port and target port that make an I_T nexus (RFC 7143 section 4.4.1): a session between
+/// the same two is the same nexus, the next time too.
+public struct NexusIdentity: Hashable, Sendable {
+    public var initiatorName: String
+    public var isid: ISID
+    /// An index of ``TargetNode/portGroups``.
+    public var portGroup: Int
+
+    public init(initiatorName: String, isid: ISID, portGroup: Int) {
+        self.initiatorName = initiatorName
+        self.isid = isid
+        self.portGroup = portGroup
+    }
+}
+
+/// What the logical units of a target share: its name, its ports, and one another.
+public final class TargetNode {
+    public let name: String
+    /// In the order of their tags.
+    public internal(set) var portGroups: [PortGroup]
+    /// By LUN index, in ascending order.
+    public private(set) var units: [LogicalUnit] = []
+    /// LUN index → unit, so that a lookup is one load.
+    private var unitsByNumber: [LogicalUnit?] = []
+    /// Initiators may change access states (SET TARGET PORT GROUPS).
+    public let allowsExplicitTransitions: Bool
+
+    private var nexuses: [Nexus] = []
+
+    private struct Nexus {
+        var identity: NexusIdentity
+        var isActive: Bool
+        /// Counts logins, to find the nexus that was gone longest.
+        var lastUse: UInt64
+    }
+
+    private var useCount: UInt64 = 0
+    /// Nexuses that are remembered after their session ended, beyond those that hold a registration.
+    private static let rememberedNexuses = 256
+
+    public init(name: String, portGroupTags: [UInt16], allowsExplicitTransitions: Bool = false) {
+        self.name = name
+        self.allowsExplicitTransitions = allowsExplicitTransitions
+        portGroups = Set(portGroupTags).sorted().enumerated().map {
+            PortGroup(tag: $0.element, relativePortIdentifier: UInt16($0.offset + 1))
+        }
+    }
+
+    func add(_ unit: LogicalUnit) {
+        let place = units.firstIndex { $0.number > unit.number } ?? units.endIndex
+        units.insert(unit, at: place)
+        if unitsByNumber.count <= unit.number {
+            unitsByNumber += Array(repeating: nil, count: unit.number + 1 - unitsByNumber.count)
+        }
+        unitsByNumber[unit.number] = unit
+    }
+
+    func unit(_ number: Int) -> LogicalUnit? {
+        number < unitsByNumber.count ? unitsByNumber[number] : nil
+    }
+
+    func portGroupIndex(tag: UInt16) -> Int? { portGroups.firstIndex { $0.tag == tag } }
+
+    // MARK: nexuses
+
+    /// The index of a nexus whose session begins. Its units owe it a unit attention: POWER ON to one that is
+    /// new here, I_T NEXUS LOSS to one that had a session before.
+    public func nexusStarted(_ identity: NexusIdentity) -> NexusIndex {
+        useCount += 1
+        if let index = nexuses.firstIndex(where: { $0.identity == identity }) {
+            nexuses[index].isActive = true
+            nexuses[index].lastUse = useCount
+            return start(index, .nexusLoss)
+        }
+        let nexus = Nexus(identity: identity, isActive: true, lastUse: useCount)
+        if nexuses.count >= Self.rememberedNexuses, let index = forgettable() {
+            for unit in units { unit.nexusForgotten(NexusIndex(rawValue: index)) }
+            nexuses[index] = nexus
+            return start(index, .powerOn)
+        }
+        nexuses.append(nexus)
+        return start(nexuses.count - 1, .powerOn)
+    }
+
+    private func start(_ index: Int, _ attention: UnitAttentions) -> NexusIndex {
+        let nexus = NexusIndex(rawValue: index)
+        for unit in units { unit.nexusStarted(nexus, attention: attention) }
+        return nexus
+    }
+
+    /// Initiators that take a random ISID at each login would fill the table: the nexus that is gone
+    /// longest makes room, unless a registration or a command still names it.
+    private func forgettable() -> Int? {
+        nexuses.indices
+            .filter { index in
+                !nexuses[index].isActive && !units.contains { $0.needsNexus(NexusIndex(rawValue: index)) }
+            }
+            .min { nexuses[$0].lastUse < nexuses[$1].lastUse }
+    }
+
+    public func nexusEnded(_ nexus: NexusIndex) {
+        nexuses[nexus.rawValue].isActive = false
+        for unit in units { unit.nexusEnded(nexus) }
+    }
+
+    func isActive(_ nexus: NexusIndex) -> Bool { nexuses[nexus.rawValue].isActive }
+    func nexusPort(_ nexus: NexusIndex) -> NexusIdentity { nexuses[nexus.rawValue].identity }
+
+    /// Changes a group's access state by itself (an implicit transition): all nexuses are told.
+    public func setState(_ state: AccessState, ofGroupTag tag: UInt16) {
+        setState(state, ofGroupTag: tag, status: .alteredImplicitly, except: nil)
+    }
+
+    /// The nexus that asked for an explicit transition knows of it (SPC-4 clause 6.45).
+    func setState(_ state: AccessState, ofGroupTag tag: UInt16, status: TargetPortGroupStatus, except: NexusIndex?) {
+        guard let index = portGroupIndex(tag: tag), portGroups[index].state != state else { return }
+        portGroups[index].state = state
+        portGroups[index].lastChange = status
+        for unit in units { unit.raise(.accessStateChanged, except: except) }
+    }
+}
