@@ -15,6 +15,7 @@ let package = Package(
         .library(name: "MPIO", targets: ["MPIO"]),
         .library(name: "ISCSITarget", targets: ["ISCSITarget"]),
         .executable(name: "mpio", targets: ["MPIOCommand"]),
+        .executable(name: "simulate", targets: ["SimulateCommand"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -52,6 +53,19 @@ let package = Package(
             ],
             swiftSettings: strict),
 
+        // The shipped code over a virtual network and clock. Not a library product.
+        .target(
+            name: "Simulation",
+            dependencies: ["MPIO", "ISCSITarget", "AsyncIO", "ISCSI", "Multipath", "SCSI", "Timebase", "CAio"],
+            cSettings: gnuSource, swiftSettings: strict),
+        .executableTarget(
+            name: "SimulateCommand",
+            dependencies: [
+                "Simulation", "Timebase",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+
         // Real processes (tgtd, qemu-io) and addresses for the tests that need them.
         .target(
             name: "TestSupport", dependencies: ["Timebase"], path: "Tests/TestSupport", cSettings: gnuSource,
@@ -65,6 +79,7 @@ let package = Package(
         .testTarget(
             name: "MPIOCommandTests", dependencies: ["MPIOCommand", "MPIO", "TestSupport"],
             swiftSettings: strict),
+        .testTarget(name: "SimulationTests", dependencies: ["Simulation", "TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "InteropTests", dependencies: ["MPIO", "ISCSITarget", "TestSupport"],
             swiftSettings: strict),

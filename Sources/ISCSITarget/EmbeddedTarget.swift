@@ -66,9 +66,17 @@ public final class EmbeddedTarget: @unchecked Sendable {
     }
 
     /// Opens the units' files; the portals open at ``start()``.
-    public init(
+    public convenience init(
         configuration: TargetConfiguration, port: any IOPort,
         cryptography: any CryptographicServices = SystemCryptography()
+    ) throws(EmbeddedTargetError) {
+        try self.init(configuration: configuration, port: port, cryptography: cryptography) { _ in nil }
+    }
+
+    /// With backends of the caller's own; where `backend` gives none, the configuration's storage is opened.
+    public init(
+        configuration: TargetConfiguration, port: any IOPort, cryptography: any CryptographicServices,
+        backend: (LogicalUnitConfiguration) -> (any LogicalUnitBackend)?
     ) throws(EmbeddedTargetError) {
         guard !configuration.portals.isEmpty else { throw .noPortal }
         self.configuration = configuration
@@ -86,25 +94,16 @@ public final class EmbeddedTarget: @unchecked Sendable {
         service = TargetService(
             settings: configuration.serviceSettings, nodes: [], pool: pool, cryptography: cryptography,
             crc32c: systemCRC32C)
-        try openUnits()
+        try openUnits(backend)
     }
 
-    private func openUnits() throws(EmbeddedTargetError) {
+    private func openUnits(
+        _ makeBackend: (LogicalUnitConfiguration) -> (any LogicalUnitBackend)?
+    ) throws(EmbeddedTargetError) {
         for unit in configuration.logicalUnits {
             guard node.unit(unit.number) == nil else { throw .duplicateUnit(number: unit.number) }
             let backend: any LogicalUnitBackend
-            switch unit.storage {
-            case .memory: backend = MemoryBackend(byteCount: unit.byteCount ?? 0)
-            case .null: backend = NullBackend(byteCount: unit.byteCount ?? 0)
-            case .file(let path):
-                do {
-                    backend = try FileBackend(
-                        path: path, byteCount: unit.byteCount, blockSize: unit.blockSize,
-                        isReadOnly: unit.isReadOnly, port: port)
-                } catch {
-                    throw .cannotOpen(unit: unit.number, error)
-                }
-            }
+            if let given = makeBackend(unit) { backend = given } else { backend = try openStorage(unit) }
             let added = LogicalUnit(configuration: unit, backend: backend, node: node, pool: pool, client: self)
             if let other = node.units.first(where: { $0 !== added && $0.identity == added.identity }) {
                 throw .twoUnitsOfOneIdentity(number: unit.number, other: other.number)
@@ -112,6 +111,21 @@ public final class EmbeddedTarget: @unchecked Sendable {
         }
         let count = (node.units.last?.number ?? 0) + 1
         for index in portals.indices { portals[index].counters = Array(repeating: TargetCounters(), count: count) }
+    }
+
+    private func openStorage(_ unit: LogicalUnitConfiguration) throws(EmbeddedTargetError) -> any LogicalUnitBackend {
+        switch unit.storage {
+        case .memory: return MemoryBackend(byteCount: unit.byteCount ?? 0)
+        case .null: return NullBackend(byteCount: unit.byteCount ?? 0)
+        case .file(let path):
+            do {
+                return try FileBackend(
+                    path: path, byteCount: unit.byteCount, blockSize: unit.blockSize,
+                    isReadOnly: unit.isReadOnly, port: port)
+            } catch {
+                throw .cannotOpen(unit: unit.number, error)
+            }
+        }
     }
 
     // MARK: life

@@ -88,6 +88,7 @@ package final class DiskPath {
     /// Sees to it that the path touches the caller's memory no more, or that the disk waits for it.
     func withdraw(_ request: RequestIndex, _ record: UnsafeMutablePointer<RequestRecord>) {
         switch transport {
+        case .session where disk.host.plantedBug == .bufferReleasedEarly: break
         case .session(let reference): reference.path.detach(client.token(Self.token(of: request)))
         case .device: disk.lend(request)
         }
@@ -192,6 +193,7 @@ package final class DiskPath {
         case (.session(let reference), .reinstateNexus):
             // The login itself reinstates: the same ISID through the path's own portal.
             if reference.path.isLoggedIn { fenced(step, .done) } else { reference.path.connect(for: client) }
+        case (.session, .abortTaskSet) where disk.host.plantedBug == .fenceWithoutAbort: fenced(step, .done)
         case (.session(let reference), .abortTaskSet):
             manage(.abortTaskSet, reference, step)
         case (.session, .logicalUnitReset(let via)):
@@ -282,6 +284,11 @@ extension DiskPath: ISCSIPathClient {
 
     package func path(_ path: ISCSIPath, abandoned token: UInt64, wasSent: Bool) {
         guard let (request, record) = request(of: token) else { return }
+        switch disk.host.plantedBug {
+        case .lostReDrive where wasSent: return
+        case .doubleCompletion where wasSent: disk.completeTwice(record.pointee)
+        default: break
+        }
         ended(request, record, outcome: .returned(wasSent: wasSent, .connectionClosed))
     }
 

@@ -9,6 +9,9 @@ package final class EngineHost {
     package let cryptography: any CryptographicServices
     package let crc32c: CRC32CFunction
 
+    /// Set by simulations only.
+    package var plantedBug: PlantedEngineBug?
+
     private var dirtyDisks: [DiskEngine] = []
     private var spare: [DiskEngine] = []
     private var isRunning = false
