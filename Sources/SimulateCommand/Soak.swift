@@ -1,4 +1,5 @@
 import ArgumentParser
+import Foundation
 import Simulation
 
 struct Soak: AsyncParsableCommand {
@@ -21,6 +22,7 @@ struct Soak: AsyncParsableCommand {
     func run() async throws {
         let summary = await SeedRunner(first: first, count: count, seconds: seconds, jobs: jobs, bug: nil).run { result in
             print(result.summary)
+            fflush(nil)
         }
         print(summary.text)
         if !summary.failures.isEmpty { throw ExitCode(1) }

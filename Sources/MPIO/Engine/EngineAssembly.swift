@@ -1,6 +1,6 @@
 package import Multipath
 package import SCSI
-package import Timebase
+import Timebase
 
 // The engine without a policy file, a lease or a thread of its own, for whoever brings their own `IOPort`:
 // the simulator. The same objects as `ManagerState` puts together.

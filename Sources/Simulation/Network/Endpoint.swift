@@ -9,7 +9,8 @@ final class Endpoint {
     enum Phase { case connecting, open, lingering, closed }
 
     let id: UInt64
-    unowned let node: SimulatedIO
+    /// Strong: a killed process's kernel still closes its connections.
+    let node: SimulatedIO
     let link: Link
     /// The direction in which this end sends.
     let direction: Int

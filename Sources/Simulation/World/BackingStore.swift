@@ -30,6 +30,7 @@ final class BackingStore {
 /// write reaches the store in two parts.
 final class SimulatedBackend: LogicalUnitBackend {
     private let store: BackingStore
+    private let blockSize: Int
     private let port: SimulatedIO
     private let random: SeededRandom
     weak var client: (any BackendClient)?
@@ -44,8 +45,11 @@ final class SimulatedBackend: LogicalUnitBackend {
         var apply: () -> Void
     }
 
-    init(store: BackingStore, port: SimulatedIO, random: SeededRandom, delay: @escaping () -> Duration) {
+    init(
+        store: BackingStore, blockSize: Int, port: SimulatedIO, random: SeededRandom, delay: @escaping () -> Duration
+    ) {
         self.store = store
+        self.blockSize = blockSize
         self.port = port
         self.random = random
         self.delay = delay
@@ -63,8 +67,8 @@ final class SimulatedBackend: LogicalUnitBackend {
     }
 
     func write(offset: UInt64, from memory: UnsafeRawBufferPointer, token: UInt32) -> BackendProgress {
-        let blocks = memory.count / 512
-        let first = random.below(blocks + 1) * 512
+        let blocks = memory.count / blockSize
+        let first = random.below(blocks + 1) * blockSize
         if first > 0 { store.write(UnsafeRawBufferPointer(rebasing: memory[..<first]), at: Int(offset)) }
         return run(token) { [store] in
             if first < memory.count {

@@ -77,7 +77,9 @@ final class SimulatedTarget {
         var configuration = TargetConfiguration(
             name: name, portals: portals.map(\.configuration), logicalUnits: [unit])
         settings(&configuration)
-        let backend = SimulatedBackend(store: isForeign ? foreignStore : store, port: port, random: random) { [unowned self] in
+        let backend = SimulatedBackend(
+            store: isForeign ? foreignStore : store, blockSize: blockSize, port: port, random: random
+        ) { [unowned self] in
             random.spreadDuration(diskDelay)
         }
         self.backend = backend
