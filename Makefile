@@ -7,6 +7,9 @@ TEST_TIMEOUT ?= 540
 # For one suite or test: make test FILTER=InteropTests
 FILTER ?=
 BENCH ?=
+# make soak runs seeds of the simulator for so long: SOAK_SECONDS=60 make soak. Another SOAK_FIRST, other seeds.
+SOAK_SECONDS ?= 3600
+SOAK_FIRST ?= 1
 
 SWIFT = swift
 # Two tests at a time, whatever the number of cores: some measure pauses. The variable is Swift Testing's; where a
@@ -15,7 +18,7 @@ export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH = 2
 TEST_FLAGS = --parallel --disable-xctest $(if $(FILTER),--filter $(FILTER))
 
 .DEFAULT_GOAL = build
-.PHONY: build release demo test bench install uninstall setup setup-build clean
+.PHONY: build release demo test soak bench install uninstall setup setup-build clean
 
 build: setup-build
 	$(SWIFT) build
@@ -29,6 +32,11 @@ demo: release
 test: setup
 	$(SWIFT) build --build-tests
 	timeout --kill-after=10 $(TEST_TIMEOUT) $(SWIFT) test --skip-build $(TEST_FLAGS)
+
+soak: setup-build
+	$(SWIFT) build -c release --product simulate
+	"$$($(SWIFT) build -c release --product simulate --show-bin-path)/simulate" soak \
+		--seconds $(SOAK_SECONDS) --first $(SOAK_FIRST)
 
 bench: setup
 	$(SWIFT) build -c release --package-path Benchmarks
