@@ -92,6 +92,9 @@ public struct InitiatorSession: ~Copyable {
         return nil
     }
 
+    /// The session has failed or is logged out: ``state`` says which. Cheap enough to ask after every step.
+    public var hasEnded: Bool { isOver }
+
     /// The next event, in the order in which they happened.
     public mutating func nextEvent() -> SessionEvent? { events.removeFirst() }
 

@@ -12,7 +12,7 @@ package protocol ISCSIPathClient: AnyObject {
     func pathLoggedIn(_ path: ISCSIPath)
     /// One command ended; `completion.token` is as it was submitted.
     func path(_ path: ISCSIPath, completed completion: borrowing CommandCompletion)
-    /// The session ended with this command open. In the order of submission, before ``pathLost(_:failure:)``.
+    /// The session ended with this command open. In the order of submission, after ``pathLost(_:failure:)``.
     func path(_ path: ISCSIPath, abandoned token: UInt64, wasSent: Bool)
     /// A task management function ended; nil where the session ended first or the target rejected it.
     func path(_ path: ISCSIPath, taskManagement token: UInt64, answered response: TaskManagementResponse?)
@@ -86,7 +86,6 @@ package final class ISCSIPath {
     private var timer: (id: TimerID, deadline: Instant)?
     private var connectDeadline = Instant.distantFuture
     private var destination: SocketAddress
-    private var redirection: LoginRedirection?
     private var redirectCount = 0
     private var sendIsRequested = false
     private var isDraining = false
@@ -187,14 +186,13 @@ package final class ISCSIPath {
         session = InitiatorSession(
             settings: settings.session, cryptography: host.cryptography, crc32c: host.crc32c)
         sendIsRequested = false
-        redirection = nil
         connectDeadline = port.now + settings.session.loginTimeout
         state = .connecting(port.connect(to: destination, from: settings.source, handler: self))
         rearmTimer()
     }
 
-    /// The one way in which a session ends: the socket goes, open commands are handed back in order, and
-    /// the clients are told.
+    /// The one way in which a session ends: the socket goes, the clients are told, and open commands are
+    /// handed back in the order of their submission.
     private func end(_ failure: PathFailure, closing mode: CloseMode?) {
         if let socket = socketInUse {
             // Before the buffers of abandoned commands are used again, no socket may still send from them.
@@ -205,29 +203,42 @@ package final class ISCSIPath {
         connectDeadline = .distantFuture
         if let timer { port.cancelTimer(timer.id) }
         timer = nil
-        handBackCommands()
-        while let request = backlog.removeFirst() {
-            client(of: request.token)?.path(self, abandoned: request.token, wasSent: false)
-        }
+        // Taken before anybody is told, because whoever is told may connect anew.
+        let leftovers = takeLeftovers()
         for client in clients { client?.pathLost(self, failure: failure) }
+        for leftover in leftovers { handBack(leftover) }
         host.runDirtyDisks()
         let endings = endings
         self.endings.removeAll()
         for ending in endings { ending() }
     }
 
-    private func handBackCommands() {
+    private enum Leftover {
+        case command(UInt64, wasSent: Bool)
+        case taskManagement(UInt64)
+    }
+
+    /// Delivers what was answered, and returns what was not.
+    private func takeLeftovers() -> [Leftover] {
         while let completion = session.nextCompletion() {
             client(of: completion.token)?.path(self, completed: completion)
         }
+        var leftovers: [Leftover] = []
         while let event = session.nextEvent() {
             switch event {
-            case .commandAbandoned(let token, let wasSent):
-                client(of: token)?.path(self, abandoned: token, wasSent: wasSent)
-            case .taskManagementAbandoned(let token):
-                client(of: token)?.path(self, taskManagement: token, answered: nil)
+            case .commandAbandoned(let token, let wasSent): leftovers.append(.command(token, wasSent: wasSent))
+            case .taskManagementAbandoned(let token): leftovers.append(.taskManagement(token))
             default: break
             }
+        }
+        while let request = backlog.removeFirst() { leftovers.append(.command(request.token, wasSent: false)) }
+        return leftovers
+    }
+
+    private func handBack(_ leftover: Leftover) {
+        switch leftover {
+        case .command(let token, let wasSent): client(of: token)?.path(self, abandoned: token, wasSent: wasSent)
+        case .taskManagement(let token): client(of: token)?.path(self, taskManagement: token, answered: nil)
         }
     }
 
@@ -295,6 +306,7 @@ package final class ISCSIPath {
     /// Hands out all that the session has, then lets it send and re-arms its timer.
     private func pump() {
         guard !isDraining else { return }
+        if session.hasEnded { return sessionEnded() }
         isDraining = true
         while let completion = session.nextCompletion() {
             client(of: completion.token)?.path(self, completed: completion)
@@ -315,12 +327,8 @@ package final class ISCSIPath {
     private func handle(_ event: SessionEvent) {
         switch event {
         case .loggedIn(let result): enter(result)
-        case .redirected(let redirection): self.redirection = redirection
-        case .loginFailed: break  // the failure of the session says the same
-        case .sessionFailed(let reason): sessionFailed(reason)
-        case .loggedOut: end(PathFailure(.takenOut), closing: .graceful)
-        case .commandAbandoned(let token, let wasSent):
-            client(of: token)?.path(self, abandoned: token, wasSent: wasSent)
+        case .redirected, .loginFailed, .commandAbandoned, .sessionFailed, .loggedOut:
+            break  // only of a session that has ended, which is dealt with as a whole
         case .taskManagementCompleted(let token, let response):
             client(of: token)?.path(self, taskManagement: token, answered: response)
         case .taskManagementRejected(let token, _), .taskManagementAbandoned(let token):
@@ -347,9 +355,18 @@ package final class ISCSIPath {
         for client in clients { client?.pathLoggedIn(self) }
     }
 
-    private func sessionFailed(_ reason: SessionFailure) {
-        if case .redirected = reason, let redirection { return follow(redirection) }
-        end(PathFailure(reason), closing: .reset)
+    /// The session says that it is over. Its socket is closed before what it still holds is handed out.
+    private func sessionEnded() {
+        switch session.state {
+        case .failed(.redirected):
+            while let event = session.nextEvent() {
+                if case .redirected(let redirection) = event { return follow(redirection) }
+            }
+            end(PathFailure(SessionFailure.redirected), closing: .reset)
+        case .failed(let reason): end(PathFailure(reason), closing: .reset)
+        case .loggedOut: end(PathFailure(.takenOut), closing: .graceful)
+        case .free, .loggingIn, .loggedIn, .loggingOut: preconditionFailure("the session has not ended")
+        }
     }
 
     private func follow(_ redirection: LoginRedirection) {
