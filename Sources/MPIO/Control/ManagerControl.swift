@@ -35,7 +35,7 @@ extension ManagerState {
         case .path(let action, let lun, let path): withDisk(lun) { act(action, on: path, of: $0) }
         case .explain(let lun, let last): withDisk(lun) { .explanation($0.explain(last: last)) }
         case .events(let after): events(after: after)
-        case .metrics: .metrics(OpenMetrics.text(report(luns: [])))
+        case .metrics: .metrics(MetricsText.render(report(luns: [])))
         }
     }
 

@@ -16,7 +16,8 @@ extension DiskEngine {
             serial: device?.serial ?? "", capacityBytes: device?.capacity ?? 0,
             blockSize: Int(device?.blockSize ?? 512), policy: snapshot.policy.kind.rawValue, dsm: snapshot.module,
             state: LUNState(rawValue: snapshot.state.rawValue) ?? .failed, fence: snapshot.guardState.words(paths.map(\.name)),
-            queued: snapshot.queued + waitingCount, failovers: UInt64(snapshot.failOvers), holder: holder,
+            queued: snapshot.queued + waitingCount, failovers: UInt64(snapshot.failOvers),
+            redriven: snapshot.redriven, holder: holder,
             paths: snapshot.paths.map { inspect($0, policy: snapshot.policy.kind) })
     }
 
