@@ -42,6 +42,8 @@ package final class DiskPath {
     private(set) var lun: LogicalUnitNumber?
     private var client = PathClientID(rawValue: 0)
     private var needsTransport = false
+    /// A login is under way for the stale-write guard.
+    private var isReinstating = false
     private var hasLeft = false
     /// Counts connections; the answer to a question of an earlier one is of no use.
     private var epoch = 0
@@ -190,8 +192,11 @@ package final class DiskPath {
         switch (transport, step) {
         case (.device, _): fenced(step, .unsupported)
         case (.session(let reference), .reinstateNexus):
-            // The login itself reinstates: the same ISID through the path's own portal.
-            if reference.path.isLoggedIn { fenced(step, .done) } else { reference.path.connect(for: client) }
+            // The login itself reinstates: the same ISID through the path's own portal. That it came about
+            // is told as for any other login.
+            guard !reference.path.isLoggedIn else { return fenced(step, .done) }
+            isReinstating = true
+            reference.path.connect(for: client)
         case (.session(let reference), .abortTaskSet):
             manage(.abortTaskSet, reference, step)
         case (.session, .logicalUnitReset(let via)):
@@ -225,6 +230,7 @@ package final class DiskPath {
 
     func transportUp() {
         epoch += 1
+        isReinstating = false
         pseudoLUN.pathLoggedIn(index, at: now)
         settleSoon()
     }
@@ -233,6 +239,10 @@ package final class DiskPath {
         epoch += 1
         prober = nil
         pseudoLUN.pathFailed(index, failure, at: now)
+        if isReinstating {
+            isReinstating = false
+            pseudoLUN.fenceResult(index, .reinstateNexus, .failed, at: now)
+        }
         settleSoon()
     }
 
