@@ -1,0 +1,74 @@
+public import AsyncIO
+public import ISCSI
+
+/// What an ``EmbeddedTarget`` offers: one iSCSI target node, its portals and its logical units.
+public struct TargetConfiguration: Sendable {
+    /// The iSCSI name of the target node (`iqn.…`, `eui.…` or `naa.…`).
+    public var name: String
+    public var alias: String
+    public var portals: [TargetPortalConfiguration]
+    public var logicalUnits: [LogicalUnitConfiguration]
+    /// What initiators must show, and be shown; nil: no authentication.
+    public var authentication: TargetAuthentication?
+    /// Digests that may be negotiated beside None.
+    public var allowsHeaderDigest = true
+    public var allowsDataDigest = true
+    /// Connections of one session.
+    public var maximumConnectionsPerSession = 1
+    /// Sessions that may exist at a time; a login beyond it is refused (0302h, out of resources).
+    public var maximumSessions = 1024
+    /// Commands that one session may have outstanding: the width of its CmdSN window.
+    public var queueDepth = 128
+    /// The longest data segment accepted, in bytes.
+    public var maximumReceiveDataSegmentByteCount = 262_144
+    public var maximumBurstByteCount = 1 << 20
+    public var firstBurstByteCount = 262_144
+    public var maximumOutstandingR2T = 4
+    /// Immediate data and unsolicited data are granted where the initiator wants them.
+    public var allowsImmediateData = true
+    public var requiresInitialR2T = false
+    /// Memory for data of commands under way, over all sessions, in bytes.
+    public var bufferByteCount = 256 << 20
+    /// An idle connection is asked by NOP-In after this time, and dropped when it does not answer in as long again; nil: never.
+    public var pingInterval: Duration? = .seconds(30)
+
+    public init(
+        name: String, portals: [TargetPortalConfiguration], logicalUnits: [LogicalUnitConfiguration],
+        alias: String = "", authentication: TargetAuthentication? = nil
+    ) {
+        self.name = name
+        self.alias = alias
+        self.portals = portals
+        self.logicalUnits = logicalUnits
+        self.authentication = authentication
+    }
+}
+
+/// One address at which a target listens, and the portal group it belongs to.
+public struct TargetPortalConfiguration: Hashable, Sendable {
+    public var address: SocketAddress
+    /// 0…65,535. Connections of one session must use portals of one group.
+    public var groupTag: UInt16
+
+    public init(address: SocketAddress, groupTag: UInt16) {
+        self.address = address
+        self.groupTag = groupTag
+    }
+}
+
+/// CHAP at the target's side (RFC 7143 section 12.1).
+public struct TargetAuthentication: Sendable {
+    /// What the initiator must prove.
+    public var user: String
+    public var secret: [UInt8]
+    /// What the target answers to an initiator that asks for its proof; nil: it refuses.
+    public var mutualUser: String?
+    public var mutualSecret: [UInt8]
+
+    public init(user: String, secret: [UInt8], mutualUser: String? = nil, mutualSecret: [UInt8] = []) {
+        self.user = user
+        self.secret = secret
+        self.mutualUser = mutualUser
+        self.mutualSecret = mutualSecret
+    }
+}
