@@ -88,7 +88,7 @@ public final class LogicalUnit: BackendClient {
 
     /// Owes every live nexus, but not `except`, a unit attention.
     func raise(_ attention: UnitAttentions, except: NexusIndex? = nil) {
-        for index in attentions.indices where index != except?.rawValue && isActive(index) {
+        for index in attentions.indices where index != except?.rawValue && node.isActive(NexusIndex(rawValue: index)) {
             attentions[index].insert(attention)
         }
     }
@@ -97,8 +97,15 @@ public final class LogicalUnit: BackendClient {
         if attentions.indices.contains(nexus.rawValue) { attentions[nexus.rawValue].insert(attention) }
     }
 
-    private func isActive(_ index: Int) -> Bool {
-        index < node.nexusIsActive.count && node.nexusIsActive[index]
+    /// Whether something still refers to a nexus whose session is gone.
+    func needsNexus(_ nexus: NexusIndex) -> Bool {
+        persistentReservations.isRegistered(nexus)
+            || operations.indices.contains { operations[$0].isUsed && operations[$0].command.nexus == nexus }
+    }
+
+    /// Its index will stand for another nexus.
+    func nexusForgotten(_ nexus: NexusIndex) {
+        if attentions.indices.contains(nexus.rawValue) { attentions[nexus.rawValue] = [] }
     }
 
     // MARK: commands
@@ -110,7 +117,7 @@ public final class LogicalUnit: BackendClient {
         {
             return finish(command, .check(sense))
         }
-        if node.portGroups[command.portGroup].state != .activeOptimized, let sense = accessStateRefusal(command) {
+        if node.portGroups[command.portGroup].state != .optimized, let sense = accessStateRefusal(command) {
             return finish(command, .check(sense))
         }
         if hasReservation, isReservationConflict(command) {

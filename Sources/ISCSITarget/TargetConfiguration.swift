@@ -55,20 +55,3 @@ public struct TargetPortalConfiguration: Hashable, Sendable {
         self.groupTag = groupTag
     }
 }
-
-/// CHAP at the target's side (RFC 7143 section 12.1).
-public struct TargetAuthentication: Sendable {
-    /// What the initiator must prove.
-    public var user: String
-    public var secret: [UInt8]
-    /// What the target answers to an initiator that asks for its proof; nil: it refuses.
-    public var mutualUser: String?
-    public var mutualSecret: [UInt8]
-
-    public init(user: String, secret: [UInt8], mutualUser: String? = nil, mutualSecret: [UInt8] = []) {
-        self.user = user
-        self.secret = secret
-        self.mutualUser = mutualUser
-        self.mutualSecret = mutualSecret
-    }
-}

@@ -1,11 +1,5 @@
-/// Asymmetric access state of a target port group (SPC-4 table 308).
-public enum PortGroupState: UInt8, Hashable, Sendable, CaseIterable {
-    case activeOptimized = 0x0
-    case activeNonOptimized = 0x1
-    case standby = 0x2
-    case unavailable = 0x3
-    case transitioning = 0xF
-}
+public import ISCSI
+public import SCSI
 
 /// A portal group, which is a SCSI target port (RFC 7143 section 4.6.2) and here also a target port group.
 public struct PortGroup: Sendable {
@@ -13,8 +7,25 @@ public struct PortGroup: Sendable {
     public let tag: UInt16
     /// 1…65,535
     public let relativePortIdentifier: UInt16
-    public var state: PortGroupState = .activeOptimized
+    public var state: AccessState = .optimized
     public var isPreferred = false
+    /// Why it is in its state.
+    public internal(set) var lastChange = TargetPortGroupStatus.none
+}
+
+/// The initiator port and target port that make an I_T nexus (RFC 7143 section 4.4.1): a session between
+/// the same two is the same nexus, the next time too.
+public struct NexusIdentity: Hashable, Sendable {
+    public var initiatorName: String
+    public var isid: ISID
+    /// An index of ``TargetNode/portGroups``.
+    public var portGroup: Int
+
+    public init(initiatorName: String, isid: ISID, portGroup: Int) {
+        self.initiatorName = initiatorName
+        self.isid = isid
+        self.portGroup = portGroup
+    }
 }
 
 /// What the logical units of a target share: its name, its ports, and one another.
@@ -29,8 +40,18 @@ public final class TargetNode {
     /// Initiators may change access states (SET TARGET PORT GROUPS).
     public let allowsExplicitTransitions: Bool
 
-    /// Nexuses that exist: an index is in use where it is true.
-    private(set) var nexusIsActive: [Bool] = []
+    private var nexuses: [Nexus] = []
+
+    private struct Nexus {
+        var identity: NexusIdentity
+        var isActive: Bool
+        /// Counts logins, to find the nexus that was gone longest.
+        var lastUse: UInt64
+    }
+
+    private var useCount: UInt64 = 0
+    /// Nexuses that are remembered after their session ended, beyond those that hold a registration.
+    private static let rememberedNexuses = 256
 
     public init(name: String, portGroupTags: [UInt16], allowsExplicitTransitions: Bool = false) {
         self.name = name
@@ -55,22 +76,61 @@ public final class TargetNode {
 
     func portGroupIndex(tag: UInt16) -> Int? { portGroups.firstIndex { $0.tag == tag } }
 
-    /// A nexus came up: its units owe it `attention`.
-    func nexusStarted(_ nexus: NexusIndex, attention: UnitAttentions) {
-        while nexusIsActive.count <= nexus.rawValue { nexusIsActive.append(false) }
-        nexusIsActive[nexus.rawValue] = true
-        for unit in units { unit.nexusStarted(nexus, attention: attention) }
+    // MARK: nexuses
+
+    /// The index of a nexus whose session begins. Its units owe it a unit attention: POWER ON to one that is
+    /// new here, I_T NEXUS LOSS to one that had a session before.
+    public func nexusStarted(_ identity: NexusIdentity) -> NexusIndex {
+        useCount += 1
+        if let index = nexuses.firstIndex(where: { $0.identity == identity }) {
+            nexuses[index].isActive = true
+            nexuses[index].lastUse = useCount
+            return start(index, .nexusLoss)
+        }
+        let nexus = Nexus(identity: identity, isActive: true, lastUse: useCount)
+        if nexuses.count >= Self.rememberedNexuses, let index = forgettable() {
+            for unit in units { unit.nexusForgotten(NexusIndex(rawValue: index)) }
+            nexuses[index] = nexus
+            return start(index, .powerOn)
+        }
+        nexuses.append(nexus)
+        return start(nexuses.count - 1, .powerOn)
     }
 
-    func nexusEnded(_ nexus: NexusIndex) {
-        nexusIsActive[nexus.rawValue] = false
+    private func start(_ index: Int, _ attention: UnitAttentions) -> NexusIndex {
+        let nexus = NexusIndex(rawValue: index)
+        for unit in units { unit.nexusStarted(nexus, attention: attention) }
+        return nexus
+    }
+
+    /// Initiators that take a random ISID at each login would fill the table: the nexus that is gone
+    /// longest makes room, unless a registration or a command still names it.
+    private func forgettable() -> Int? {
+        nexuses.indices
+            .filter { index in
+                !nexuses[index].isActive && !units.contains { $0.needsNexus(NexusIndex(rawValue: index)) }
+            }
+            .min { nexuses[$0].lastUse < nexuses[$1].lastUse }
+    }
+
+    public func nexusEnded(_ nexus: NexusIndex) {
+        nexuses[nexus.rawValue].isActive = false
         for unit in units { unit.nexusEnded(nexus) }
     }
 
+    func isActive(_ nexus: NexusIndex) -> Bool { nexuses[nexus.rawValue].isActive }
+    func nexusPort(_ nexus: NexusIndex) -> NexusIdentity { nexuses[nexus.rawValue].identity }
+
     /// Changes a group's access state by itself (an implicit transition): all nexuses are told.
-    public func setState(_ state: PortGroupState, ofGroupTag tag: UInt16) {
+    public func setState(_ state: AccessState, ofGroupTag tag: UInt16) {
+        setState(state, ofGroupTag: tag, status: .alteredImplicitly, except: nil)
+    }
+
+    /// The nexus that asked for an explicit transition knows of it (SPC-4 clause 6.45).
+    func setState(_ state: AccessState, ofGroupTag tag: UInt16, status: TargetPortGroupStatus, except: NexusIndex?) {
         guard let index = portGroupIndex(tag: tag), portGroups[index].state != state else { return }
         portGroups[index].state = state
-        for unit in units { unit.raise(.accessStateChanged) }
+        portGroups[index].lastChange = status
+        for unit in units { unit.raise(.accessStateChanged, except: except) }
     }
 }
