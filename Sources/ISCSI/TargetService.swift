@@ -69,7 +69,7 @@ public enum TargetConnectionEnd: Hashable, Sendable {
     /// Everything queued (a refusal, a logout's answer) is to go out first.
     public var isGraceful: Bool {
         switch self {
-        case .loggedOut, .loginRefused: true
+        case .loggedOut, .loginRefused, .violation: true
         default: false
         }
     }

@@ -2,26 +2,34 @@ public import SCSI
 
 /// A task management request that a session cannot answer by itself.
 public struct TargetManagementRequest: Sendable {
-    /// Names it in ``TargetSession/finishManagement(_:response:)``; the upper half is the session's number.
-    public var token: UInt64
+    /// Names it in ``TargetSession/finishManagement(_:response:)``, within its session.
+    public var token: UInt32
     public var function: TaskManagementFunction
     public var lun: LogicalUnitNumber
-    /// ABORT TASK: the token of the command, where the device server has it.
-    public var commandToken: UInt64?
+    /// ABORT TASK: the slot of the command, which the device server has.
+    public var commandSlot: Int?
+}
+
+/// What a session hands to the device server.
+public enum TargetSessionAction {
+    /// Execute the command in this slot; its fields are read through the slot until it is completed.
+    case command(Int)
+    case management(TargetManagementRequest)
 }
 
 /// A normal or discovery session at the target (RFC 7143 section 4.4): its command window, its tasks, and
 /// the connections that carry them. At ErrorRecoveryLevel 0.
 ///
-/// The device server takes commands by ``nextCommand()``, which gives slots, and answers by
-/// ``complete(_:status:sense:dataOutByteCount:data:buffer:)``. One thread.
+/// The device server takes commands by ``nextAction()``, which gives slots, and answers by
+/// ``complete(_:status:sense:senseFormat:dataOutByteCount:data:buffer:)``. One thread.
 public final class TargetSession {
+    /// Counts sessions: a name for messages.
     public let number: UInt32
     public let tsih: UInt16
     public let identity: TargetLoginIdentity
     public internal(set) var parameters: NegotiatedParameters
     public let portalGroupTag: UInt16
-    /// For the owner: which nexus of the device server it is.
+    /// For the owner: where it keeps what it knows of the session.
     public var ownerIndex = -1
     public private(set) var isEnded = false
     private(set) var wasStarted = false
@@ -57,7 +65,11 @@ public final class TargetSession {
         var connection: TargetConnection
     }
 
-    // Commands ready for the device server, in order: a ring that has room for all slots.
+    // What the device server is to do, in order: slots, and markers for management requests. The ring
+    // has room for all there can be.
+    private let readyCapacity: Int
+    private static let managementCapacity = 64
+    private static let managementMarker: Int32 = -1
     private let ready: UnsafeMutablePointer<Int32>
     private var readyFirst = 0
     private var readyCount = 0
@@ -66,7 +78,7 @@ public final class TargetSession {
     private var lastManagement: UInt32 = 0
 
     private struct PendingManagement {
-        var token: UInt64
+        var token: UInt32
         var initiatorTaskTag: UInt32
         var connection: UInt16
     }
@@ -89,7 +101,8 @@ public final class TargetSession {
         for index in 0..<capacity - 1 { tasks[index].next = Int32(index + 1) }
         freeCount = capacity
         tags = TargetTagTable(capacity: capacity)
-        ready = .allocate(capacity: capacity)
+        readyCapacity = capacity + Self.managementCapacity
+        ready = .allocate(capacity: readyCapacity)
         expCmdSN = identity.cmdSN
         maxCmdSN = identity.cmdSN &+ UInt32(depth) &- 1
         held = Array(repeating: Self.nothing, count: depth)
@@ -150,11 +163,11 @@ public final class TargetSession {
 
     func end() {
         isEnded = true
-        readyCount = 0
+        while let action = nextAction() {
+            if case .command(let slot) = action { free(slot) }
+        }
         for slot in 0..<capacity where tasks[slot].state != .free && tasks[slot].state != .executing { free(slot) }
-        // What was handed out but not yet taken is nobody's.
         early = []
-        management = []
         pendingManagement = []
     }
 
@@ -177,6 +190,8 @@ public final class TargetSession {
     /// Gives a slot and its memory back.
     func free(_ slot: Int) {
         let task = tasks + slot
+        // The decoder may be placing data into the buffer.
+        if task.pointee.state == .receiving { connection(task.pointee.connection)?.forget(slot) }
         if task.pointee.state == .receiving || task.pointee.state == .executing { leaveWindow(slot) }
         if task.pointee.state == .executing { executingCount -= 1 }
         service.pool.release(task.pointee.buffer)
@@ -213,17 +228,15 @@ public final class TargetSession {
         if held[place] == Int32(slot) { held[place] = Self.skipped }
     }
 
-    func token(_ slot: Int) -> UInt64 { UInt64(number) << 32 | UInt64(slot) }
-
-    /// So few slots are left that no more commands should be taken.
-    var isCongested: Bool { freeCount <= queueDepth / 2 + 8 && freeCount < capacity - outstanding - 8 }
+    /// A window's worth of results waits to be sent: no more commands should be taken.
+    var isCongested: Bool { capacity - freeCount - outstanding > queueDepth }
 
     // MARK: window
 
     /// For a PDU that is about to be sent: ExpCmdSN and MaxCmdSN as they now are. MaxCmdSN never goes back.
     @inline(__always)
     func windowNumbers() -> (expCmdSN: UInt32, maxCmdSN: UInt32) {
-        let limit = expCmdSN &+ UInt32(max(0, queueDepth - outstanding + heldCount)) &- 1
+        let limit = expCmdSN &+ UInt32(max(0, min(queueDepth, queueDepth - outstanding + heldCount))) &- 1
         if SerialNumber.isBefore(maxCmdSN, limit) { maxCmdSN = limit }
         return (expCmdSN, maxCmdSN)
     }
@@ -339,9 +352,14 @@ public final class TargetSession {
         task.pointee.state = .executing
         executingCount += 1
         if task.pointee.isStarved {
-            return complete(slot, status: .taskSetFull)
+            complete(slot, status: .taskSetFull)
+            return
         }
-        ready[(readyFirst + readyCount) % capacity] = Int32(slot)
+        post(Int32(slot))
+    }
+
+    private func post(_ action: Int32) {
+        ready[(readyFirst + readyCount) % readyCapacity] = action
         readyCount += 1
     }
 
@@ -349,17 +367,16 @@ public final class TargetSession {
 
     // MARK: for the device server
 
-    /// The next command to execute, in order; its fields are read through the slot until it is completed.
+    /// The next thing for the device server, in the order of arrival.
     @inline(__always)
-    public func nextCommand() -> Int? {
+    public func nextAction() -> TargetSessionAction? {
         guard readyCount > 0 else { return nil }
-        let slot = Int(ready[readyFirst])
-        readyFirst = readyFirst + 1 == capacity ? 0 : readyFirst + 1
+        let action = ready[readyFirst]
+        readyFirst = readyFirst + 1 == readyCapacity ? 0 : readyFirst + 1
         readyCount -= 1
-        return slot
+        return action >= 0 ? .command(Int(action)) : .management(management.removeFirst())
     }
 
-    public func commandToken(_ slot: Int) -> UInt64 { token(slot) }
     public func lun(_ slot: Int) -> LogicalUnitNumber { tasks[slot].lun }
     public func cdb(_ slot: Int) -> CommandDescriptorBlock { tasks[slot].cdb }
     public func attribute(_ slot: Int) -> TaskAttribute { tasks[slot].attribute }
@@ -371,17 +388,20 @@ public final class TargetSession {
         tasks[slot].isRead ? Int(tasks[slot].expectedByteCount) : 0
     }
 
-    /// Ends a command. `data` stays constant until `buffer` is given back to the pool, which the session
+    /// Ends a command, and returns the connection that now has something to send. `data` stays constant until `buffer` is given back to the pool, which the session
     /// sees to. `dataOutByteCount` is what the command asked of data-out.
+    @discardableResult
     public func complete(
-        _ slot: Int, status: SCSIStatus, sense: SenseData? = nil, dataOutByteCount: Int = 0,
+        _ slot: Int, status: SCSIStatus, sense: SenseData? = nil, senseFormat: SenseFormat = .fixed,
+        dataOutByteCount: Int = 0,
         data: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0), buffer: TargetBuffer = .none
-    ) {
+    ) -> TargetConnection? {
         let task = tasks + slot
         precondition(task.pointee.state == .executing, "only a command that executes is completed")
         guard !isEnded, let connection = connection(task.pointee.connection) else {
             service.pool.release(buffer)
-            return free(slot)
+            free(slot)
+            return nil
         }
         leaveWindow(slot)
         executingCount -= 1
@@ -390,6 +410,7 @@ public final class TargetSession {
         task.pointee.state = .responding
         task.pointee.status = status
         task.pointee.sense = sense
+        task.pointee.usesDescriptorSense = senseFormat == .descriptor
         let expected = task.pointee.expectedByteCount
         let isGood = status != .checkCondition
         if task.pointee.isRead || (data.count > 0 && !task.pointee.isWrite) {
@@ -406,6 +427,7 @@ public final class TargetSession {
         }
         if task.pointee.dataByteCount > 0 { task.pointee.dataBuffer = buffer } else { service.pool.release(buffer) }
         connection.enqueueResponse(slot)
+        return connection
     }
 
     /// An aborted command is over; nothing is sent for it.
@@ -414,17 +436,13 @@ public final class TargetSession {
         free(slot)
     }
 
-    public func nextManagementRequest() -> TargetManagementRequest? {
-        management.isEmpty ? nil : management.removeFirst()
-    }
-
     // MARK: task management (section 11.5)
 
     func manage(_ header: BasicHeaderSegment, on connection: TargetConnection) {
         guard let function = header.taskManagementFunction else {
             return connection.sendManagementResponse(.notSupported, tag: header.initiatorTaskTag)
         }
-        var commandToken: UInt64?
+        var commandSlot: Int?
         switch function {
         case .abortTask:
             guard let slot = tags.find(header.referencedTaskTag), tasks[slot].lun == header.lun else {
@@ -434,21 +452,30 @@ public final class TargetSession {
                 if tasks[slot].state == .receiving { drop(slot) }
                 return connection.sendManagementResponse(.functionComplete, tag: header.initiatorTaskTag)
             }
-            commandToken = token(slot)
+            commandSlot = slot
         case .taskReassign:
             return connection.sendManagementResponse(.reassignmentNotSupported, tag: header.initiatorTaskTag)
         case .clearACA:
             return connection.sendManagementResponse(.notSupported, tag: header.initiatorTaskTag)
         case .abortTaskSet, .clearTaskSet, .logicalUnitReset, .targetWarmReset, .targetColdReset: break
         }
+        guard pendingManagement.count < Self.managementCapacity else {
+            return connection.sendManagementResponse(.rejected, tag: header.initiatorTaskTag)
+        }
+        // Now, not when the device server comes to it: commands behind this request are not affected.
+        switch function {
+        case .abortTaskSet, .clearTaskSet, .logicalUnitReset: dropUndelivered(lun: header.lun)
+        case .targetWarmReset, .targetColdReset: dropUndelivered(lun: nil)
+        default: break
+        }
         lastManagement &+= 1
         let request = TargetManagementRequest(
-            token: UInt64(number) << 32 | UInt64(lastManagement), function: function, lun: header.lun,
-            commandToken: commandToken)
+            token: lastManagement, function: function, lun: header.lun, commandSlot: commandSlot)
         pendingManagement.append(
             PendingManagement(
                 token: request.token, initiatorTaskTag: header.initiatorTaskTag, connection: connection.connectionID))
         management.append(request)
+        post(Self.managementMarker)
     }
 
     /// Drops the commands for `lun` (nil: for any) that the device server does not have yet, in answer to a
@@ -460,9 +487,12 @@ public final class TargetSession {
     }
 
     /// Answers a task management request. After it was aborted itself (its session ended) nothing happens.
-    public func finishManagement(_ token: UInt64, response: TaskManagementResponse) {
-        guard let index = pendingManagement.firstIndex(where: { $0.token == token }) else { return }
+    @discardableResult
+    public func finishManagement(_ token: UInt32, response: TaskManagementResponse) -> TargetConnection? {
+        guard let index = pendingManagement.firstIndex(where: { $0.token == token }) else { return nil }
         let request = pendingManagement.remove(at: index)
-        connection(request.connection)?.sendManagementResponse(response, tag: request.initiatorTaskTag)
+        let connection = connection(request.connection)
+        connection?.sendManagementResponse(response, tag: request.initiatorTaskTag)
+        return connection
     }
 }

@@ -59,6 +59,7 @@ struct TargetTask {
     // The result.
     var status = SCSIStatus.good
     var sense: SenseData?
+    var usesDescriptorSense = false
     var data = UnsafeRawBufferPointer(start: nil, count: 0)
     var dataBuffer = TargetBuffer.none
     var dataByteCount: UInt32 = 0

@@ -42,6 +42,7 @@ public struct DeviceResult {
     public var status: SCSIStatus
     /// With CHECK CONDITION.
     public var sense: SenseData?
+    public var senseFormat = SenseFormat.fixed
     /// Data-in. Constant until `buffer` is given back to the pool; for ever where there is none.
     public var data: UnsafeRawBufferPointer
     public var buffer: TargetBuffer

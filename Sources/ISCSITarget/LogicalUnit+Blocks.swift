@@ -36,8 +36,6 @@ struct BlockFields {
 
 // SBC-3 clause 5. Ranges are checked before anything else is done with them.
 extension LogicalUnit {
-    private static let maximumTransferBlocks = UInt64(maximumTransferByteCount)
-
     private func refusal(_ fields: BlockFields, isLimited: Bool = true) -> SenseData? {
         if isStopped { return SenseData(key: .notReady, additional: AdditionalSense(0x04, 0x02)) }
         if fields.wantsProtection { return .badCDBField }
@@ -67,7 +65,6 @@ extension LogicalUnit {
         let fields = BlockFields(command.cdb)
         if let sense = refusal(fields) { return finish(command, .check(sense)) }
         let byteCount = Int(fields.count) * blockSize
-        countRead(byteCount)
         guard byteCount > 0 else { return finish(command, .status(.good)) }
         if let lent = backend.lend(offset: fields.lba * UInt64(blockSize), byteCount: byteCount) {
             var result = DeviceResult.status(.good)
@@ -83,7 +80,6 @@ extension LogicalUnit {
         let fields = BlockFields(command.cdb)
         if let sense = refusal(fields) ?? writeRefusal { return finish(command, .check(sense)) }
         let byteCount = Int(fields.count) * blockSize
-        countWrite(byteCount)
         guard byteCount > 0 else { return finish(command, .status(.good)) }
         // Fewer bytes than the CDB names: the initiator expects a shorter transfer, which ends in a
         // residual overflow; whole blocks of it are written.
@@ -99,7 +95,6 @@ extension LogicalUnit {
         var fields = BlockFields(command.cdb)
         fields.flags &= ~0x08
         if let sense = refusal(fields) { return finish(command, .check(sense)) }
-        countOther()
         let byteCount = Int(fields.count) * blockSize
         guard byteCount > 0, fields.byteCheck != 0 else { return finish(command, .status(.good)) }
         guard fields.byteCheck != 2 else { return finish(command, .check(.badCDBField)) }
@@ -112,7 +107,6 @@ extension LogicalUnit {
 
     func prefetch(_ command: DeviceCommand) {
         let fields = BlockFields(command.cdb)
-        countOther()
         if let sense = refusal(fields, isLimited: false) { return finish(command, .check(sense)) }
         // There is no cache of its own to fill: whatever is asked for fits (SBC-3 clause 5.9).
         finish(command, .status(.conditionMet))
@@ -121,7 +115,6 @@ extension LogicalUnit {
     func synchronizeCache(_ command: DeviceCommand) {
         var fields = BlockFields(command.cdb)
         fields.flags = 0
-        countOther()
         if let sense = refusal(fields, isLimited: false) { return finish(command, .check(sense)) }
         start(begin(command, .synchronize, fields))
     }
@@ -134,7 +127,6 @@ extension LogicalUnit {
     private static let patternByteCount = 256 << 10
 
     func writeSame(_ command: DeviceCommand) {
-        countOther()
         let hasNoData = command.cdb.operationCode == OperationCode.writeSame16 && command.cdb.bytes[1] & 1 != 0
         let unmaps = command.cdb.bytes[1] & 0x08 != 0
         var fields = BlockFields(command.cdb)
@@ -167,7 +159,6 @@ extension LogicalUnit {
     }
 
     func unmap(_ command: DeviceCommand) {
-        countOther()
         guard backend.isThinlyProvisioned else { return finish(command, .check(.unsupportedOperationCode)) }
         // ANCHOR
         guard command.cdb.bytes[1] & 1 == 0 else { return finish(command, .check(.badCDBField)) }
@@ -200,7 +191,6 @@ extension LogicalUnit {
         guard byteCount > 0 else { return finish(command, .status(.good)) }
         guard command.dataOut.count == 2 * byteCount else { return finish(command, .check(.badCDBField)) }
         if mustWaitToBeAlone(command) { return }
-        countWrite(byteCount)
         guard let buffer = pool.allocate(byteCount: byteCount) else { return finish(command, .status(.taskSetFull)) }
         beginExclusive()
         var operation = begin(command, .compareAndWrite, fields, buffer: buffer)
@@ -215,7 +205,6 @@ extension LogicalUnit {
         guard byteCount > 0 else { return finish(command, .status(.good)) }
         guard command.dataOut.count >= byteCount else { return finish(command, .check(.badCDBField)) }
         if mustWaitToBeAlone(command) { return }
-        countWrite(byteCount)
         guard let buffer = pool.allocate(byteCount: byteCount) else { return finish(command, .status(.taskSetFull)) }
         beginExclusive()
         var operation = begin(command, .orWrite, fields, buffer: buffer)

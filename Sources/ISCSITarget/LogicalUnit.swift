@@ -1,19 +1,5 @@
 public import ISCSI
-public import SCSI
-
-/// Requests and bytes that a logical unit served, in all or through one portal.
-public struct TargetCounters: Hashable, Sendable {
-    /// READ commands of all sizes, and the bytes they asked for.
-    public var reads: UInt64 = 0
-    public var bytesRead: UInt64 = 0
-    /// Commands that write data (WRITE, WRITE AND VERIFY, COMPARE AND WRITE, ORWRITE), and their data's bytes.
-    public var writes: UInt64 = 0
-    public var bytesWritten: UInt64 = 0
-    /// All other commands.
-    public var others: UInt64 = 0
-
-    public init() {}
-}
+import SCSI
 
 /// A logical unit's device server: SPC-4 and SBC-3 over a ``LogicalUnitBackend``.
 ///
@@ -27,7 +13,6 @@ public final class LogicalUnit: BackendClient {
     /// The 16 bytes of the NAA designator.
     public let identity: [UInt8]
     public let serial: String
-    public private(set) var counters = TargetCounters()
 
     let backend: any LogicalUnitBackend
     unowned let node: TargetNode
@@ -163,7 +148,6 @@ public final class LogicalUnit: BackendClient {
         case OperationCode.compareAndWrite: compareAndWrite(command)
         case OperationCode.orWrite16: orWrite(command)
         default:
-            counters.others += 1
             finish(command, control(command))
         }
     }
@@ -195,6 +179,8 @@ public final class LogicalUnit: BackendClient {
 
     /// Ends a command that has no operation.
     func finish(_ command: DeviceCommand, _ result: DeviceResult) {
+        var result = result
+        if result.sense != nil, modes.usesDescriptorSense { result.senseFormat = .descriptor }
         client?.commandFinished(token: command.token, result: result)
     }
 
@@ -213,18 +199,6 @@ public final class LogicalUnit: BackendClient {
         result.data = UnsafeRawBufferPointer(start: buffer.base, count: count)
         return result
     }
-
-    func countRead(_ byteCount: Int) {
-        counters.reads += 1
-        counters.bytesRead += UInt64(byteCount)
-    }
-
-    func countWrite(_ byteCount: Int) {
-        counters.writes += 1
-        counters.bytesWritten += UInt64(byteCount)
-    }
-
-    func countOther() { counters.others += 1 }
 
     // MARK: order
 
@@ -281,11 +255,11 @@ public final class LogicalUnit: BackendClient {
     /// ``DeviceClient/taskManagementFinished(token:)`` follows: only then is it certain that no aborted
     /// write reaches the medium any more.
     public func abort(_ scope: AbortScope, managementToken: UInt64) -> Bool {
-        let removed = waiting.filter { matches($0, scope) }
-        waiting.removeAll { matches($0, scope) }
+        let removed = waiting.filter { Self.matches($0, scope) }
+        waiting.removeAll { Self.matches($0, scope) }
         for command in removed { client?.commandAborted(token: command.token) }
         var pending: [Int] = []
-        for index in operations.indices where operations[index].isUsed && matches(operations[index].command, scope) {
+        for index in operations.indices where operations[index].isUsed && Self.matches(operations[index].command, scope) {
             operations[index].isAborted = true
             pending.append(index)
         }
@@ -294,7 +268,7 @@ public final class LogicalUnit: BackendClient {
         return false
     }
 
-    private func matches(_ command: DeviceCommand, _ scope: AbortScope) -> Bool {
+    static func matches(_ command: DeviceCommand, _ scope: AbortScope) -> Bool {
         switch scope {
         case .command(let token): command.token == token
         case .nexus(let nexus): command.nexus == nexus

@@ -8,8 +8,8 @@ public struct TargetConfiguration: Sendable {
     public var alias: String
     public var portals: [TargetPortalConfiguration]
     public var logicalUnits: [LogicalUnitConfiguration]
-    /// What initiators must show, and be shown; nil: no authentication.
-    public var authentication: TargetAuthentication?
+    /// What initiators must prove, and what is proven to them.
+    public var authentication: TargetAuthentication
     /// Digests that may be negotiated beside None.
     public var allowsHeaderDigest = true
     public var allowsDataDigest = true
@@ -29,12 +29,14 @@ public struct TargetConfiguration: Sendable {
     public var requiresInitialR2T = false
     /// Memory for data of commands under way, over all sessions, in bytes.
     public var bufferByteCount = 256 << 20
+    /// Initiators may change access states of port groups (SET TARGET PORT GROUPS).
+    public var allowsExplicitTransitions = false
     /// An idle connection is asked by NOP-In after this time, and dropped when it does not answer in as long again; nil: never.
     public var pingInterval: Duration? = .seconds(30)
 
     public init(
         name: String, portals: [TargetPortalConfiguration], logicalUnits: [LogicalUnitConfiguration],
-        alias: String = "", authentication: TargetAuthentication? = nil
+        alias: String = "", authentication: TargetAuthentication = .none
     ) {
         self.name = name
         self.alias = alias
@@ -53,5 +55,34 @@ public struct TargetPortalConfiguration: Hashable, Sendable {
     public init(address: SocketAddress, groupTag: UInt16) {
         self.address = address
         self.groupTag = groupTag
+    }
+}
+
+extension TargetConfiguration {
+    /// As the protocol half takes it.
+    var serviceSettings: TargetServiceSettings {
+        var settings = TargetServiceSettings()
+        settings.operational.headerDigest = allowsHeaderDigest ? [.none, .crc32c] : [.none]
+        settings.operational.dataDigest = allowsDataDigest ? [.none, .crc32c] : [.none]
+        settings.operational.maxConnections = maximumConnectionsPerSession
+        settings.operational.initialR2T = requiresInitialR2T
+        settings.operational.immediateData = allowsImmediateData
+        settings.operational.maxRecvDataSegmentByteCount = maximumReceiveDataSegmentByteCount
+        settings.operational.maxBurstByteCount = maximumBurstByteCount
+        settings.operational.firstBurstByteCount = firstBurstByteCount
+        settings.operational.maxOutstandingR2T = maximumOutstandingR2T
+        settings.queueDepth = queueDepth
+        settings.maximumSessions = maximumSessions
+        settings.maximumTransferByteCount = LogicalUnit.maximumTransferByteCount
+        settings.pingInterval = pingInterval
+        return settings
+    }
+}
+
+extension TargetAddress {
+    /// nil for what is no IP address.
+    init?(_ address: SocketAddress, portalGroupTag: UInt16) {
+        guard let port = address.port else { return nil }
+        self.init(host: address.host, port: port, portalGroupTag: portalGroupTag)
     }
 }

@@ -1,4 +1,4 @@
-public import SCSI
+import SCSI
 
 /// Unit attention conditions waiting for one I_T nexus (SAM-5 clause 5.14), reported one at a time, the
 /// lowest bit first: SAM ranks resets above all else.

@@ -1,0 +1,149 @@
+import SCSI
+
+// What goes out: control PDUs as they arise, results of commands only as far as there is room for them, so
+// that a peer that does not read cannot make the queue grow.
+extension TargetConnection {
+    // MARK: for the owner of the socket
+
+    /// Something is there to be sent.
+    public var needsToSend: Bool { !output.isEmpty || (endReason == nil && firstResponding != nil) }
+
+    /// So much waits to be sent that no more input should be taken until some of it went.
+    public var isCongested: Bool { output.isCongested || session?.isCongested == true }
+
+    /// Names what to send next; it stays where it is until ``sent(byteCount:)``.
+    public func output(into segments: UnsafeMutableBufferPointer<UnsafeRawBufferPointer>) -> Int {
+        fill()
+        return output.segments(into: segments)
+    }
+
+    public func sent(byteCount: Int) { output.sent(byteCount) }
+
+    /// After a graceful end: all of it went out.
+    public var isDrained: Bool { output.isEmpty }
+
+    // MARK: numbers
+
+    /// For a PDU that uses no StatSN up.
+    @inline(__always)
+    func numbers() -> ResponseNumbers {
+        guard let session else { return ResponseNumbers(statSN: statSN, expCmdSN: 0, maxCmdSN: 0) }
+        let window = session.windowNumbers()
+        return ResponseNumbers(statSN: statSN, expCmdSN: window.expCmdSN, maxCmdSN: window.maxCmdSN)
+    }
+
+    @inline(__always)
+    func numbersWithStatus() -> ResponseNumbers {
+        defer { statSN &+= 1 }
+        return numbers()
+    }
+
+    // MARK: control PDUs
+
+    /// A PDU of a login: whole, and without digests.
+    func send(_ pdu: PDU) {
+        pdu.data.withUnsafeBytes { send(pdu.header, $0) }
+    }
+
+    /// The data is copied. Where there is no room for it the peer has made us owe more than it takes: the
+    /// connection ends.
+    func send(_ header: BasicHeaderSegment, _ data: UnsafeRawBufferPointer = .init(start: nil, count: 0)) {
+        var outgoing = OutgoingHeader(header)
+        outgoing.seal(with: headerDigest)
+        let trailer = OutgoingTrailer(data: data, crc32c: dataDigest)
+        let headerByteCount = Int(outgoing.byteCount)
+        guard let place = output.reserve(headerByteCount + data.count + Int(trailer.byteCount)) else {
+            return end(.overflow)
+        }
+        _ = outgoing.store(to: place)
+        if let base = data.baseAddress { (place + headerByteCount).copyMemory(from: base, byteCount: data.count) }
+        _ = trailer.store(to: place + headerByteCount + data.count)
+    }
+
+    private var headerDigest: CRC32CFunction? {
+        isFullFeature && parameters.headerDigest == .crc32c ? service.crc32c : nil
+    }
+
+    private var dataDigest: CRC32CFunction? {
+        isFullFeature && parameters.dataDigest == .crc32c ? service.crc32c : nil
+    }
+
+    // MARK: results of commands
+
+    private func fill() {
+        guard endReason == nil, let session else { return }
+        while let slot = firstResponding, output.hasRoom {
+            guard sendNext(slot, session) else { continue }
+            dequeueResponse()
+            session.free(slot)
+        }
+    }
+
+    /// One PDU of a task's result; true when it was the last.
+    private func sendNext(_ slot: Int, _ session: TargetSession) -> Bool {
+        let task = session.tasks + slot
+        let remaining = task.pointee.dataByteCount - task.pointee.sentByteCount
+        guard remaining > 0 else {
+            sendStatus(task)
+            return true
+        }
+        let burstLeft = UInt32(parameters.maxBurstByteCount) - task.pointee.burstByteCount
+        let count = min(remaining, burstLeft, UInt32(parameters.maxSendDataSegmentByteCount))
+        let offset = task.pointee.sentByteCount
+        let isLast = count == remaining
+        // Only GOOD comes with its last data (section 11.7.3 allows no sense there).
+        let withStatus = isLast && task.pointee.status == .good
+        let endsBurst = isLast || count == burstLeft
+        let header: BasicHeaderSegment =
+            withStatus
+            ? .dataIn(
+                tag: task.pointee.initiatorTaskTag, status: .good, residual: task.pointee.residual,
+                dataSN: task.pointee.dataSN, bufferOffset: offset, byteCount: Int(count), numbers: numbersWithStatus())
+            : .dataIn(
+                tag: task.pointee.initiatorTaskTag, flags: endsBurst ? [.final] : [], dataSN: task.pointee.dataSN,
+                bufferOffset: offset, byteCount: Int(count), numbers: numbers())
+        task.pointee.dataSN &+= 1
+        task.pointee.sentByteCount += count
+        task.pointee.burstByteCount = endsBurst ? 0 : task.pointee.burstByteCount + count
+        let data = UnsafeRawBufferPointer(rebasing: task.pointee.data[Int(offset)..<Int(offset + count)])
+        var buffer = TargetBuffer.none
+        if isLast {
+            buffer = task.pointee.dataBuffer
+            task.pointee.dataBuffer = .none
+        }
+        sendData(header, data, buffer)
+        return withStatus
+    }
+
+    private func sendData(_ header: BasicHeaderSegment, _ data: UnsafeRawBufferPointer, _ buffer: TargetBuffer) {
+        var outgoing = OutgoingHeader(header)
+        outgoing.seal(with: headerDigest)
+        // `hasRoom` keeps a reserve: neither can fail here.
+        guard let place = output.reserve(Int(outgoing.byteCount)) else { return end(.overflow) }
+        _ = outgoing.store(to: place)
+        let trailer = OutgoingTrailer(data: data, crc32c: dataDigest)
+        output.appendData(data, buffer: buffer)
+        guard trailer.byteCount > 0 else { return }
+        guard let behind = output.reserve(Int(trailer.byteCount)) else { return end(.overflow) }
+        _ = trailer.store(to: behind)
+    }
+
+    /// A SCSI Response (section 11.4); sense data goes behind its length.
+    private func sendStatus(_ task: UnsafeMutablePointer<TargetTask>) {
+        guard let sense = task.pointee.sense else {
+            return send(
+                .scsiResponse(
+                    tag: task.pointee.initiatorTaskTag, status: task.pointee.status, residual: task.pointee.residual,
+                    expDataSN: task.pointee.dataSN &+ task.pointee.nextR2TSN, numbers: numbersWithStatus()))
+        }
+        let bytes = sense.encode(format: task.pointee.usesDescriptorSense ? .descriptor : .fixed)
+        let data = [UInt8(bytes.count >> 8), UInt8(truncatingIfNeeded: bytes.count)] + bytes
+        data.withUnsafeBytes {
+            send(
+                .scsiResponse(
+                    tag: task.pointee.initiatorTaskTag, status: task.pointee.status, residual: task.pointee.residual,
+                    expDataSN: task.pointee.dataSN &+ task.pointee.nextR2TSN, dataByteCount: $0.count,
+                    numbers: numbersWithStatus()), $0)
+        }
+    }
+}

@@ -1,0 +1,399 @@
+public import Timebase
+
+/// One connection of a target: its bytes, its login, its StatSN (RFC 7143 sections 4.2.2.2 and 6.3).
+///
+/// The owner of the socket hands in what came and sends what ``output(into:)`` names; it then drains
+/// ``TargetService/nextEvent()`` and the session's actions. No I/O, no clock; one thread.
+public final class TargetConnection {
+    public let portalGroupTag: UInt16
+    /// What drives it. Held strongly until the owner lets go.
+    public var owner: AnyObject?
+    public private(set) var session: TargetSession?
+    public private(set) var connectionID: UInt16 = 0
+    /// nil while it lives.
+    public private(set) var endReason: TargetConnectionEnd?
+    public private(set) var isFullFeature = false
+
+    let service: TargetService
+    var decoder: PDUDecoder
+    var output: TargetOutput
+    var parameters = NegotiatedParameters()
+    var statSN: UInt32 = 1
+    private var login: TargetLogin?
+    /// Where the connection was accepted, for portals that listen on every address.
+    private let localAddress: TargetAddress?
+
+    /// What the PDU that is being received is for.
+    enum Incoming {
+        case nothing
+        case command(Int)
+        case dataOut(slot: Int, transfer: Int)
+        case other
+        case ignored
+    }
+
+    var incoming = Incoming.nothing
+    // Commands whose results wait to be sent, linked through their slots.
+    private var respondingFirst: Int32 = -1
+    private var respondingLast: Int32 = -1
+    // Text negotiation that spans several PDUs.
+    private var text = TextAssembler()
+    private var outgoingText: OutgoingText?
+    private static let textTransferTag: UInt32 = 1
+
+    private var startedAt: Instant
+    private var lastReceived: Instant
+    private var pingSentAt: Instant?
+    private static let pingTransferTag: UInt32 = 0x7FFF_FFFE
+
+    /// `portalGroupTag` is that of the portal that accepted; `localAddress` the connection's own address.
+    public init(service: TargetService, portalGroupTag: UInt16, localAddress: TargetAddress? = nil, at now: Instant) {
+        self.service = service
+        self.portalGroupTag = portalGroupTag
+        self.localAddress = localAddress
+        decoder = PDUDecoder(crc32c: service.crc32c)
+        output = TargetOutput(pool: service.pool)
+        login = TargetLogin(cryptography: service.cryptography, statSN: 1)
+        startedAt = now
+        lastReceived = now
+    }
+
+    // MARK: bytes in
+
+    /// Memory for the rest of the data segment that is being received; may be empty.
+    public func inputWindow() -> UnsafeMutableRawBufferPointer { decoder.directWindow }
+
+    /// Bytes came: the first `placedByteCount` into ``inputWindow()``, the others in `spill`.
+    public func received(placedByteCount: Int, spill: UnsafeRawBufferPointer, at now: Instant) {
+        guard endReason == nil else { return }
+        lastReceived = now
+        pingSentAt = nil
+        decoder.placed(byteCount: placedByteCount)
+        var input = spill
+        while endReason == nil {
+            switch decoder.next(&input) {
+            case .needMore: return
+            case .header: headerArrived()
+            case .complete: pduArrived()
+            case .dataDigestError: end(.dataDigestMismatch)
+            case .failed(let error): end(.protocolError(error))
+            }
+        }
+    }
+
+    private func headerArrived() {
+        guard isFullFeature else {
+            incoming = .other
+            return decoder.collect(limit: decoder.maxDataSegmentByteCount)
+        }
+        switch decoder.header.opcode {
+        case .scsiCommand: commandHeaderArrived()
+        case .dataOut: dataOutHeaderArrived()
+        case .nopOut, .textRequest, .loginRequest:
+            incoming = .other
+            decoder.collect(limit: decoder.maxDataSegmentByteCount)
+        default:
+            incoming = .other
+            discardData()
+        }
+    }
+
+    func discardData() {
+        if decoder.header.dataSegmentByteCount > 0 { decoder.discard() }
+    }
+
+    private func pduArrived() {
+        let incoming = self.incoming
+        self.incoming = .nothing
+        switch incoming {
+        case .command(let slot): commandArrived(slot)
+        case .dataOut(let slot, let transfer): dataOutArrived(slot, transfer)
+        case .ignored, .nothing: return
+        case .other:
+            guard isFullFeature else {
+                return act(login!.received(decoder.header, data: decoder.collectedData))
+            }
+            requestArrived(decoder.header)
+        }
+    }
+
+    /// A slot is given up while its data may be on the way into its buffer.
+    func forget(_ slot: Int) {
+        switch incoming {
+        case .command(slot), .dataOut(slot, _):
+            decoder.discard()
+            incoming = .ignored
+        default: return
+        }
+    }
+
+    // MARK: login
+
+    private func act(_ action: TargetLoginAction) {
+        switch action {
+        case .send(let pdu): send(pdu)
+        case .identify(let identity):
+            act(login!.identified(service.decision(on: identity, portalGroupTag: portalGroupTag)))
+        case .establish(let identity, let parameters):
+            act(login!.established(service.admit(identity, parameters, self)))
+        case .finished(let pdu, let result):
+            send(pdu)
+            login = nil
+            parameters = result.parameters
+            statSN = result.statSN
+            isFullFeature = true
+            decoder.maxDataSegmentByteCount = parameters.maxRecvDataSegmentByteCount
+            decoder.headerDigest = parameters.headerDigest == .crc32c
+            decoder.dataDigest = parameters.dataDigest == .crc32c
+            session?.started()
+        case .refused(let pdu, let refusal):
+            send(pdu)
+            end(.loginRefused(refusal))
+        case .failed(let failure): end(.loginFailed(failure))
+        }
+    }
+
+    func joined(_ session: TargetSession, connectionID: UInt16) {
+        self.session = session
+        self.connectionID = connectionID
+    }
+
+    // MARK: requests other than commands and data
+
+    private func requestArrived(_ header: BasicHeaderSegment) {
+        guard let session else { return }
+        switch header.opcode {
+        case .nopOut, .textRequest, .logoutRequest, .taskManagementRequest: break
+        case .snackRequest: return reject(.commandNotSupported, header)
+        case .loginRequest: return violation(.protocolError, header)
+        default: return reject(.commandNotSupported, header)
+        }
+        switch session.arrival(header) {
+        case .ignored: return
+        case .early:
+            session.hold(PDU(header: header, data: Array(decoder.collectedData)), from: self)
+        case .now:
+            perform(header, decoder.collectedData)
+            if !header.isImmediate { session.advance() }
+        }
+    }
+
+    /// Its turn came later, behind a gap in CmdSN.
+    func perform(_ header: BasicHeaderSegment, _ data: [UInt8]) {
+        data.withUnsafeBytes { perform(header, $0) }
+    }
+
+    private func perform(_ header: BasicHeaderSegment, _ data: UnsafeRawBufferPointer) {
+        guard endReason == nil, let session else { return }
+        switch header.opcode {
+        case .nopOut: pinged(header, data)
+        case .textRequest: textArrived(header, data)
+        case .logoutRequest: logoutArrived(header)
+        case .taskManagementRequest where session.isNormal: session.manage(header, on: self)
+        default: reject(.protocolError, header)
+        }
+    }
+
+    /// Section 11.18: an answer with the same data, unless it is an answer itself or asks for none.
+    private func pinged(_ header: BasicHeaderSegment, _ data: UnsafeRawBufferPointer) {
+        guard header.initiatorTaskTag != BasicHeaderSegment.reservedTag else { return }
+        let echoed = UnsafeRawBufferPointer(rebasing: data.prefix(parameters.maxSendDataSegmentByteCount))
+        send(
+            .nopIn(tag: header.initiatorTaskTag, dataByteCount: echoed.count, numbers: numbersWithStatus()), echoed)
+    }
+
+    /// Section 11.14. Everything of the session, or of the connection, ends; the answer still goes out.
+    private func logoutArrived(_ header: BasicHeaderSegment) {
+        guard let session else { return }
+        switch header.logoutReason {
+        case .closeSession:
+            sendLogoutResponse(.closed, header)
+            service.end(session, .loggedOut)
+        case .closeConnection where header.connectionID == connectionID:
+            sendLogoutResponse(.closed, header)
+            end(.loggedOut)
+        case .closeConnection:
+            guard let other = session.connection(header.connectionID) else {
+                return sendLogoutResponse(.connectionIDNotFound, header)
+            }
+            other.end(.loggedOut)
+            sendLogoutResponse(.closed, header)
+        case .removeConnectionForRecovery: sendLogoutResponse(.recoveryNotSupported, header)
+        case nil: reject(.invalidPDUField, header)
+        }
+    }
+
+    private func sendLogoutResponse(_ response: LogoutResponse, _ header: BasicHeaderSegment) {
+        send(
+            .logoutResponse(
+                response, tag: header.initiatorTaskTag, time2Wait: UInt16(clamping: parameters.defaultTime2Wait),
+                time2Retain: 0, numbers: numbersWithStatus()))
+    }
+
+    // MARK: text (section 11.10)
+
+    private func textArrived(_ header: BasicHeaderSegment, _ data: UnsafeRawBufferPointer) {
+        if header.targetTransferTag == BasicHeaderSegment.reservedTag {
+            _ = text.take()
+            outgoingText = nil
+        } else if header.targetTransferTag != Self.textTransferTag {
+            return reject(.invalidPDUField, header)
+        }
+        if outgoingText != nil { return sendText(header) }
+        do throws(TextError) {
+            try text.append(data)
+            if header.textFlags.contains(.continues) {
+                return send(
+                    .textResponse(
+                        [], tag: header.initiatorTaskTag, targetTransferTag: Self.textTransferTag,
+                        numbers: numbersWithStatus()))
+            }
+            outgoingText = OutgoingText(try answer(text.take()))
+        } catch {
+            _ = text.take()
+            return reject(.protocolError, header)
+        }
+        sendText(header)
+    }
+
+    private func sendText(_ header: BasicHeaderSegment) {
+        guard var answer = outgoingText else { return }
+        let data = answer.next(limit: parameters.maxSendDataSegmentByteCount)
+        let isLast = answer.isEmpty
+        let isFinal = isLast && header.textFlags.contains(.final)
+        outgoingText = isLast ? nil : answer
+        data.withUnsafeBytes {
+            send(
+                .textResponse(
+                    isFinal ? [.final] : isLast ? [] : [.continues], tag: header.initiatorTaskTag,
+                    targetTransferTag: isFinal ? BasicHeaderSegment.reservedTag : Self.textTransferTag,
+                    dataByteCount: $0.count, numbers: numbersWithStatus()), $0)
+        }
+    }
+
+    private func answer(_ request: [UInt8]) throws(TextError) -> [UInt8] {
+        var reader = TextReader(request)
+        var bytes: [UInt8] = []
+        while let pair = try reader.next() {
+            switch pair.key {
+            case "SendTargets": bytes += targets(pair.value)
+            case "MaxRecvDataSegmentLength":
+                // Declared anew (section 13.12).
+                if let value = TextValue.number(pair.value), (512...16_777_215).contains(value) {
+                    parameters.maxSendDataSegmentByteCount = Int(value)
+                } else {
+                    bytes += TextParameters.encode([TextPair(pair.key, "Reject")])
+                }
+            default: bytes += TextParameters.encode([TextPair(pair.key, "NotUnderstood")])
+            }
+        }
+        return bytes
+    }
+
+    /// Appendix C: all targets only to a discovery session.
+    private func targets(_ value: String) -> [UInt8] {
+        let isNormal = session?.isNormal == true
+        let own = session?.identity.targetName
+        let wanted: [TargetNodeDescription]
+        switch SendTargets.Request(value: value) {
+        case .all where !isNormal: wanted = service.nodes
+        case .sessionTarget where isNormal: wanted = service.nodes.filter { $0.name == own }
+        case .named(let name) where !isNormal || name == own: wanted = service.nodes.filter { $0.name == name }
+        default: return TextParameters.encode([TextPair("SendTargets", "Reject")])
+        }
+        return SendTargets.encode(
+            wanted.map { DiscoveredTarget(name: $0.name, addresses: $0.addresses.map(reachable)) })
+    }
+
+    /// An address that stands for every one is answered by that through which the initiator came.
+    private func reachable(_ address: TargetAddress) -> TargetAddress {
+        guard address.host == "0.0.0.0" || address.host == "::", let localAddress else { return address }
+        return TargetAddress(host: localAddress.host, port: address.port, portalGroupTag: address.portalGroupTag)
+    }
+
+    // MARK: what the target says by itself
+
+    /// Section 11.9.
+    public func sendAsyncMessage(_ message: AsyncMessage) {
+        guard isFullFeature, endReason == nil else { return }
+        send(.asyncMessage(message, numbers: numbersWithStatus()))
+    }
+
+    func sendManagementResponse(_ response: TaskManagementResponse, tag: UInt32) {
+        guard endReason == nil else { return }
+        send(.taskManagementResponse(response, tag: tag, numbers: numbersWithStatus()))
+    }
+
+    func reject(_ reason: RejectReason, _ header: BasicHeaderSegment) {
+        withUnsafeTemporaryAllocation(byteCount: 48, alignment: 8) { bytes in
+            header.store(to: bytes.baseAddress!)
+            send(.reject(reason, numbers: numbersWithStatus()), UnsafeRawBufferPointer(bytes))
+        }
+    }
+
+    /// At level 0 a breach of the protocol ends the connection (section 7.1.4.3, session recovery).
+    func violation(_ reason: RejectReason, _ header: BasicHeaderSegment) {
+        reject(reason, header)
+        end(.violation(reason))
+    }
+
+    // MARK: time
+
+    /// When ``timerFired(at:)`` has to be called.
+    public var nextDeadline: Instant {
+        if endReason != nil { return .distantFuture }
+        if !isFullFeature { return startedAt + service.settings.loginTimeout }
+        guard let interval = service.settings.pingInterval else { return .distantFuture }
+        return (pingSentAt ?? lastReceived) + interval
+    }
+
+    public func timerFired(at now: Instant) {
+        guard nextDeadline <= now else { return }
+        if !isFullFeature { return end(.loginTimeout) }
+        if pingSentAt != nil { return end(.noAnswerToPing) }
+        pingSentAt = now
+        // It carries the next StatSN without using it up.
+        send(.nopIn(targetTransferTag: Self.pingTransferTag, numbers: numbers()))
+    }
+
+    // MARK: end
+
+    /// The socket is gone.
+    public func peerClosed() { end(.peerClosed) }
+
+    /// Ends the connection; a session ends with its last one. What the device server has of its commands
+    /// will not be answered.
+    public func end(_ reason: TargetConnectionEnd) {
+        guard endReason == nil else { return }
+        endReason = reason
+        // No socket places anything into a command's buffer from here on.
+        decoder.discard()
+        incoming = .ignored
+        respondingFirst = -1
+        respondingLast = -1
+        service.post(.connectionEnded(self, reason))
+        session?.connectionLost(self, reason == .loggedOut ? .loggedOut : .connectionLost)
+    }
+
+    // MARK: results
+
+    func enqueueResponse(_ slot: Int) {
+        guard let session else { return }
+        session.tasks[slot].next = -1
+        if respondingLast >= 0 {
+            session.tasks[Int(respondingLast)].next = Int32(slot)
+        } else {
+            respondingFirst = Int32(slot)
+        }
+        respondingLast = Int32(slot)
+    }
+
+    /// The task whose result is sent next, if any.
+    var firstResponding: Int? { respondingFirst >= 0 ? Int(respondingFirst) : nil }
+
+    func dequeueResponse() {
+        guard let session, respondingFirst >= 0 else { return }
+        respondingFirst = session.tasks[Int(respondingFirst)].next
+        if respondingFirst < 0 { respondingLast = -1 }
+    }
+}
