@@ -32,7 +32,7 @@ public struct UnitAttentions: OptionSet, Hashable, Sendable {
     /// The code of a single condition.
     private var additional: AdditionalSense {
         switch self {
-        case .powerOn: AdditionalSense(0x29, 0x01)
+        case .powerOn: AdditionalSense(0x29, 0x00)
         case .targetReset: AdditionalSense(0x29, 0x02)
         case .logicalUnitReset: AdditionalSense(0x29, 0x03)
         case .nexusLoss: AdditionalSense(0x29, 0x07)
