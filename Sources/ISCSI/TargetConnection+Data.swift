@@ -72,6 +72,14 @@ extension TargetConnection {
         session.commandArrived(slot)
     }
 
+    /// Its immediate data was damaged. It still takes its turn in CmdSN order.
+    func commandSpoiled(_ slot: Int) {
+        guard let session else { return }
+        let isNext = !session.tasks[slot].isImmediate && session.tasks[slot].cmdSN == session.expCmdSN
+        session.fail(slot, additional: .protocolServiceCRCError)
+        if isNext { session.advance() }
+    }
+
     // MARK: Data-Out
 
     func dataOutHeaderArrived() {
@@ -98,8 +106,7 @@ extension TargetConnection {
             header.dataSN == task.pointee.unsolicitedDataSN,
             count <= task.pointee.unsolicitedEnd - task.pointee.unsolicitedOffset
         else {
-            discardData()
-            return violation(.protocolError, header)
+            return refuseData(slot, header, isExpected: task.pointee.expectsUnsolicited)
         }
         place(header, slot, task.pointee.buffer)
         incoming = .dataOut(slot: slot, transfer: -1)
@@ -123,11 +130,17 @@ extension TargetConnection {
         guard burst.isActive, header.bufferOffset == burst.offset + burst.received, header.dataSN == burst.nextDataSN,
             header.dataSegmentByteCount <= burst.byteCount - burst.received
         else {
-            discardData()
-            return violation(.protocolError, header)
+            return refuseData(slot, header, isExpected: true)
         }
         place(header, slot, session.tasks[slot].buffer)
         incoming = .dataOut(slot: slot, transfer: transfer)
+    }
+
+    private func refuseData(_ slot: Int, _ header: BasicHeaderSegment, isExpected: Bool) {
+        discardData()
+        incoming = .ignored
+        // Unexpected unsolicited data, or an incorrect amount of data.
+        session?.fail(slot, additional: AdditionalSense(0x0C, isExpected ? 0x0D : 0x0C))
     }
 
     /// Offsets were checked against what was asked for, which lies in the buffer.
@@ -156,7 +169,7 @@ extension TargetConnection {
                 task.pointee.transfers[transfer].received == task.pointee.transfers[transfer].byteCount
             guard isComplete else {
                 // The burst was said to be over before all that was asked for came.
-                if header.isFinal { violation(.protocolError, header) }
+                if header.isFinal { session.fail(slot, additional: AdditionalSense(0x0C, 0x0D)) }
                 return
             }
             task.pointee.transfers[transfer].isActive = false

@@ -6,7 +6,7 @@ extension TargetConnection {
     // MARK: for the owner of the socket
 
     /// Something is there to be sent.
-    public var needsToSend: Bool { !output.isEmpty || (endReason == nil && firstResponding != nil) }
+    public var needsToSend: Bool { !output.isEmpty || (endReason == nil && (firstResponding != nil || !managementResponses.isEmpty)) }
 
     /// So much waits to be sent that no more input should be taken until some of it went.
     public var isCongested: Bool { output.isCongested || session?.isCongested == true }
@@ -70,13 +70,18 @@ extension TargetConnection {
 
     // MARK: results of commands
 
-    private func fill() {
+    func fill() {
         guard endReason == nil, let session else { return }
         while let slot = firstResponding, output.hasRoom {
             guard sendNext(slot, session) else { continue }
             dequeueResponse()
             session.free(slot)
         }
+        guard firstResponding == nil, !managementResponses.isEmpty else { return }
+        for answer in managementResponses {
+            send(.taskManagementResponse(answer.response, tag: answer.tag, numbers: numbersWithStatus()))
+        }
+        managementResponses.removeAll(keepingCapacity: true)
     }
 
     /// One PDU of a task's result; true when it was the last.

@@ -1,3 +1,4 @@
+import SCSI
 public import Timebase
 
 /// One connection of a target: its bytes, its login, its StatSN (RFC 7143 sections 4.2.2.2 and 6.3).
@@ -36,6 +37,7 @@ public final class TargetConnection {
     // Commands whose results wait to be sent, linked through their slots.
     private var respondingFirst: Int32 = -1
     private var respondingLast: Int32 = -1
+    var managementResponses: [(response: TaskManagementResponse, tag: UInt32)] = []
     // Text negotiation that spans several PDUs.
     private var text = TextAssembler()
     private var outgoingText: OutgoingText?
@@ -75,9 +77,25 @@ public final class TargetConnection {
             case .needMore: return
             case .header: headerArrived()
             case .complete: pduArrived()
-            case .dataDigestError: end(.dataDigestMismatch)
+            case .dataDigestError: dataDigestFailed()
             case .failed(let error): end(.protocolError(error))
             }
+        }
+    }
+
+    /// At level 0 a command fails with its data (section 7.8); other requests cannot be done without.
+    private func dataDigestFailed() {
+        let incoming = self.incoming
+        self.incoming = .nothing
+        switch incoming {
+        case .command(let slot):
+            reject(.dataDigestError, decoder.header)
+            commandSpoiled(slot)
+        case .dataOut(let slot, _):
+            reject(.dataDigestError, decoder.header)
+            session?.fail(slot, additional: .protocolServiceCRCError)
+        case .ignored: return
+        case .other, .nothing: end(.dataDigestMismatch)
         }
     }
 
@@ -205,6 +223,8 @@ public final class TargetConnection {
     /// Section 11.14. Everything of the session, or of the connection, ends; the answer still goes out.
     private func logoutArrived(_ header: BasicHeaderSegment) {
         guard let session else { return }
+        // Results that are there go out before the answer.
+        fill()
         switch header.logoutReason {
         case .closeSession:
             sendLogoutResponse(.closed, header)
@@ -319,9 +339,10 @@ public final class TargetConnection {
         send(.asyncMessage(message, numbers: numbersWithStatus()))
     }
 
+    /// Leaves behind the results that are there now: a response after that of its abort would be one too many.
     func sendManagementResponse(_ response: TaskManagementResponse, tag: UInt32) {
         guard endReason == nil else { return }
-        send(.taskManagementResponse(response, tag: tag, numbers: numbersWithStatus()))
+        managementResponses.append((response, tag))
     }
 
     func reject(_ reason: RejectReason, _ header: BasicHeaderSegment) {

@@ -363,6 +363,16 @@ public final class TargetSession {
         readyCount += 1
     }
 
+    /// Data-out that is not as it should be ends the command, not the connection (RFC 7143 section 11.4.7.2).
+    /// What is still on the way for it finds no task and is thrown away.
+    func fail(_ slot: Int, additional: AdditionalSense) {
+        guard tasks[slot].state == .receiving else { return }
+        skipIfHeld(slot)
+        tasks[slot].state = .executing
+        executingCount += 1
+        complete(slot, status: .checkCondition, sense: SenseData(key: .abortedCommand, additional: additional))
+    }
+
     func slot(ofTag tag: UInt32) -> Int? { tags.find(tag) }
 
     // MARK: for the device server
@@ -449,8 +459,11 @@ public final class TargetSession {
                 return connection.sendManagementResponse(.taskDoesNotExist, tag: header.initiatorTaskTag)
             }
             guard tasks[slot].state == .executing else {
-                if tasks[slot].state == .receiving { drop(slot) }
-                return connection.sendManagementResponse(.functionComplete, tag: header.initiatorTaskTag)
+                // Its status is on the way, and leaves before this answer.
+                let isOver = tasks[slot].state == .responding
+                if !isOver { drop(slot) }
+                return connection.sendManagementResponse(
+                    isOver ? .taskDoesNotExist : .functionComplete, tag: header.initiatorTaskTag)
             }
             commandSlot = slot
         case .taskReassign:

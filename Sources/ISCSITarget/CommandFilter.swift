@@ -38,7 +38,8 @@ public struct TargetCounters: Hashable, Sendable {
             reads += 1
             bytesRead &+= BlockFields(cdb).count &* UInt64(blockSize)
         case OperationCode.write6, OperationCode.write10, OperationCode.write12, OperationCode.write16,
-            OperationCode.writeVerify10, OperationCode.writeVerify12, OperationCode.writeVerify16, OperationCode.orWrite16:
+            OperationCode.writeVerify10, OperationCode.writeVerify12, OperationCode.writeVerify16, OperationCode.orWrite16,
+            OperationCode.writeAtomic16:
             writes += 1
             bytesWritten &+= BlockFields(cdb).count &* UInt64(blockSize)
         case OperationCode.compareAndWrite:

@@ -17,6 +17,10 @@ struct BlockFields {
             lba = cdb.field(at: 2, width: 4)
             count = cdb.field(at: 6, width: 4)
             flags = cdb.bytes[1]
+        case 4 where cdb.operationCode == OperationCode.writeAtomic16:
+            lba = cdb.field(at: 2, width: 8)
+            count = cdb.field(at: 12, width: 2)
+            flags = cdb.bytes[1]
         case 4:
             lba = cdb.field(at: 2, width: 8)
             count = cdb.field(at: 10, width: 4)
@@ -91,6 +95,22 @@ extension LogicalUnit {
         start(operation)
     }
 
+    /// Only where the backend writes at once, so that nothing can come between (SBC-4 clause 5.49).
+    func writeAtomic(_ command: DeviceCommand) {
+        guard maximumAtomicBlocks > 0 else { return finish(command, .check(.unsupportedOperationCode)) }
+        // Without a boundary; a part of the blocks is no atomic write.
+        let count = BlockFields(command.cdb).count
+        guard command.cdb.field(at: 10, width: 2) == 0, count <= UInt64(maximumAtomicBlocks),
+            command.dataOut.count >= Int(count) * blockSize
+        else { return finish(command, .check(.badCDBField)) }
+        write(command)
+    }
+
+    var maximumAtomicBlocks: UInt32 {
+        if case .file = configuration.storage { return 0 }
+        return UInt32((1 << 20) / blockSize)
+    }
+
     func verify(_ command: DeviceCommand) {
         var fields = BlockFields(command.cdb)
         fields.flags &= ~0x08
@@ -122,13 +142,15 @@ extension LogicalUnit {
     // MARK: WRITE SAME, UNMAP
 
     /// Blocks of one WRITE SAME; the block limits page says so.
-    static let maximumWriteSameBlocks: UInt64 = 1 << 20
+    var maximumWriteSameBlocks: UInt64 { UInt64(Self.maximumTransferByteCount / blockSize) }
     static let maximumUnmapDescriptors = 256
     private static let patternByteCount = 256 << 10
 
     func writeSame(_ command: DeviceCommand) {
         let hasNoData = command.cdb.operationCode == OperationCode.writeSame16 && command.cdb.bytes[1] & 1 != 0
         let unmaps = command.cdb.bytes[1] & 0x08 != 0
+        // WRITE SAME (10) does not unmap (LBPWS10 0).
+        if unmaps, command.cdb.operationCode == OperationCode.writeSame10 { return finish(command, .check(.badCDBField)) }
         var fields = BlockFields(command.cdb)
         fields.flags &= 0xE0
         // ANCHOR without ANC_SUP, and LBDATA/PBDATA, which SBC-3 made obsolete.
@@ -136,7 +158,7 @@ extension LogicalUnit {
         if let sense = refusal(fields, isLimited: false) ?? writeRefusal { return finish(command, .check(sense)) }
         // WSNZ is 0: no count means up to the end.
         if fields.count == 0 { fields.count = blockCount - fields.lba }
-        guard fields.count <= Self.maximumWriteSameBlocks else { return finish(command, .check(.badCDBField)) }
+        guard fields.count <= maximumWriteSameBlocks else { return finish(command, .check(.badCDBField)) }
         guard hasNoData || command.dataOut.count == blockSize else { return finish(command, .check(.badCDBField)) }
         let isZero = hasNoData || command.dataOut.allSatisfy { $0 == 0 }
         if unmaps, isZero, backend.isThinlyProvisioned {
@@ -188,8 +210,8 @@ extension LogicalUnit {
         fields.count = UInt64(command.cdb.bytes[13])
         if let sense = refusal(fields) ?? writeRefusal { return finish(command, .check(sense)) }
         let byteCount = Int(fields.count) * blockSize
-        guard byteCount > 0 else { return finish(command, .status(.good)) }
         guard command.dataOut.count == 2 * byteCount else { return finish(command, .check(.badCDBField)) }
+        guard byteCount > 0 else { return finish(command, .status(.good)) }
         if mustWaitToBeAlone(command) { return }
         guard let buffer = pool.allocate(byteCount: byteCount) else { return finish(command, .status(.taskSetFull)) }
         beginExclusive()

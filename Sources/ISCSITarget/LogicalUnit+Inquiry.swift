@@ -61,7 +61,6 @@ extension LogicalUnit {
             let isThin = backend.isThinlyProvisioned
             data.supportsUnmap = isThin
             data.supportsWriteSame16Unmap = isThin
-            data.supportsWriteSame10Unmap = isThin
             data.readsZeroField = isThin ? 1 : 0
             data.type = isThin ? .thin : .fullOrUnknown
             return data.encode()
@@ -112,7 +111,9 @@ extension LogicalUnit {
         limits.optimalTransferGranularity = UInt16(4096 / blockSize)
         limits.optimalTransferBlockCount = UInt32((1 << 20) / blockSize)
         limits.maxPrefetchBlockCount = UInt32(Self.maximumTransferByteCount / blockSize)
-        limits.maxWriteSameBlockCount = Self.maximumWriteSameBlocks
+        limits.maxWriteSameBlockCount = maximumWriteSameBlocks
+        limits.maxAtomicTransferBlockCount = maximumAtomicBlocks
+        limits.atomicTransferGranularity = maximumAtomicBlocks > 0 ? 1 : 0
         if backend.isThinlyProvisioned {
             limits.maxUnmapBlockCount = .max
             limits.maxUnmapDescriptorCount = UInt32(Self.maximumUnmapDescriptors)
@@ -153,7 +154,6 @@ extension LogicalUnit {
         case 0x10:
             let data = ReadCapacity16Data(
                 blockCount: blockCount, blockSize: UInt32(blockSize),
-                physicalBlockExponent: blockSize == 512 ? 3 : 0,
                 isThinlyProvisioned: backend.isThinlyProvisioned, unmappedReadsZero: backend.isThinlyProvisioned)
             return answer(data.encode(), allocation: allocation)
         case 0x12: return getLBAStatus(command, allocation: allocation)

@@ -99,6 +99,7 @@ extension LogicalUnit {
         SupportedCommand.all.filter {
             switch ($0.code, $0.action) {
             case (OperationCode.unmap, _): backend.isThinlyProvisioned
+            case (OperationCode.writeAtomic16, _): maximumAtomicBlocks > 0
             case (OperationCode.serviceActionIn16, 0x12): backend.isThinlyProvisioned
             case (OperationCode.maintenanceOut, _): node.allowsExplicitTransitions
             default: true

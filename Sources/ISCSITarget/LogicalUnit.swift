@@ -33,7 +33,7 @@ public final class LogicalUnit: BackendClient {
     var isStopped = false
 
     /// Transfers longer than this are refused; in bytes.
-    static let maximumTransferByteCount = 16 << 20
+    static let maximumTransferByteCount = 32 << 20
 
     private struct ManagementWait {
         var token: UInt64
@@ -128,7 +128,8 @@ public final class LogicalUnit: BackendClient {
             OperationCode.writeVerify10, OperationCode.writeVerify12, OperationCode.writeVerify16,
             OperationCode.verify10, OperationCode.verify12, OperationCode.verify16,
             OperationCode.synchronizeCache10, OperationCode.synchronizeCache16, OperationCode.writeSame10,
-            OperationCode.writeSame16, OperationCode.unmap, OperationCode.compareAndWrite, OperationCode.orWrite16:
+            OperationCode.writeSame16, OperationCode.unmap, OperationCode.compareAndWrite, OperationCode.orWrite16,
+            OperationCode.writeAtomic16:
             true
         default: false
         }
@@ -140,6 +141,7 @@ public final class LogicalUnit: BackendClient {
         case OperationCode.write6, OperationCode.write10, OperationCode.write12, OperationCode.write16,
             OperationCode.writeVerify10, OperationCode.writeVerify12, OperationCode.writeVerify16:
             write(command)
+        case OperationCode.writeAtomic16: writeAtomic(command)
         case OperationCode.verify10, OperationCode.verify12, OperationCode.verify16: verify(command)
         case OperationCode.synchronizeCache10, OperationCode.synchronizeCache16: synchronizeCache(command)
         case OperationCode.prefetch10, OperationCode.prefetch16: prefetch(command)

@@ -7,13 +7,13 @@ final class NullBackend: LogicalUnitBackend {
     var isThinlyProvisioned: Bool { false }
 
     /// Untouched anonymous memory: every page of it is the kernel's one zero page.
-    private static let zeroByteCount = 16 << 20
+    private static let zeroByteCount = LogicalUnit.maximumTransferByteCount
     private let zeroes: UnsafeMutableRawPointer
 
     init(byteCount: UInt64) {
         self.byteCount = byteCount
         let memory = mmap(nil, Self.zeroByteCount, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-        guard let memory, memory != MAP_FAILED else { preconditionFailure("no address space for 16 MiB") }
+        guard let memory, memory != MAP_FAILED else { preconditionFailure("no address space for a page of zeroes") }
         zeroes = memory
     }
 

@@ -36,6 +36,7 @@ enum OperationCode {
     static let prefetch16: UInt8 = 0x90
     static let synchronizeCache16: UInt8 = 0x91
     static let writeSame16: UInt8 = 0x93
+    static let writeAtomic16: UInt8 = 0x9C
     static let serviceActionIn16: UInt8 = 0x9E
     static let reportLUNs: UInt8 = 0xA0
     static let maintenanceIn: UInt8 = 0xA3
