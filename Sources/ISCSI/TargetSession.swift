@@ -6,8 +6,8 @@ public struct TargetManagementRequest: Sendable {
     public var token: UInt32
     public var function: TaskManagementFunction
     public var lun: LogicalUnitNumber
-    /// ABORT TASK: the slot of the command, which the device server has.
-    public var commandSlot: Int?
+    /// ABORT TASK: the command's tag; see ``TargetSession/executingSlot(ofTag:)``.
+    public var referencedTaskTag: UInt32
 }
 
 /// What a session hands to the device server.
@@ -446,13 +446,18 @@ public final class TargetSession {
         free(slot)
     }
 
+    /// The slot of a command that the device server has and has not finished.
+    public func executingSlot(ofTag tag: UInt32) -> Int? {
+        guard let slot = tags.find(tag), tasks[slot].state == .executing else { return nil }
+        return slot
+    }
+
     // MARK: task management (section 11.5)
 
     func manage(_ header: BasicHeaderSegment, on connection: TargetConnection) {
         guard let function = header.taskManagementFunction else {
             return connection.sendManagementResponse(.notSupported, tag: header.initiatorTaskTag)
         }
-        var commandSlot: Int?
         switch function {
         case .abortTask:
             guard let slot = tags.find(header.referencedTaskTag), tasks[slot].lun == header.lun else {
@@ -465,7 +470,6 @@ public final class TargetSession {
                 return connection.sendManagementResponse(
                     isOver ? .taskDoesNotExist : .functionComplete, tag: header.initiatorTaskTag)
             }
-            commandSlot = slot
         case .taskReassign:
             return connection.sendManagementResponse(.reassignmentNotSupported, tag: header.initiatorTaskTag)
         case .clearACA:
@@ -483,7 +487,8 @@ public final class TargetSession {
         }
         lastManagement &+= 1
         let request = TargetManagementRequest(
-            token: lastManagement, function: function, lun: header.lun, commandSlot: commandSlot)
+            token: lastManagement, function: function, lun: header.lun,
+            referencedTaskTag: header.referencedTaskTag)
         pendingManagement.append(
             PendingManagement(
                 token: request.token, initiatorTaskTag: header.initiatorTaskTag, connection: connection.connectionID))

@@ -358,7 +358,12 @@ public final class EmbeddedTarget: @unchecked Sendable {
         }
         let scope: LogicalUnit.AbortScope
         switch request.function {
-        case .abortTask: scope = .command(token: UInt64(session.ownerIndex) << 32 | UInt64(request.commandSlot ?? 0))
+        case .abortTask:
+            // It may have ended between the request's arrival and now.
+            guard let slot = session.executingSlot(ofTag: request.referencedTaskTag) else {
+                return answer(session, request.token, .taskDoesNotExist)
+            }
+            scope = .command(token: UInt64(session.ownerIndex) << 32 | UInt64(slot))
         case .abortTaskSet: scope = .nexus(entry.nexus)
         case .clearTaskSet, .logicalUnitReset, .targetWarmReset, .targetColdReset: scope = .all
         case .clearACA, .taskReassign: return answer(session, request.token, .notSupported)

@@ -99,7 +99,9 @@ extension LogicalUnit {
     func writeAtomic(_ command: DeviceCommand) {
         guard maximumAtomicBlocks > 0 else { return finish(command, .check(.unsupportedOperationCode)) }
         // Without a boundary; a part of the blocks is no atomic write.
-        let count = BlockFields(command.cdb).count
+        let fields = BlockFields(command.cdb)
+        if let sense = refusal(fields) { return finish(command, .check(sense)) }
+        let count = fields.count
         guard command.cdb.field(at: 10, width: 2) == 0, count <= UInt64(maximumAtomicBlocks),
             command.dataOut.count >= Int(count) * blockSize
         else { return finish(command, .check(.badCDBField)) }
