@@ -191,8 +191,8 @@ public final class TargetConnection {
         case .early:
             session.hold(PDU(header: header, data: Array(decoder.collectedData)), from: self)
         case .now:
-            perform(header, decoder.collectedData)
-            if !header.isImmediate { session.advance() }
+            guard !header.isImmediate else { return perform(header, decoder.collectedData) }
+            session.advance { perform(header, decoder.collectedData) }
         }
     }
 

@@ -268,9 +268,21 @@ public final class TargetSession {
         heldCount += 1
     }
 
-    /// The request with CmdSN = ExpCmdSN is in: it and what waited behind it take their turns.
+    /// The request with CmdSN = ExpCmdSN is in, and what waited behind it takes its turn.
     func advance() {
         expCmdSN &+= 1
+        deliverHeld()
+    }
+
+    /// The same for a request that is answered at once: `body` does it with ExpCmdSN already past it, so
+    /// that the answer confirms it and opens the window.
+    func advance(performing body: () -> Void) {
+        expCmdSN &+= 1
+        body()
+        deliverHeld()
+    }
+
+    private func deliverHeld() {
         while heldCount > 0 {
             let place = Int(expCmdSN % UInt32(held.count))
             let entry = held[place]

@@ -66,7 +66,8 @@ extension LogicalUnit {
     private func beginStep(_ index: Int) -> BackendProgress {
         let operation = operations[index]
         let token = UInt32(index)
-        let memory = UnsafeMutableRawBufferPointer(start: operation.buffer.base, count: Int(operation.byteCount))
+        let memory = UnsafeMutableRawBufferPointer(
+            start: operation.buffer.base, count: operation.buffer.base == nil ? 0 : Int(operation.byteCount))
         switch (operation.kind, operation.step) {
         case (.read, _), (.compare, _), (.compareAndWrite, 0), (.orWrite, 0):
             return backend.read(offset: operation.offset, into: memory, token: token)
