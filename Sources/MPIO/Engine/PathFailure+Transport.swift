@@ -10,7 +10,7 @@ extension PathFailure {
     init(_ reason: SocketCloseReason) {
         switch reason {
         case .endOfStream: self.init(.connectionClosed)
-        case .connectFailed(let error): self.init(Self.reason(errno: error.code), detail: errorText(error.code))
+        case .connectFailed(let error): self.init(Self.reason(errno: error.code), detail: Self.detail(errno: error.code))
         case .failed(let error): self.init(Self.reason(errno: error.code), detail: Self.detail(errno: error.code))
         }
     }
