@@ -1,5 +1,5 @@
 import AsyncIO
-import CAio
+import Cryptography
 import Foundation
 import ISCSI
 import Multipath
@@ -87,7 +87,7 @@ public struct Discovery: Sendable {
         let source = source
         return await withCheckedContinuation { continuation in
             let isQueued = reactor.enqueue {
-                let host = EngineHost(port: reactor, cryptography: SystemCryptography(), crc32c: mpio_crc32c)
+                let host = EngineHost(port: reactor, cryptography: SystemCryptography(), crc32c: systemCRC32C)
                 let from = source.flatMap { $0.socketAddress.hasSameFamily(as: portal.socketAddress) ? $0.socketAddress : nil }
                 DiscoverySession(portal: portal.socketAddress, source: from, settings: settings, host: host) {
                     continuation.resume(returning: $0)

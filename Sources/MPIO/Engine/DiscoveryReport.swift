@@ -24,6 +24,22 @@ public struct DiscoveryReport: Encodable, Sendable {
             self.tpg = tpg
             self.error = error
         }
+
+        enum CodingKeys: String, CodingKey {
+            case portal, tpg, error
+        }
+
+        /// What is not known is null rather than left out.
+        public func encode(to encoder: any Encoder) throws {
+            var values = encoder.container(keyedBy: CodingKeys.self)
+            try values.encode(portal, forKey: .portal)
+            try values.encode(tpg, forKey: .tpg)
+            try values.encode(error, forKey: .error)
+        }
+    }
+
+    enum CodingKeys: String, CodingKey {
+        case version, initiator, portals, targets, luns, unidentified
     }
 
     public struct Target: Encodable, Hashable, Sendable {

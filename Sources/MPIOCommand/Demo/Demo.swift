@@ -196,7 +196,7 @@ struct Curve: Sendable {
     let sample: Duration
     private(set) var counts: [UInt64] = []
     private(set) var marks: [(place: Int, text: String)] = []
-    private var last: UInt64?
+    private var last: (total: UInt64, at: ContinuousClock.Instant)?
 
     init(sample: Duration) {
         self.sample = sample
@@ -204,9 +204,12 @@ struct Curve: Sendable {
 
     mutating func mark(_ text: String) { marks.append((counts.count, text)) }
 
-    mutating func add(total: UInt64) {
-        if let last { counts.append(total &- min(total, last)) }
-        last = total
+    /// The first one only begins. An interval that came out longer or shorter (tables were printed, the machine was
+    /// busy) counts by its rate.
+    mutating func add(total: UInt64, at now: ContinuousClock.Instant = .now) {
+        defer { last = (total, now) }
+        guard let last, now > last.at else { return }
+        counts.append(UInt64(Double(total &- min(total, last.total)) * (sample / (now - last.at))))
     }
 
     mutating func follow(_ disk: MultipathDisk, for duration: Duration) async throws {
@@ -219,11 +222,11 @@ struct Curve: Sendable {
     ) async throws -> Bool {
         let end = ContinuousClock.now + duration
         while true {
+            try await Task.sleep(for: sample)
             let status = try await disk.status
             add(total: status.paths.reduce(0) { $0 + $1.requests })
             if isReached(status) { return true }
             if ContinuousClock.now >= end { return false }
-            try await Task.sleep(for: sample)
         }
     }
 }

@@ -34,7 +34,8 @@ struct DemoText: Sendable {
         let width = paths.map(\.id.count).max() ?? 0
         for path in paths {
             let share = total > 0 ? Double(path.requests) / Double(total) : 0
-            let role = path.role == "standby" ? "standby" : path.weight.map { "weight \($0)" } ?? ""
+            let hasStandby = kind == .failOverOnly || kind == .roundRobinWithSubset
+            let role = path.weight.map { "weight \($0)" } ?? (hasStandby && path.role == "standby" ? "standby" : "")
             text += "    \(path.id)" + String(repeating: " ", count: width - path.id.count + 2)
             text += bar(share) + String(format: " %3.0f%%", share * 100) + (role.isEmpty ? "" : "  " + style.paint(role, .dim)) + "\n"
         }
