@@ -42,14 +42,15 @@ final class Load: @unchecked Sendable {
 
     /// Returns when the last request has come back.
     func run(on disk: MultipathDisk) async {
-        queue = IOQueue(disk: disk) { [unowned self] in completed($0) }
+        // Kept alive by the caller until the last completion; a counted reference would be part of what is measured.
+        queue = IOQueue(disk: disk) { [unowned(unsafe) self] in completed($0) }
         await withCheckedContinuation { continuation in
             ended = continuation
             phaseEnd = monotonic_ns() + UInt64(options.ramp_seconds * 1e9)
             for index in 0..<depth { issue(index) }
             flush()
         }
-        withExtendedLifetime(queue) {}
+        withExtendedLifetime(self) {}
     }
 
     private func issue(_ index: Int) {
