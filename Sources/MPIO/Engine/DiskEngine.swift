@@ -34,6 +34,8 @@ package final class DiskEngine {
     @exclusivity(unchecked) private var timer: (id: TimerID, deadline: Instant)?
     @exclusivity(unchecked) private var isDirty = false
     @exclusivity(unchecked) private var isClosed = false
+    /// Requests under way that the host counts.
+    @exclusivity(unchecked) private var countedRequests = 0
     private var closings: [() -> Void] = []
     private var closingDeadline = Instant.distantFuture
     /// Whoever waits for the disk to be usable for the first time.
@@ -183,6 +185,9 @@ package final class DiskEngine {
         }
         flushSinks()
         rearmTimer()
+        let count = lun.requestCount
+        host.changeInFlight(by: count - countedRequests)
+        countedRequests = count
         opening?.check()
         finishClosing()
     }

@@ -135,7 +135,9 @@ package final class DiskPath {
     private func ended(_ request: RequestIndex, _ record: UnsafeMutablePointer<RequestRecord>, outcome: PathOutcome) {
         owner._withUnsafeGuaranteedRef { disk in
             if request == record.pointee.index, case .good = outcome {
-                latency.record(nanoseconds: disk.now.nanoseconds &- record.pointee.issuedAt)
+                let taken = disk.now.nanoseconds &- record.pointee.issuedAt
+                latency.record(nanoseconds: taken)
+                disk.host.finished(latency: taken)
             }
             disk.completed(request, on: index, outcome: outcome)
         }
