@@ -52,6 +52,13 @@ let package = Package(
             ],
             swiftSettings: strict),
 
+        // What the documentation shows; DocumentationTests run them.
+        .executableTarget(
+            name: "QuickStart", dependencies: ["MPIO"], path: "Examples/QuickStart", swiftSettings: strict),
+        .executableTarget(
+            name: "VendorDSM", dependencies: ["MPIO", "Multipath", "SCSI"], path: "Examples/VendorDSM",
+            swiftSettings: strict),
+
         // Real processes (tgtd, qemu-io) and addresses for the tests that need them.
         .target(
             name: "TestSupport", dependencies: ["Timebase"], path: "Tests/TestSupport", cSettings: gnuSource,
@@ -64,6 +71,13 @@ let package = Package(
         .testTarget(name: "ISCSITargetTests", dependencies: ["ISCSITarget", "TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "MPIOCommandTests", dependencies: ["MPIOCommand", "MPIO", "TestSupport"],
+            swiftSettings: strict),
+        .testTarget(
+            name: "DocumentationTests",
+            dependencies: [
+                "MPIO", "ISCSITarget", "Multipath", "AsyncIO", "SCSI", "Timebase", "TestSupport", "MPIOCommand",
+                "QuickStart", "VendorDSM",
+            ],
             swiftSettings: strict),
         .testTarget(
             name: "InteropTests", dependencies: ["MPIO", "ISCSITarget", "TestSupport"],
