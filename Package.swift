@@ -32,17 +32,18 @@ let package = Package(
             swiftSettings: strict),
         .target(name: "SCSI", swiftSettings: strict),
         .target(name: "ISCSI", dependencies: ["SCSI", "Timebase"], swiftSettings: strict),
+        .target(name: "Cryptography", dependencies: ["CAio", "ISCSI"], swiftSettings: strict),
         .target(name: "Multipath", dependencies: ["SCSI", "Timebase"], swiftSettings: strict),
         .target(
             name: "MPIO",
             dependencies: [
-                "AsyncIO", "ISCSI", "Multipath", "SCSI", "Timebase", "CAio",
+                "AsyncIO", "Cryptography", "ISCSI", "Multipath", "SCSI", "Timebase",
                 .product(name: "Yams", package: "Yams"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             cSettings: gnuSource, swiftSettings: strict),
         .target(
-            name: "ISCSITarget", dependencies: ["AsyncIO", "ISCSI", "SCSI", "Timebase", "CAio"],
+            name: "ISCSITarget", dependencies: ["AsyncIO", "Cryptography", "ISCSI", "SCSI", "Timebase"],
             cSettings: gnuSource, swiftSettings: strict),
         .executableTarget(
             name: "MPIOCommand",

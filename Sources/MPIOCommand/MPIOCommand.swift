@@ -2,6 +2,10 @@ import ArgumentParser
 import Foundation
 import MPIO
 
+enum Version {
+    static let text = "0.1.0"
+}
+
 /// The `mpio` command.
 @main
 struct MPIOCommand: AsyncParsableCommand {
@@ -9,18 +13,32 @@ struct MPIOCommand: AsyncParsableCommand {
         commandName: "mpio",
         abstract: "Multipath I/O for iSCSI: several sessions, one disk.",
         discussion: """
-            Start with:
-              mpio discover 10.0.1.10 --write-config mpio.yaml
-              mpio paths
+            See what it does, with nothing installed:
+              mpio demo
+
+            Start with storage of your own:
+              mpio discover 10.0.1.10 --write-config mpio.yaml   find targets, portals and LUNs
+              mpio paths                                         how is every path?
+              mpio copy ./image.raw vm-store --verify            blocks in
+              mpio bench vm-store                                how fast is it?
+
+            While another process holds a LUN open (or 'mpio hold &'):
+              mpio paths --watch
+              mpio policy vm-store least-queue-depth
+              mpio path drain vm-store 10.0.1.10:3260
 
             The policy file is looked for at --config, $MPIO_CONFIG, ./mpio.yaml, ~/.config/mpio/mpio.yaml and \
             /etc/mpio/mpio.yaml.
-            Exit status: 0 done, 1 the work failed, 64 usage, 65 bad policy file, 69 no path.
+            Exit status: 0 done, 1 the work failed, 64 usage, 65 bad policy file, 69 no path, 130 interrupted.
             """,
-        subcommands: [
-            PathsCommand.self, CheckCommand.self, ReadCommand.self, WriteCommand.self, CopyCommand.self,
-            BenchCommand.self, PolicyCommand.self, PathCommand.self, ExplainCommand.self, EventsCommand.self,
-            HoldCommand.self, MetricsCommand.self,
+        version: "mpio \(Version.text)",
+        groupedSubcommands: [
+            CommandGroup(name: "Look and find:", subcommands: [
+                PathsCommand.self, DiscoverCommand.self, CheckCommand.self, ExplainCommand.self, EventsCommand.self, MetricsCommand.self,
+            ]),
+            CommandGroup(name: "Blocks:", subcommands: [ReadCommand.self, WriteCommand.self, CopyCommand.self, BenchCommand.self]),
+            CommandGroup(name: "Change while I/O runs:", subcommands: [PolicyCommand.self, PathCommand.self, HoldCommand.self]),
+            CommandGroup(name: "Without storage of your own:", subcommands: [DemoCommand.self, TargetCommand.self]),
         ])
 
     static func main() async {

@@ -132,8 +132,8 @@ private final class FakeHolder: ControlHandler, @unchecked Sendable {
                     LUNSnapshot(name: "vm-store", identity: "naa.6001405abcdef01234567890abcdef01", policy: policy, state: state, holder: .init(pid: 7, command: "test"), paths: [path])
                 ]))
             case .policy: return .policy(PolicyReport(lun: "vm-store", policy: policy))
-            case .setPolicy(_, let name):
-                policy = name
+            case .setPolicy(_, let name, _):
+                policy = name ?? policy
                 return .done("changed")
             case .path(_, _, let path):
                 taken.append(request)

@@ -1,5 +1,5 @@
 public import AsyncIO
-import CAio
+import Cryptography
 import Foundation
 public import Multipath
 import SCSI
@@ -35,7 +35,7 @@ public final class PathManager: Sendable {
         } catch {
             throw .cannotStart("\(error)")
         }
-        let host = EngineHost(port: reactor, cryptography: SystemCryptography(), crc32c: mpio_crc32c)
+        let host = EngineHost(port: reactor, cryptography: SystemCryptography(), crc32c: systemCRC32C)
         let sessions = SessionPool(
             configuration: configuration, initiatorName: initiatorName, lease: lease, host: host)
         state = ManagerState(configuration: configuration, host: host, sessions: sessions, command: options.command)

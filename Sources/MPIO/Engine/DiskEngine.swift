@@ -15,6 +15,8 @@ package final class DiskEngine {
     private(set) var device: DeviceDescription?
     private(set) var limits = TransferLimits()
     let events = EventBroadcast()
+    /// For the inspector; filled by the ``RateSampler``.
+    var rates = PathRates()
     private let log: EventLog
 
     private var records: RequestTable

@@ -89,6 +89,8 @@ package final class ISCSIPath {
     private var redirectCount = 0
     private var sendIsRequested = false
     private var isDraining = false
+    /// The target wants this session to end.
+    private var isAskedToLogOut = false
 
     package init(settings: ISCSIPathSettings, host: EngineHost) {
         self.settings = settings
@@ -186,6 +188,7 @@ package final class ISCSIPath {
         session = InitiatorSession(
             settings: settings.session, cryptography: host.cryptography, crc32c: host.crc32c)
         sendIsRequested = false
+        isAskedToLogOut = false
         connectDeadline = port.now + settings.session.loginTimeout
         state = .connecting(port.connect(to: destination, from: settings.source, handler: self))
         rearmTimer()
@@ -364,7 +367,7 @@ package final class ISCSIPath {
             }
             end(PathFailure(SessionFailure.redirected), closing: .reset)
         case .failed(let reason): end(PathFailure(reason), closing: .reset)
-        case .loggedOut: end(PathFailure(.takenOut), closing: .graceful)
+        case .loggedOut: end(PathFailure(isAskedToLogOut ? .logoutRequested : .takenOut), closing: .graceful)
         case .free, .loggingIn, .loggedIn, .loggingOut: preconditionFailure("the session has not ended")
         }
     }
@@ -387,7 +390,9 @@ package final class ISCSIPath {
         switch message {
         case .scsiEvent:
             for client in clients { client?.path(self, asyncSense: sense) }
-        case .logoutRequested: logOut()
+        case .logoutRequested:
+            isAskedToLogOut = true
+            logOut()
         default: break  // a drop follows as the session's failure; the rest asks nothing of us
         }
     }

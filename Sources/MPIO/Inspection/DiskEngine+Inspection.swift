@@ -34,6 +34,10 @@ extension DiskEngine {
         shown.bytesWritten = path.bytesWritten
         shown.errors = path.errors
         shown.latency = LatencySummary(diskPath.latency)
+        if let rate = rates.rate(of: path, at: now) {
+            shown.requestsPerSecond = rate.requests
+            shown.bytesPerSecond = rate.bytes
+        }
         shown.tpg = path.targetPortGroup.map(Int.init)
         shown.lastError = lastError(of: path)
         if case .failed(_, let nextTry?) = path.state { shown.nextTrySeconds = (nextTry - now) / .seconds(1) }
