@@ -12,7 +12,8 @@ import Testing
         let shown = try #require(document.section("error table"))
         let actual = Self.render(ErrorTable.standard)
         if ProcessInfo.processInfo.environment["MPIO_UPDATE_DOCS"] != nil {
-            let text = document.text.replacing(shown, with: actual)
+            let edge = "<!-- error table -->\n"
+            let text = document.text.replacing(edge + shown, with: edge + actual)
             try text.write(toFile: Document.root + "/" + document.file, atomically: true, encoding: .utf8)
         } else {
             #expect(shown == actual, "run: MPIO_UPDATE_DOCS=1 make test FILTER=DocumentationTests")

@@ -49,7 +49,8 @@ import TestSupport
     }
 
     @Test func theCompleteExampleGivesEveryDefaultAsItIs() throws {
-        let example = try Configuration(yaml: completeExample().text, folder: folder().path)
+        let folder = try folder()
+        let example = try Configuration(yaml: completeExample().text, folder: folder.path)
         let empty = Configuration()
         #expect(example.defaults == empty.defaults)
         let target = try #require(example.targets.first)

@@ -1,5 +1,5 @@
 // What `mpio paths --json`, `mpio bench --json` and the control socket say. The JSON names are an
-// interface (DESIGN section 6): names may be added, none renamed. Byte counts are bytes, times seconds unless the
+// interface: names may be added, none renamed. Byte counts are bytes, times seconds unless the
 // name says otherwise; moments are RFC 3339 texts in UTC.
 
 /// The state of every LUN that one process holds, or that was looked at.
