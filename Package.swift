@@ -12,7 +12,8 @@ let gnuSource: [CSetting] = [.define("_GNU_SOURCE")]
 let package = Package(
     name: "mpio",
     products: [
-        .library(name: "MPIO", targets: ["MPIO"]),
+        // Multipath and SCSI are what a device-specific module is written with.
+        .library(name: "MPIO", targets: ["MPIO", "Multipath", "SCSI"]),
         .library(name: "ISCSITarget", targets: ["ISCSITarget"]),
         .executable(name: "mpio", targets: ["MPIOCommand"]),
     ],

@@ -35,7 +35,7 @@ import TestSupport
         #expect(try await eventually { try await array.runLine("mpio policy vm-store && mpio policy scratch").succeeded })
         for (block, line) in try lines() where line.hasPrefix("mpio ") {
             if line.hasPrefix("mpio hold") { continue }
-            if line.hasPrefix("mpio demo") { continue }  // `make test` has a test of its own for it
+            if line.hasPrefix("mpio demo") { continue }  // below
             if goesOn(line) {
                 let child = try array.startLine(line.replacing(" &", with: ""))
                 try await Task.sleep(for: .milliseconds(400))
@@ -86,6 +86,34 @@ import TestSupport
                 let variable = word.prefix { $0 != "=" }
                 #expect(makefile.contains("\n\(variable) ?="), "\(block): no make variable '\(variable)'")
             }
+        }
+    }
+
+    /// Headings, policies and states; figures, addresses and what depends on them differ each time.
+    private func skeleton(_ text: String) -> [String] {
+        text.split(separator: "\n").map(String.init).compactMap { line in
+            if let heading = line.wholeMatch(of: /[0-9]  (.*)/) { return String(heading.output.1) }
+            if let policy = line.wholeMatch(of: /  ([a-z-]+) +[0-9.,k]+ requests\/s .*/) { return String(policy.output.1) }
+            if let facts = line.wholeMatch(of: /  policy ([a-z-]+) .*state ([a-z]+).*/) { return "\(facts.output.1) \(facts.output.2)" }
+            return nil
+        }
+    }
+
+    @Test func theDemoShowsWhatTheReadmeShows() async throws {
+        let shown = try #require(try Document.read("README.md").blocks.first { $0.info == "text demo" })
+        let folder = try TemporaryDirectory("demo")
+        let result = try await CommandRunner.run(
+            DocumentedArray.builtFolder + "/mpio", ["demo", "--fast"], environment: ["XDG_RUNTIME_DIR": folder.path])
+        #expect(result.succeeded, "\(result.standardError)")
+        // The README abridges: what it shows has to come, in that order.
+        var rest = skeleton(result.standardOutput)[...]
+        #expect(skeleton(shown.text).count >= 6)
+        for line in skeleton(shown.text) {
+            guard let place = rest.firstIndex(of: line) else {
+                Issue.record("'\(line)' is not what the demo shows now")
+                return
+            }
+            rest = rest[(place + 1)...]
         }
     }
 
