@@ -17,10 +17,10 @@ struct MPIOCommand: AsyncParsableCommand {
               mpio demo
 
             Start with storage of your own:
-              mpio discover 10.0.1.10 --write-config mpio.yaml   find targets, portals and LUNs
-              mpio paths                                         how is every path?
+              mpio discover 10.0.1.10 --write-config mpio.yaml   find LUNs
+              mpio paths                                         how are they?
               mpio copy ./image.raw vm-store --verify            blocks in
-              mpio bench vm-store                                how fast is it?
+              mpio bench vm-store                                how fast?
 
             While another process holds a LUN open (or 'mpio hold &'):
               mpio paths --watch
@@ -33,18 +33,19 @@ struct MPIOCommand: AsyncParsableCommand {
             """,
         version: "mpio \(Version.text)",
         groupedSubcommands: [
-            CommandGroup(name: "Look and find:", subcommands: [
+            CommandGroup(name: "Look and find", subcommands: [
                 PathsCommand.self, DiscoverCommand.self, CheckCommand.self, ExplainCommand.self, EventsCommand.self, MetricsCommand.self,
             ]),
-            CommandGroup(name: "Blocks:", subcommands: [ReadCommand.self, WriteCommand.self, CopyCommand.self, BenchCommand.self]),
-            CommandGroup(name: "Change while I/O runs:", subcommands: [PolicyCommand.self, PathCommand.self, HoldCommand.self]),
-            CommandGroup(name: "Without storage of your own:", subcommands: [DemoCommand.self, TargetCommand.self]),
+            CommandGroup(name: "Blocks", subcommands: [ReadCommand.self, WriteCommand.self, CopyCommand.self, BenchCommand.self]),
+            CommandGroup(name: "Change while I/O runs", subcommands: [PolicyCommand.self, PathCommand.self, HoldCommand.self]),
+            CommandGroup(name: "Without storage of your own", subcommands: [DemoCommand.self, TargetCommand.self]),
         ])
 
     static func main() async {
         // A reader that goes away is an error of write(2), not the end of the process with sessions open.
         signal(SIGPIPE, SIG_IGN)
         do {
+            try checkSubcommand(CommandLine.arguments.dropFirst().first)
             var command = try parseAsRoot()
             if var asynchronous = command as? any AsyncParsableCommand {
                 try await asynchronous.run()
@@ -54,5 +55,13 @@ struct MPIOCommand: AsyncParsableCommand {
         } catch {
             ExitStatus.exit(after: error)
         }
+    }
+
+    /// The parser calls a mistyped command an unexpected argument, and leaves it at that.
+    private static func checkSubcommand(_ word: String?) throws {
+        let known = configuration.subcommands.map { $0._commandName } + ["help"]
+        // Names that begin with two dashes are the parser's own, for completions.
+        guard let word, !word.hasPrefix("-"), !known.contains(word) else { return }
+        throw ValidationError("There is no command '\(word)'\(suggestion(for: word, among: known)).")
     }
 }

@@ -2,12 +2,12 @@ import AsyncIO
 import Multipath
 import Timebase
 
-/// How fast each path of a disk was over the last seconds, from samples of its counters.
+/// How fast each path of a disk was over the last one to two seconds, from samples of its counters.
 struct PathRates {
     /// One sample in this time.
     static let interval = Duration.seconds(1)
     /// Samples that are kept: the rate is over as many intervals at most.
-    static let capacity = 4
+    static let capacity = 2
     /// Over less than this a rate says nothing.
     private static let shortestSpan = Duration.milliseconds(500)
 

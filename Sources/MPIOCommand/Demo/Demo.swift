@@ -13,7 +13,7 @@ struct Demo: Sendable {
         var steady: Duration
         var sample: Duration
 
-        static let normal = Pace(policy: .milliseconds(1000), steady: .milliseconds(1500), sample: .milliseconds(100))
+        static let normal = Pace(policy: .milliseconds(1000), steady: .milliseconds(2200), sample: .milliseconds(100))
         static let fast = Pace(policy: .milliseconds(100), steady: .milliseconds(200), sample: .milliseconds(20))
     }
 
@@ -246,7 +246,12 @@ final class Chronicle: @unchecked Sendable {
     }
 
     private func note(_ event: DiskEvent) {
-        lock.withLock { notes.append((event.at.timeIntervalSince(start), event.description)) }
+        let text = event.description
+        lock.withLock {
+            // What is tried again and again is told once.
+            guard !notes.contains(where: { $0.text == text }) else { return }
+            notes.append((event.at.timeIntervalSince(start), text))
+        }
     }
 
     /// Forgets what was; time counts from now.

@@ -110,7 +110,8 @@ struct DemoText: Sendable {
     func closing(_ totals: Demo.Totals, elapsed: Duration) -> String {
         func row(_ name: String, _ value: String, _ remark: String, _ colour: TextStyle.Colour? = nil) -> String {
             let padding = String(repeating: " ", count: max(0, 10 - value.count))
-            return "  " + name + String(repeating: " ", count: 18 - name.count) + padding + style.paint(value, colour) + "  " + style.paint(remark, .dim) + "\n"
+            return "  " + name + String(repeating: " ", count: 18 - name.count) + padding + style.paint(value, colour)
+                + (remark.isEmpty ? "" : "  " + style.paint(remark, .dim)) + "\n"
         }
         var text = heading(4, "The count")
         text += row("requests issued", Self.grouped(totals.requests), "4 KiB each, every write read back")
