@@ -93,8 +93,8 @@ import TestSupport
     private func skeleton(_ text: String) -> [String] {
         text.split(separator: "\n").map(String.init).compactMap { line in
             if let heading = line.wholeMatch(of: /[0-9]  (.*)/) { return String(heading.output.1) }
-            if let policy = line.wholeMatch(of: /  ([a-z-]+) +[0-9.,k]+ requests\/s .*/) { return String(policy.output.1) }
-            if let facts = line.wholeMatch(of: /  policy ([a-z-]+) .*state ([a-z]+).*/) { return "\(facts.output.1) \(facts.output.2)" }
+            if let policy = line.wholeMatch(of: /\s\s([a-z-]+) +[0-9.,k]+ requests\/s .*/) { return String(policy.output.1) }
+            if let facts = line.wholeMatch(of: /\s\spolicy ([a-z-]+) .*state ([a-z]+).*/) { return "\(facts.output.1) \(facts.output.2)" }
             return nil
         }
     }
@@ -122,6 +122,20 @@ import TestSupport
         let shown = section.matches(of: /\| (\d+) \|/).compactMap { Int32($0.output.1) }
         let real = [ExitStatus.failed, ExitStatus.usage, ExitStatus.badPolicyFile, ExitStatus.noPath, ExitStatus.interrupted].map(\.rawValue)
         #expect(shown == [0] + real)
+    }
+
+    @Test func aPathTakenOutByHandSaysSo() async throws {
+        let array = try DocumentedArray()
+        try array.writePolicy(smallestFile())
+        let holder = try array.startLine("mpio hold")
+        #expect(try await eventually { try await array.runLine("mpio policy vm-store").succeeded })
+        #expect(try await array.runLine("mpio path fail vm-store 10.0.1.10:3260").succeeded)
+        let shown = try await array.runLine("mpio paths vm-store").standardOutput
+        #expect(shown.contains("taken out by hand") && shown.contains("degraded (1 of 2 paths failed)"), "\(shown)")
+        #expect(try await array.runLine("mpio paths vm-store --check").exitStatus == 1)
+        holder.send(signal: SIGINT)
+        #expect(holder.wait(timeout: .seconds(10)) == .exited(0))
+        try array.stop()
     }
 
     @Test func aPortalThatRefusesIsStatus69() async throws {

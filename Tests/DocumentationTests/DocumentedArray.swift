@@ -73,7 +73,7 @@ final class DocumentedArray {
     var environment: [String: String] {
         [
             "PATH": Self.builtFolder + ":/usr/local/bin:/usr/bin:/bin", "HOME": folder.path, "XDG_RUNTIME_DIR": folder.path,
-            "MPIO_CONFIG": "", "XDG_CONFIG_HOME": "",
+            "MPIO_CONFIG": "", "XDG_CONFIG_HOME": "", "SWIFT_BACKTRACE": "enable=no",
         ]
     }
 

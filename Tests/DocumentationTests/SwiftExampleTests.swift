@@ -46,18 +46,31 @@ import TestSupport
         }
     }
 
-    @Test func theVendorsModuleClaimsItsArrayAndJudgesItsError() async throws {
+    /// Runs the example on an array of this vendor, with no retry that counts.
+    private func runModule(vendor: String) async throws -> (result: CommandResult, portals: [LoopbackPortal], wasPlayed: Bool) {
         let filter = MovingVolume()
         let array = try DocumentedArray(
-            units: ["0=memory,size=16M,vendor=ACME,product=TWIN", "1=memory,size=16M"], filter: filter)
-        try array.writePolicy(smallestFile())
+            units: ["0=memory,size=16M,vendor=\(vendor),product=TWIN", "1=memory,size=16M"], filter: filter)
+        let policy = try smallestFile()
+        try array.writePolicy(policy + "defaults: {timers: {retry-count: 0, retry-interval: 20ms}}\n")
         let result = try await array.runLine("VendorDSM")
-        #expect(result.succeeded, "\(result.standardError)")
-        #expect(filter.wasPlayed)
-        #expect(result.standardOutput.contains("claimed by acme"), "\(result.standardOutput)")
-        // Judged by the module: no path was lost for it.
-        for portal in array.portals { #expect(result.standardOutput.contains("\(portal) active/optimized"), "\(result.standardOutput)") }
-        #expect(result.standardOutput.contains("\(array.portals[0]) active/optimized requests 4 errors 1"), "\(result.standardOutput)")
         try array.stop()
+        return (result, array.portals, filter.wasPlayed)
+    }
+
+    @Test func theVendorsModuleClaimsItsArrayAndJudgesItsError() async throws {
+        let run = try await runModule(vendor: "ACME")
+        let output = run.result.standardOutput
+        #expect(run.wasPlayed && run.result.succeeded, "\(run.result.standardError)")
+        #expect(output.contains("claimed by acme"), "\(output)")
+        // No path was lost for it.
+        #expect(output.contains("\(run.portals[0]) active/optimized requests 4 errors 1"), "\(output)")
+        #expect(output.contains("\(run.portals[1]) active/optimized requests 5 errors 0"), "\(output)")
+    }
+
+    @Test func anotherVendorsArrayIsLeftToTheDefaultModule() async throws {
+        let run = try await runModule(vendor: "OTHER")
+        #expect(run.wasPlayed && !run.result.succeeded, "the standard row counts, and there is no retry left")
+        #expect(run.result.standardError.contains("NOT READY (04/81)"), "\(run.result.standardError)")
     }
 }
