@@ -4,7 +4,7 @@ public import SCSI
 /// What a policy file says: the targets and their portals, the LUNs, and how each is to be used.
 ///
 /// A value that was read from a file is complete and consistent: names and identities are unique, every path names
-/// a portal that exists, options belong to their policy, secrets were read. See `DESIGN.md` section 5 for the file.
+/// a portal that exists, options belong to their policy, secrets were read. See `docs/configuration.md` for the file.
 public struct Configuration: Sendable {
     /// The initiator's iSCSI name; nil where the file gives none: see ``InitiatorNameSource``.
     public var initiatorName: String?

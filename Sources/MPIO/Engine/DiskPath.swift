@@ -12,7 +12,7 @@ package final class DiskPath {
         case session(SessionReference)
         case device(DevicePath)
 
-        var kind: Multipath.TransportKind {
+        var kind: TransportKind {
             switch self {
             case .session: .iSCSI
             case .device: .kernelDevice

@@ -49,6 +49,10 @@ extension DiskEngine {
         if case .refused(let reason) = path.state {
             return LastError(at: timestamp(path.stateSince), reason: "refused", detail: reason.description)
         }
+        // Out without a next try: by hand. No failure was noted for it, and an older one is not the reason.
+        if case .failed(let failure, nil) = path.state {
+            return LastError(at: timestamp(path.stateSince), reason: failure.reason.rawValue)
+        }
         guard let failure = path.lastFailure, let at = path.lastFailureAt else { return nil }
         return LastError(
             at: timestamp(at), reason: failure.reason.rawValue, detail: failure.detail.isEmpty ? nil : failure.detail)
