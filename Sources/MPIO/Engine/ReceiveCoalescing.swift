@@ -11,8 +11,6 @@
 struct ReceiveCoalescing {
     /// With fewer requests under way there is nothing to gather.
     static let leastInFlight = 8
-    /// Requests whose mean latency is compared.
-    static let stretch = 512
     /// Of so many stretches one is eager.
     static let period = 32
     /// In 64ths of the mean latency.
@@ -21,6 +19,8 @@ struct ReceiveCoalescing {
 
     /// Never longer than this, in nanoseconds; 0 turns it off.
     let limit: UInt64
+    /// So many requests' mean latency is compared.
+    private let stretch: Int
 
     private(set) var share = Self.initialShare
     private var isEager = false
@@ -31,7 +31,10 @@ struct ReceiveCoalescing {
     private var mean: UInt64 = 0
     private var gatheredMean: UInt64 = 0
 
-    init(limitNanoseconds: UInt64) { limit = limitNanoseconds }
+    init(limitNanoseconds: UInt64, stretch: Int = 512) {
+        limit = limitNanoseconds
+        self.stretch = stretch
+    }
 
     /// One request ended well after `latency` nanoseconds.
     @inline(__always)
@@ -42,7 +45,7 @@ struct ReceiveCoalescing {
         mean = mean == 0 ? bounded : mean &- mean / 64 &+ bounded / 64
         sum &+= bounded
         count += 1
-        if count == Self.stretch { endStretch() }
+        if count == stretch { endStretch() }
     }
 
     private mutating func endStretch() {
