@@ -20,6 +20,7 @@ let package = Package(
         .executableTarget(
             name: "mpio-client", dependencies: ["Measuring", "AllocationCount", .product(name: "MPIO", package: "mpio")],
             swiftSettings: strict),
+        .executableTarget(name: "qemu-client", dependencies: ["Measuring"], cSettings: gnuSource),
         .executableTarget(name: "tcp-floor-client", dependencies: ["Measuring"], cSettings: gnuSource),
         .executableTarget(name: "tcp-floor-server", cSettings: gnuSource),
         // A link to the tests' folder of that name: one way to start a tgtd, not two.

@@ -130,6 +130,21 @@ nonisolated func measure() async throws {
         empty: after.emptyReceives - before.emptyReceives, sends: after.sendCalls - before.sendCalls,
         submits: after.submitCalls - before.submitCalls, sleeps: after.sleeps - before.sleeps, load)
     try await manager.shutdown()
+    let measured = measuring_requests()
+    // A request allocates nothing; a program of many threads now and then does.
+    guard measured < 10_000 || load.measuredAllocations * 100 < measured else {
+        throw Failure.allocates(load.measuredAllocations, requests: measured)
+    }
+}
+
+enum Failure: Error, CustomStringConvertible {
+    case allocates(UInt64, requests: UInt64)
+
+    var description: String {
+        switch self {
+        case .allocates(let count, let requests): "\(count) heap allocations for \(requests) requests; there should be none"
+        }
+    }
 }
 
 /// Rates over ramp and measurement together, which is what the reactor counts.
