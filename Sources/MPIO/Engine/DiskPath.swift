@@ -309,7 +309,8 @@ extension DiskPath: ISCSIPathClient {
         _ completion: borrowing CommandCompletion, _ record: UnsafeMutablePointer<RequestRecord>
     ) -> PathOutcome {
         let outcome = PathOutcome(completion.outcome)
-        guard outcome == .good, case .underflow = completion.residual else { return outcome }
+        // UNMAP's parameter list is no data of the disk's: tgtd calls it untouched and has done its work.
+        guard outcome == .good, record.pointee.submission.operation != .unmap, case .underflow = completion.residual else { return outcome }
         return .short(transferredByteCount: UInt32(truncatingIfNeeded: completion.transferredByteCount))
     }
 
