@@ -110,6 +110,7 @@ struct Arena {
     func contenders() -> [Contender] {
         var templates = [
             (name: "libiscsi", command: Self.programs + "/libiscsi-client {flags} {urls}"),
+            (name: "mpio-queue", command: Self.programs + "/mpio-client {flags} {config}"),
             (name: "tcp-floor", command: Self.programs + "/tcp-floor-client {flags} {portals}"),
         ]
         if let mpio = options.mpio {
