@@ -19,7 +19,7 @@ import Testing
             executable: Mpio.binary, arguments: ["hold", "--config", folder.path + "/mpio.yaml"],
             environment: ["XDG_RUNTIME_DIR": folder.path], standardError: .file(folder.path + "/hold.err"))
         var report = PathsReport()
-        for _ in 0..<200 where report.luns.isEmpty {
+        for _ in 0..<200 where report.luns.first?.state != .optimal {
             usleep(20_000)
             report = Holders(directories: [folder.path + "/mpio"]).report(luns: ["lun-0"]).report
         }
