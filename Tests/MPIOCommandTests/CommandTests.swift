@@ -17,9 +17,11 @@ struct Mpio {
             .appendingPathComponent(".build/debug").path
     }
 
+    static var binary: String { builtFolder + "/mpio" }
+
     init(_ arguments: String..., environment: [String: String] = [:], folder: String) throws {
         let process = Process()
-        process.executableURL = URL(fileURLWithPath: Self.builtFolder + "/mpio")
+        process.executableURL = URL(fileURLWithPath: Self.binary)
         process.arguments = arguments
         process.currentDirectoryURL = URL(fileURLWithPath: folder)
         process.environment = ["PATH": "/usr/bin:/bin", "HOME": folder, "XDG_RUNTIME_DIR": folder].merging(environment) { $1 }

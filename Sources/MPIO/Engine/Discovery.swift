@@ -14,7 +14,7 @@ public struct Discovery: Sendable {
     public var source: SourceAddress?
     /// Nil: as ``PathManager`` takes it where the policy file names none.
     public var initiatorName: String?
-    /// Used in the discovery sessions and in the normal ones.
+    /// Used in the discovery sessions (without asking the target for its own proof) and in the normal ones.
     public var chap: CHAPConfiguration?
     /// The bound on each login, and on the answer.
     public var loginTimeout: Duration = .seconds(5)
@@ -100,7 +100,10 @@ public struct Discovery: Sendable {
     private func settings(_ name: String, isid: ISID) -> SessionSettings {
         var login = LoginSettings(initiatorName: name, targetName: nil, isid: isid)
         login.sessionType = .discovery
+        // Many targets answer SendTargets without any proof, and refuse to be asked for one. Those that carry data are asked:
+        // the sessions that come next.
         login.chap = chap.map(CHAPCredentials.init)
+        login.chap?.mutual = nil
         var settings = SessionSettings(login: login)
         settings.loginTimeout = loginTimeout
         settings.commandTimeout = loginTimeout
