@@ -28,7 +28,7 @@ struct QueueTests {
         let manager = try await PathManager(configuration: configuration, options: options)
         let disk = try await manager.open("disk")
         let before = await manager.reactorCounters()
-        let load = VerifiedLoad(disk: disk, blockCount: 4096, passes: 3)
+        let load = QueueLoad(disk: disk, blockCount: 4096, passes: 3)
         await load.run()
         let after = await manager.reactorCounters()
         #expect(load.failures == 0)
@@ -40,7 +40,7 @@ struct QueueTests {
 }
 
 /// Writes every 4 KiB block once and then reads all of them a few times, scattered, 32 at a time.
-private final class VerifiedLoad: @unchecked Sendable {
+private final class QueueLoad: @unchecked Sendable {
     private static let depth = 32
     private let disk: MultipathDisk
     private let blockCount: Int
