@@ -12,7 +12,8 @@ let gnuSource: [CSetting] = [.define("_GNU_SOURCE")]
 let package = Package(
     name: "mpio",
     products: [
-        .library(name: "MPIO", targets: ["MPIO"]),
+        // Multipath and SCSI are what a device-specific module is written with.
+        .library(name: "MPIO", targets: ["MPIO", "Multipath", "SCSI"]),
         .library(name: "ISCSITarget", targets: ["ISCSITarget"]),
         .executable(name: "mpio", targets: ["MPIOCommand"]),
         .executable(name: "simulate", targets: ["SimulateCommand"]),
@@ -33,17 +34,18 @@ let package = Package(
             swiftSettings: strict),
         .target(name: "SCSI", swiftSettings: strict),
         .target(name: "ISCSI", dependencies: ["SCSI", "Timebase"], swiftSettings: strict),
+        .target(name: "Cryptography", dependencies: ["CAio", "ISCSI"], swiftSettings: strict),
         .target(name: "Multipath", dependencies: ["SCSI", "Timebase"], swiftSettings: strict),
         .target(
             name: "MPIO",
             dependencies: [
-                "AsyncIO", "ISCSI", "Multipath", "SCSI", "Timebase", "CAio",
+                "AsyncIO", "Cryptography", "ISCSI", "Multipath", "SCSI", "Timebase",
                 .product(name: "Yams", package: "Yams"),
                 .product(name: "Logging", package: "swift-log"),
             ],
             cSettings: gnuSource, swiftSettings: strict),
         .target(
-            name: "ISCSITarget", dependencies: ["AsyncIO", "ISCSI", "SCSI", "Timebase", "CAio"],
+            name: "ISCSITarget", dependencies: ["AsyncIO", "Cryptography", "ISCSI", "SCSI", "Timebase"],
             cSettings: gnuSource, swiftSettings: strict),
         .executableTarget(
             name: "MPIOCommand",
@@ -66,6 +68,13 @@ let package = Package(
             ],
             swiftSettings: strict),
 
+        // What the documentation shows; DocumentationTests run them.
+        .executableTarget(
+            name: "QuickStart", dependencies: ["MPIO"], path: "Examples/QuickStart", swiftSettings: strict),
+        .executableTarget(
+            name: "VendorDSM", dependencies: ["MPIO", "Multipath", "SCSI"], path: "Examples/VendorDSM",
+            swiftSettings: strict),
+
         // Real processes (tgtd, qemu-io) and addresses for the tests that need them.
         .target(
             name: "TestSupport", dependencies: ["Timebase"], path: "Tests/TestSupport", cSettings: gnuSource,
@@ -80,6 +89,13 @@ let package = Package(
             name: "MPIOCommandTests", dependencies: ["MPIOCommand", "MPIO", "TestSupport"],
             swiftSettings: strict),
         .testTarget(name: "SimulationTests", dependencies: ["Simulation", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "DocumentationTests",
+            dependencies: [
+                "MPIO", "ISCSITarget", "Multipath", "AsyncIO", "SCSI", "Timebase", "TestSupport", "MPIOCommand",
+                "QuickStart", "VendorDSM",
+            ],
+            swiftSettings: strict),
         .testTarget(
             name: "InteropTests", dependencies: ["MPIO", "ISCSITarget", "TestSupport"],
             swiftSettings: strict),

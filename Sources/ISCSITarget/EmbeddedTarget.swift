@@ -1,4 +1,5 @@
 public import AsyncIO
+public import Cryptography
 public import ISCSI
 import SCSI
 

@@ -6,7 +6,7 @@ public import Timebase
 /// Meant to be subclassed: override ``claims(_:transport:)``, and then for instance only ``errorTable``.
 open class DefaultDSM: DeviceSpecificModule {
     public private(set) var policy: PolicySettings
-    private var balance: any LoadBalancePolicy
+    @exclusivity(unchecked) private var balance: any LoadBalancePolicy
     /// Read once when the module is made.
     private lazy var errors: ErrorTable = errorTable
 

@@ -248,7 +248,16 @@ extension PseudoLUN {
         if let pinnedIdentity, found.identity != pinnedIdentity {
             return .mismatch(.identity(expected: pinnedIdentity, found: found.identity))
         }
-        guard let known = device else { return define(found, by: index, at: now) }
+        guard let known = device else {
+            // A file is always the first to answer: were it to say which unit this is, saying nothing, every path that
+            // does say it would be refused.
+            if found.identity == nil, paths[index].transport == .kernelDevice,
+                paths.indices.contains(where: { $0 != index && !paths[$0].isRemoved })
+            {
+                return .unidentified
+            }
+            return define(found, by: index, at: now)
+        }
         if found.identity == nil, definingPath != Int32(index) { return .unidentified }
         guard let mismatch = dsm.mismatch(known: known, found: found) else { return nil }
         // The unit itself grew: it said so, and it is still the same one.

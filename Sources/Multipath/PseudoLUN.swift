@@ -7,7 +7,7 @@ public import Timebase
 /// engine drains ``nextAction()`` after each call (or batch of calls) and calls ``timerFired(at:)`` when
 /// ``nextDeadline`` has come. Admission, issue and completion neither allocate nor lock.
 ///
-/// Promises, beside DESIGN section 4: each admitted request gets exactly one `.finish`; no two overlapping
+/// Promises, beside those of `docs/failover.md`: each admitted request gets exactly one `.finish`; no two overlapping
 /// writes are in flight at once, the later admitted waits; requests wait in their original order.
 public final class PseudoLUN {
     /// So many retries that cost nothing may follow one another before they count after all.
@@ -17,60 +17,63 @@ public final class PseudoLUN {
     public internal(set) var settings: LUNSettings
     /// What the LUN is; nil until a path has shown it. ``pin(_:)`` says beforehand what it must be.
     public internal(set) var device: DeviceDescription?
-    public internal(set) var dsm: any DeviceSpecificModule
+    @exclusivity(unchecked) public internal(set) var dsm: any DeviceSpecificModule
     let registry: DSMRegistry?
     var pinnedIdentity: LogicalUnitIdentity?
     /// Who defined ``device``; -1 for nobody.
     var definingPath: Int32 = -1
 
     // MARK: Requests
+    //
+    // The checks of exclusive access cost a third of a request here. They can find nothing: one thread
+    // owns the LUN, and nothing that is called from within knows it.
 
     let requestCapacity: Int
     let slots: Slots
     let scratch: UnsafeMutablePointer<Int32>
-    var freeSlots: Int32 = -1
-    var ready = SlotQueue()
-    var delayed: DelayHeap
+    @exclusivity(unchecked) var freeSlots: Int32 = -1
+    @exclusivity(unchecked) var ready = SlotQueue()
+    @exclusivity(unchecked) var delayed: DelayHeap
     /// Admission order, for `command-timeout`.
-    var oldest: Int32 = -1
-    var youngest: Int32 = -1
-    var nextSequence: UInt64 = 0
-    var liveCount = 0
-    var firstWriter: Int32 = -1
-    var lastWriter: Int32 = -1
+    @exclusivity(unchecked) var oldest: Int32 = -1
+    @exclusivity(unchecked) var youngest: Int32 = -1
+    @exclusivity(unchecked) var nextSequence: UInt64 = 0
+    @exclusivity(unchecked) var liveCount = 0
+    @exclusivity(unchecked) var firstWriter: Int32 = -1
+    @exclusivity(unchecked) var lastWriter: Int32 = -1
     /// Writes in state `.blocked`.
-    var blockedCount = 0
+    @exclusivity(unchecked) var blockedCount = 0
     /// The ranges of all admitted writes and of all old copies.
-    var ranges = RangeIndex()
-    var staleWrites = StaleWriteGuard()
-    var commandTimeout: UInt64
+    @exclusivity(unchecked) var ranges = RangeIndex()
+    @exclusivity(unchecked) var staleWrites = StaleWriteGuard()
+    @exclusivity(unchecked) var commandTimeout: UInt64
 
     // MARK: Paths
 
-    var paths: [PathRecord] = []
-    var rows: UnsafeMutablePointer<PathCandidate>
-    var hot: UnsafeMutablePointer<PathCounters>
+    @exclusivity(unchecked) var paths: [PathRecord] = []
+    @exclusivity(unchecked) var rows: UnsafeMutablePointer<PathCandidate>
+    @exclusivity(unchecked) var hot: UnsafeMutablePointer<PathCounters>
     var rowCapacity = 16
-    var bestGrade = PathGrade.unusable
+    @exclusivity(unchecked) var bestGrade = PathGrade.unusable
     var areCandidatesStale = false
     /// For fail-over-only: who carries all, to tell a fail-back when it happens.
     var lastCarrier: Int32 = -1
     /// Since when no path is usable and none can be hoped for.
-    var noPathSince: Instant?
-    var isExpired = false
+    @exclusivity(unchecked) var noPathSince: Instant?
+    @exclusivity(unchecked) var isExpired = false
     var hadPath = false
-    var isClosed = false
-    var isLUNFailed = false
+    @exclusivity(unchecked) var isClosed = false
+    @exclusivity(unchecked) var isLUNFailed = false
     /// While a LOGICAL UNIT RESET is out nothing is issued: it might be hit.
-    var resetVia: Int32 = -1
+    @exclusivity(unchecked) var resetVia: Int32 = -1
     var resetFor: Int32 = -1
     var wasResetRefused = false
 
     // MARK: Output
 
-    var actions: Ring<PseudoLUNAction>
-    var decisions = DecisionRing()
-    var controlDeadline = Instant.distantFuture
+    @exclusivity(unchecked) var actions: Ring<PseudoLUNAction>
+    @exclusivity(unchecked) var decisions = DecisionRing()
+    @exclusivity(unchecked) var controlDeadline = Instant.distantFuture
     public internal(set) var failOverCount = 0
     public internal(set) var redrivenCount: UInt64 = 0
 

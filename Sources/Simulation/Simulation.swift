@@ -183,7 +183,7 @@ public final class Simulation {
         workload = Workload(
             settings: scenario.workload, world: world, port: port, engine: engine, model: model, verdict: verdict,
             target: targetOracle)
-        workload.forbids = { [unowned self] in forbidden($0) }
+        workload.forbids = { [unowned self] in forbidden($0, $1) }
         faults = FaultMaker(
             plan: scenario.plan, scenario: scenario, world: world, network: network, targets: targets, engine: engine,
             port: port, counts: counts)
@@ -193,13 +193,14 @@ public final class Simulation {
     }
 
     /// Why a request may not fail so; nil where it may.
-    private func forbidden(_ error: DiskError) -> String? {
+    private func forbidden(_ error: DiskError, _ operation: IOOperation) -> String? {
         let plan = scenario.plan
         switch error {
         case .cancelled: return scenario.workload.cancelPercent > 0 ? nil : "nobody cancelled it"
         case .miscompare: return nil
         case .noPathsAvailable:
             return plan.sparedPath != nil || plan.isHarmlessToPaths ? "a path was well all the time" : nil
+        case .outcomeUnknown where operation != .compareAndWrite: return "it may be repeated"
         case .outcomeUnknown: return plan.isHarmlessToPaths ? "no path was lost" : nil
         case .target(.checkCondition, let sense?) where sense.key == .mediumError:
             return plan.has(.mediumError) ? nil : "the medium is well"

@@ -93,7 +93,7 @@ import Testing
     }
 
     @Test func memoryAgreesWithAPlainArray() {
-        let byteCount = 1 << 20
+        let byteCount = 256 << 10
         let memory = MemoryBackend(byteCount: UInt64(byteCount))
         var model = [UInt8](repeating: 0, count: byteCount)
         var state: UInt64 = 5
@@ -101,9 +101,9 @@ import Testing
             state = state &* 6_364_136_223_846_793_005 &+ 1
             return Int(state >> 33) % limit
         }
-        for round in 0..<400 {
-            let offset = random(2048) * 512
-            let count = min(byteCount - offset, (1 + random(400)) * 512)
+        for round in 0..<150 {
+            let offset = random(512) * 512
+            let count = min(byteCount - offset, (1 + random(200)) * 512)
             switch random(4) {
             case 0:
                 _ = memory.deallocate(offset: UInt64(offset), byteCount: UInt64(count), token: 0)

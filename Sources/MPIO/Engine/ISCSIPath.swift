@@ -12,7 +12,7 @@ package protocol ISCSIPathClient: AnyObject {
     func pathLoggedIn(_ path: ISCSIPath)
     /// One command ended; `completion.token` is as it was submitted.
     func path(_ path: ISCSIPath, completed completion: borrowing CommandCompletion)
-    /// The session ended with this command open. In the order of submission, before ``pathLost(_:failure:)``.
+    /// The session ended with this command open. In the order of submission, after ``pathLost(_:failure:)``.
     func path(_ path: ISCSIPath, abandoned token: UInt64, wasSent: Bool)
     /// A task management function ended; nil where the session ended first or the target rejected it.
     func path(_ path: ISCSIPath, taskManagement token: UInt64, answered response: TaskManagementResponse?)
@@ -70,26 +70,48 @@ package final class ISCSIPath {
     package let settings: ISCSIPathSettings
     /// Requests and bytes outstanding over all disks that use this session.
     package let load: PathLoad
-    package private(set) var state: State = .idle
+    package private(set) var state: State = .idle {
+        didSet {
+            switch state {
+            case .connecting(let socket), .loggingIn(let socket), .loggingOut(let socket):
+                socketInUse = socket
+                openSocket = nil
+            case .loggedIn(let socket, _):
+                socketInUse = socket
+                openSocket = socket
+            case .idle, .down:
+                socketInUse = nil
+                openSocket = nil
+            }
+        }
+    }
+    // Beside the state, because taking them out of it copies the login's result for every request.
+    /// The socket of ``state``.
+    @exclusivity(unchecked) private var socketInUse: SocketID?
+    /// The same, while commands may be submitted.
+    @exclusivity(unchecked) private var openSocket: SocketID?
     /// This host's end, once connected.
     package private(set) var localAddress: SocketAddress?
     package private(set) var loginCount = 0
 
     private let port: any IOPort
     private let host: EngineHost
-    private var session: InitiatorSession
-    private var clients: [(any ISCSIPathClient)?] = []
+    // Exclusivity is not checked where every request passes: one thread owns the path, and a session or
+    // a queue calls nobody.
+    @exclusivity(unchecked) private var session: InitiatorSession
+    @exclusivity(unchecked) private var clients: [(any ISCSIPathClient)?] = []
     /// Commands that the target's window has no room for, oldest first.
-    private var backlog = FIFO<SCSICommandRequest>()
+    @exclusivity(unchecked) private var backlog = FIFO<SCSICommandRequest>()
     private var users: Set<PathClientID> = []
     private var endings: [() -> Void] = []
-    private var timer: (id: TimerID, deadline: Instant)?
-    private var connectDeadline = Instant.distantFuture
+    @exclusivity(unchecked) private var timer: (id: TimerID, deadline: Instant)?
+    @exclusivity(unchecked) private var connectDeadline = Instant.distantFuture
     private var destination: SocketAddress
-    private var redirection: LoginRedirection?
     private var redirectCount = 0
-    private var sendIsRequested = false
-    private var isDraining = false
+    @exclusivity(unchecked) private var sendIsRequested = false
+    @exclusivity(unchecked) private var isDraining = false
+    /// The target wants this session to end.
+    private var isAskedToLogOut = false
 
     package init(settings: ISCSIPathSettings, host: EngineHost) {
         self.settings = settings
@@ -176,25 +198,19 @@ package final class ISCSIPath {
         end(failure, closing: .reset)
     }
 
-    private var socketInUse: SocketID? {
-        switch state {
-        case .connecting(let socket), .loggingIn(let socket), .loggedIn(let socket, _), .loggingOut(let socket): socket
-        case .idle, .down: nil
-        }
-    }
 
     private func startConnection() {
         session = InitiatorSession(
             settings: settings.session, cryptography: host.cryptography, crc32c: host.crc32c)
         sendIsRequested = false
-        redirection = nil
+        isAskedToLogOut = false
         connectDeadline = port.now + settings.session.loginTimeout
         state = .connecting(port.connect(to: destination, from: settings.source, handler: self))
         rearmTimer()
     }
 
-    /// The one way in which a session ends: the socket goes, open commands are handed back in order, and
-    /// the clients are told.
+    /// The one way in which a session ends: the socket goes, the clients are told, and open commands are
+    /// handed back in the order of their submission.
     private func end(_ failure: PathFailure, closing mode: CloseMode?) {
         if let socket = socketInUse {
             // Before the buffers of abandoned commands are used again, no socket may still send from them.
@@ -205,29 +221,42 @@ package final class ISCSIPath {
         connectDeadline = .distantFuture
         if let timer { port.cancelTimer(timer.id) }
         timer = nil
-        handBackCommands()
-        while let request = backlog.removeFirst() {
-            client(of: request.token)?.path(self, abandoned: request.token, wasSent: false)
-        }
+        // Taken before anybody is told, because whoever is told may connect anew.
+        let leftovers = takeLeftovers()
         for client in clients { client?.pathLost(self, failure: failure) }
+        for leftover in leftovers { handBack(leftover) }
         host.runDirtyDisks()
         let endings = endings
         self.endings.removeAll()
         for ending in endings { ending() }
     }
 
-    private func handBackCommands() {
+    private enum Leftover {
+        case command(UInt64, wasSent: Bool)
+        case taskManagement(UInt64)
+    }
+
+    /// Delivers what was answered, and returns what was not.
+    private func takeLeftovers() -> [Leftover] {
         while let completion = session.nextCompletion() {
             client(of: completion.token)?.path(self, completed: completion)
         }
+        var leftovers: [Leftover] = []
         while let event = session.nextEvent() {
             switch event {
-            case .commandAbandoned(let token, let wasSent):
-                client(of: token)?.path(self, abandoned: token, wasSent: wasSent)
-            case .taskManagementAbandoned(let token):
-                client(of: token)?.path(self, taskManagement: token, answered: nil)
+            case .commandAbandoned(let token, let wasSent): leftovers.append(.command(token, wasSent: wasSent))
+            case .taskManagementAbandoned(let token): leftovers.append(.taskManagement(token))
             default: break
             }
+        }
+        while let request = backlog.removeFirst() { leftovers.append(.command(request.token, wasSent: false)) }
+        return leftovers
+    }
+
+    private func handBack(_ leftover: Leftover) {
+        switch leftover {
+        case .command(let token, let wasSent): client(of: token)?.path(self, abandoned: token, wasSent: wasSent)
+        case .taskManagement(let token): client(of: token)?.path(self, taskManagement: token, answered: nil)
         }
     }
 
@@ -239,7 +268,7 @@ package final class ISCSIPath {
     /// Takes a command whose token bears a client's ID. What the command window has no room for waits
     /// here, in order. False: not logged in; nothing was taken.
     package func submit(_ request: SCSICommandRequest) -> Bool {
-        guard case .loggedIn(let socket, _) = state else { return false }
+        guard let socket = openSocket else { return false }
         guard backlog.isEmpty else {
             backlog.append(request)
             return true
@@ -295,10 +324,9 @@ package final class ISCSIPath {
     /// Hands out all that the session has, then lets it send and re-arms its timer.
     private func pump() {
         guard !isDraining else { return }
+        if session.hasEnded { return sessionEnded() }
         isDraining = true
-        while let completion = session.nextCompletion() {
-            client(of: completion.token)?.path(self, completed: completion)
-        }
+        handOutCompletions()
         while let event = session.nextEvent() {
             handle(event)
             guard socketInUse != nil else { break }
@@ -312,15 +340,26 @@ package final class ISCSIPath {
         }
     }
 
+    /// Nearly always one disk's, one after the other; so it is looked up when it changes.
+    private func handOutCompletions() {
+        guard var completion = session.nextCompletion() else { return }
+        while true {
+            let id = completion.token >> 48
+            let client = clients[Int(id)]
+            let disk = client as? DiskPath
+            repeat {
+                if let disk { disk.completed(completion) } else { client?.path(self, completed: completion) }
+                guard let next = session.nextCompletion() else { return }
+                completion = next
+            } while completion.token >> 48 == id
+        }
+    }
+
     private func handle(_ event: SessionEvent) {
         switch event {
         case .loggedIn(let result): enter(result)
-        case .redirected(let redirection): self.redirection = redirection
-        case .loginFailed: break  // the failure of the session says the same
-        case .sessionFailed(let reason): sessionFailed(reason)
-        case .loggedOut: end(PathFailure(.takenOut), closing: .graceful)
-        case .commandAbandoned(let token, let wasSent):
-            client(of: token)?.path(self, abandoned: token, wasSent: wasSent)
+        case .redirected, .loginFailed, .commandAbandoned, .sessionFailed, .loggedOut:
+            break  // only of a session that has ended, which is dealt with as a whole
         case .taskManagementCompleted(let token, let response):
             client(of: token)?.path(self, taskManagement: token, answered: response)
         case .taskManagementRejected(let token, _), .taskManagementAbandoned(let token):
@@ -347,9 +386,18 @@ package final class ISCSIPath {
         for client in clients { client?.pathLoggedIn(self) }
     }
 
-    private func sessionFailed(_ reason: SessionFailure) {
-        if case .redirected = reason, let redirection { return follow(redirection) }
-        end(PathFailure(reason), closing: .reset)
+    /// The session says that it is over. Its socket is closed before what it still holds is handed out.
+    private func sessionEnded() {
+        switch session.state {
+        case .failed(.redirected):
+            while let event = session.nextEvent() {
+                if case .redirected(let redirection) = event { return follow(redirection) }
+            }
+            end(PathFailure(SessionFailure.redirected), closing: .reset)
+        case .failed(let reason): end(PathFailure(reason), closing: .reset)
+        case .loggedOut: end(PathFailure(isAskedToLogOut ? .logoutRequested : .takenOut), closing: .graceful)
+        case .free, .loggingIn, .loggedIn, .loggingOut: preconditionFailure("the session has not ended")
+        }
     }
 
     private func follow(_ redirection: LoginRedirection) {
@@ -370,7 +418,9 @@ package final class ISCSIPath {
         switch message {
         case .scsiEvent:
             for client in clients { client?.path(self, asyncSense: sense) }
-        case .logoutRequested: logOut()
+        case .logoutRequested:
+            isAskedToLogOut = true
+            logOut()
         default: break  // a drop follows as the session's failure; the rest asks nothing of us
         }
     }
@@ -397,7 +447,7 @@ extension ISCSIPath: SocketHandler, TimerHandler {
     package func socketSent(_ socket: SocketID, byteCount: Int) {
         session.outputSent(.leading, byteCount: byteCount)
         // Sending is what ends a command whose status came early, and what opens the output queue.
-        pump()
+        if session.hasResults || session.hasEnded || !backlog.isEmpty { pump() } else { rearmTimer() }
     }
 
     package func socketInput(_ socket: SocketID) -> UnsafeMutableRawBufferPointer { session.input(.leading) }

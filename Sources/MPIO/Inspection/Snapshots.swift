@@ -1,5 +1,5 @@
 // What `mpio paths --json`, `mpio bench --json` and the control socket say. The JSON names are an
-// interface (DESIGN section 6): names may be added, none renamed. Byte counts are bytes, times seconds unless the
+// interface: names may be added, none renamed. Byte counts are bytes, times seconds unless the
 // name says otherwise; moments are RFC 3339 texts in UTC.
 
 /// The state of every LUN that one process holds, or that was looked at.
@@ -111,15 +111,15 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
     }
 }
 
-public enum TransportKind: String, Codable, Hashable, Sendable {
-    case iscsi
-    case device
-}
-
 public struct PathSnapshot: Codable, Hashable, Sendable {
+    public enum Transport: String, Codable, Hashable, Sendable {
+        case iscsi
+        case device
+    }
+
     /// The name by which commands take it.
     public var id: String
-    public var transport: TransportKind
+    public var transport: Transport
     /// The portal's address, or the device.
     public var portal: String
     /// The address it leaves from; nil for a device or while unconnected with none configured.
@@ -162,7 +162,7 @@ public struct PathSnapshot: Codable, Hashable, Sendable {
         case nextTrySeconds = "next_try_s"
     }
 
-    public init(id: String, transport: TransportKind, portal: String, state: PathState, role: String = "primary") {
+    public init(id: String, transport: Transport, portal: String, state: PathState, role: String = "primary") {
         self.id = id
         self.transport = transport
         self.portal = portal
@@ -184,6 +184,10 @@ public struct LatencySummary: Codable, Hashable, Sendable {
     public var p50: Double?
     public var p99: Double?
     public var max: Double?
+
+    enum CodingKeys: String, CodingKey {
+        case p50, p99, max
+    }
 
     public init(p50: Double? = nil, p99: Double? = nil, max: Double? = nil) {
         self.p50 = p50
@@ -372,5 +376,70 @@ public struct EventRecord: Codable, Hashable, Sendable {
         self.path = path
         self.kind = kind
         self.message = message
+    }
+}
+
+// MARK: JSON
+
+// What is not known is written as null rather than left out, so that the documented names are always there.
+
+extension LUNSnapshot {
+    public func encode(to encoder: any Encoder) throws {
+        var values = encoder.container(keyedBy: CodingKeys.self)
+        try values.encode(name, forKey: .name)
+        try values.encode(identity, forKey: .identity)
+        try values.encode(vendor, forKey: .vendor)
+        try values.encode(product, forKey: .product)
+        try values.encode(revision, forKey: .revision)
+        try values.encode(serial, forKey: .serial)
+        try values.encode(capacityBytes, forKey: .capacityBytes)
+        try values.encode(blockSize, forKey: .blockSize)
+        try values.encode(policy, forKey: .policy)
+        try values.encode(dsm, forKey: .dsm)
+        try values.encode(state, forKey: .state)
+        try values.encode(fence, forKey: .fence)
+        try values.encode(queued, forKey: .queued)
+        try values.encode(failovers, forKey: .failovers)
+        try values.encode(redriven, forKey: .redriven)
+        try values.encode(holder, forKey: .holder)
+        try values.encode(paths, forKey: .paths)
+    }
+}
+
+extension PathSnapshot {
+    public func encode(to encoder: any Encoder) throws {
+        var values = encoder.container(keyedBy: CodingKeys.self)
+        try values.encode(id, forKey: .id)
+        try values.encode(transport, forKey: .transport)
+        try values.encode(portal, forKey: .portal)
+        try values.encode(source, forKey: .source)
+        try values.encode(target, forKey: .target)
+        try values.encode(lun, forKey: .lun)
+        try values.encode(isid, forKey: .isid)
+        try values.encode(tpg, forKey: .tpg)
+        try values.encode(state, forKey: .state)
+        try values.encode(role, forKey: .role)
+        try values.encode(weight, forKey: .weight)
+        try values.encode(inFlight, forKey: .inFlight)
+        try values.encode(inFlightBlocks, forKey: .inFlightBlocks)
+        try values.encode(requests, forKey: .requests)
+        try values.encode(bytesRead, forKey: .bytesRead)
+        try values.encode(bytesWritten, forKey: .bytesWritten)
+        try values.encode(errors, forKey: .errors)
+        try values.encode(latency, forKey: .latency)
+        try values.encode(lastError, forKey: .lastError)
+        try values.encode(connections, forKey: .connections)
+        try values.encodeIfPresent(requestsPerSecond, forKey: .requestsPerSecond)
+        try values.encodeIfPresent(bytesPerSecond, forKey: .bytesPerSecond)
+        try values.encodeIfPresent(nextTrySeconds, forKey: .nextTrySeconds)
+    }
+}
+
+extension LatencySummary {
+    public func encode(to encoder: any Encoder) throws {
+        var values = encoder.container(keyedBy: CodingKeys.self)
+        try values.encode(p50, forKey: .p50)
+        try values.encode(p99, forKey: .p99)
+        try values.encode(max, forKey: .max)
     }
 }

@@ -15,7 +15,7 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case deliveredStatusRetried = "delivered-status-retried"
     /// A command lost with its path counts as done.
     case lostCommandCountsAsDone = "lost-command-counts-as-done"
-    /// A command handed back by a lost session is forgotten.
+    /// A command lost with its path fails rather than being driven elsewhere.
     case lostReDrive = "lost-re-drive"
     /// CmdSN is off by one after a reconnect.
     case wrongCmdSN = "wrong-cmdsn-after-reconnect"
@@ -44,7 +44,6 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     var engineBug: PlantedEngineBug? {
         switch self {
         case .fenceWithoutAbort: .fenceWithoutAbort
-        case .lostReDrive: .lostReDrive
         case .doubleCompletion: .doubleCompletion
         case .bufferReleasedEarly: .bufferReleasedEarly
         default: nil
@@ -66,7 +65,7 @@ public enum PlantedBug: String, CaseIterable, Sendable {
 
     func makeModule(_ policy: PolicySettings) -> DefaultDSM {
         switch self {
-        case .deliveredStatusRetried, .lostCommandCountsAsDone, .busyFailsPath, .identityUnchecked:
+        case .deliveredStatusRetried, .lostCommandCountsAsDone, .lostReDrive, .busyFailsPath, .identityUnchecked:
             let module = MisjudgingDSM(policy: policy)
             module.bug = self
             return module
@@ -93,6 +92,7 @@ private final class MisjudgingDSM: DefaultDSM {
         switch (bug, outcome, right.action) {
         case (.deliveredStatusRetried, .status, .surface): return ErrorDisposition(.retryOtherPath, usesRetry: true)
         case (.lostCommandCountsAsDone, .returned(wasSent: true, _), _): return ErrorDisposition(.complete)
+        case (.lostReDrive, .returned(wasSent: true, _), _): return ErrorDisposition(.surface)
         case (.busyFailsPath, .status(.busy, _), _): return ErrorDisposition(.failPath(.other))
         default: return right
         }

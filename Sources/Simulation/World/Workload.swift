@@ -55,7 +55,7 @@ final class Workload {
     private let bufferByteCount: Int
     private(set) var isStopped = false
     /// Whether an error may be: nil where it may.
-    var forbids: (DiskError) -> String? = { _ in nil }
+    var forbids: (DiskError, IOOperation) -> String? = { _, _ in nil }
     var afterEnd: (() -> Void)?
 
     init(
@@ -212,7 +212,7 @@ final class Workload {
         if let error = completion.error {
             world.trace.note("request \(completion.token) failed: \(error)")
             note(error)
-            if let words = forbids(error) { verdict.fail(.completion, "request \(completion.token), \(request.operation) of \(request.count) at \(request.lba): \(words): \(error)") }
+            if let words = forbids(error, request.operation) { verdict.fail(.completion, "request \(completion.token), \(request.operation) of \(request.count) at \(request.lba): \(words): \(error)") }
         }
         judge(request, completion)
         if let buffer = request.buffer {
@@ -259,7 +259,7 @@ final class Workload {
 
     /// Reads all blocks, a write before each; all must succeed.
     func verifyAll() {
-        forbids = { _ in "nothing is wrong any more" }
+        forbids = { _, _ in "nothing is wrong any more" }
         var lba = 0
         while lba < model.blockCount {
             let count = min(settings.largestBlockCount, model.blockCount - lba)

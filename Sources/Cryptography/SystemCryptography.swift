@@ -1,7 +1,7 @@
 import CAio
 public import ISCSI
 
-/// Digests by OpenSSL and random bytes by the kernel.
+/// What the pure protocol code is handed for CHAP: digests by OpenSSL, random bytes by the kernel.
 public struct SystemCryptography: CryptographicServices {
     public init() {}
 
@@ -29,4 +29,4 @@ public struct SystemCryptography: CryptographicServices {
 }
 
 /// CRC32C by instruction where the processor has one.
-let systemCRC32C: CRC32CFunction = { seed, bytes, count in mpio_crc32c(seed, bytes, count) }
+public let systemCRC32C: CRC32CFunction = { seed, bytes, count in mpio_crc32c(seed, bytes, count) }
