@@ -171,6 +171,7 @@ public final class Simulation {
 
     private func open() -> Bool {
         var isOpen: Bool?
+        _ = world.run(until: world.now + .seconds(1)) { targets.allSatisfy(\.isRunning) }
         port.perform { [self] in
             addPaths()
             engine.whenOpen(timers: scenario.settings.timers) { isOpen = $0 }

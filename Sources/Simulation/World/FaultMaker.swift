@@ -94,7 +94,7 @@ final class FaultMaker {
 
     private func onTarget(_ kind: FaultKind) -> Bool {
         let candidates = targets.filter { target in
-            !isAway[target.index] && !target.port.isStopped && !target.portals.contains { $0.path == plan.sparedPath }
+            !isAway[target.index] && target.isRunning && !target.port.isStopped && !target.portals.contains { $0.path == plan.sparedPath }
         }
         guard !candidates.isEmpty else { return false }
         let target = random.pick(candidates)

@@ -64,7 +64,7 @@ final class SimulatedTarget {
     // MARK: Life
 
     func start(foreign: Bool = false) {
-        precondition(target == nil)
+        precondition(target == nil, "it runs already")
         isForeign = foreign
         port = SimulatedIO(
             name: name, address: portals[0].configuration.address, network: network, turnDelay: turnDelay, readLimit: readLimit)
@@ -98,7 +98,7 @@ final class SimulatedTarget {
 
     /// SIGKILL.
     func kill() {
-        guard target != nil else { return }
+        // One that is still starting dies as well.
         port.kill()
         backend?.kill()
         backend = nil

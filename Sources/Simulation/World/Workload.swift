@@ -192,7 +192,7 @@ final class Workload {
 
     private func submit(_ batch: [(UInt64, IOSubmission)]) {
         batch.map(\.1).withUnsafeBufferPointer { engine.submit($0) }
-        guard random.chance(percent: settings.cancelPercent) else { return }
+        guard !isStopped, random.chance(percent: settings.cancelPercent) else { return }
         let token = batch[0].0
         world.after(random.spreadDuration(.zero...(.seconds(2)))) { [weak self] in
             self?.port.perform {
