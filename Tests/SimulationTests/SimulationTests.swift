@@ -18,7 +18,7 @@ struct SimulationTests {
     }
 
     @Test("the oracles find planted bugs", arguments: [
-        PlantedBug.lostCommandCountsAsDone, .doubleCompletion, .writesSwapped, .wrongCmdSN, .policyIgnored, .sharedISID,
+        PlantedBug.deliveredStatusRetried, .doubleCompletion, .writesSwapped, .wrongCmdSN, .policyIgnored, .sharedISID,
     ])
     func plantedBugsAreFound(bug: PlantedBug) {
         #expect(PlantedBugSearch.find(bug, limit: 200) != nil)
