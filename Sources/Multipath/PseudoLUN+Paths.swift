@@ -196,6 +196,7 @@ extension PseudoLUN {
         paths[index].device = report.device
         paths[index].expectsNewCapacity = false
         paths[index].isCapacityVerified = report.isCapacityVerified
+        paths[index].transitionTime = report.implicitTransitionTime
         adopt(report.targetPortGroups, fallback: report.accessState, on: index, at: now)
         if paths[index].carriesData, !report.isCapacityVerified {
             // It changed its state in mid-probe; asked again soon.
@@ -406,6 +407,7 @@ extension PseudoLUN {
         let count = bestGrade > .unusable ? redriveStalled(index, at: now) : 0
         post(.pathStalled(path, redriven: count))
         if count > 0 { noteFailOver(from: index, redriven: count, at: now) }
+        if bestGrade == .unusable { refreshAccessStates(at: now) }
         settle(at: now)
     }
 
