@@ -12,7 +12,7 @@ final class EmbeddedArray: Sendable {
     static let name = "iqn.2026-11.org.example:array-1"
     let reactor: LibaioReactor
     let portals: [LoopbackPortal]
-    nonisolated(unsafe) let target: EmbeddedTarget
+    let target: EmbeddedTarget
 
     /// One portal for each of `tags`, its target port group.
     init(
