@@ -32,6 +32,7 @@ test: setup
 
 bench: setup
 	$(SWIFT) build -c release --package-path Benchmarks
+	$(SWIFT) build -c release --package-path Benchmarks --product mpio
 	"$$($(SWIFT) build -c release --package-path Benchmarks --show-bin-path)/bench" $(BENCH)
 
 install: release

@@ -12,7 +12,8 @@ let gnuSource: [CSetting] = [.define("_GNU_SOURCE")]
 let package = Package(
     name: "mpio",
     products: [
-        .library(name: "MPIO", targets: ["MPIO"]),
+        // Multipath and SCSI are what a device-specific module is written with.
+        .library(name: "MPIO", targets: ["MPIO", "Multipath", "SCSI"]),
         .library(name: "ISCSITarget", targets: ["ISCSITarget"]),
         .executable(name: "mpio", targets: ["MPIOCommand"]),
     ],
@@ -53,6 +54,13 @@ let package = Package(
             ],
             swiftSettings: strict),
 
+        // What the documentation shows; DocumentationTests run them.
+        .executableTarget(
+            name: "QuickStart", dependencies: ["MPIO"], path: "Examples/QuickStart", swiftSettings: strict),
+        .executableTarget(
+            name: "VendorDSM", dependencies: ["MPIO", "Multipath", "SCSI"], path: "Examples/VendorDSM",
+            swiftSettings: strict),
+
         // Real processes (tgtd, qemu-io) and addresses for the tests that need them.
         .target(
             name: "TestSupport", dependencies: ["Timebase"], path: "Tests/TestSupport", cSettings: gnuSource,
@@ -65,6 +73,13 @@ let package = Package(
         .testTarget(name: "ISCSITargetTests", dependencies: ["ISCSITarget", "TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "MPIOCommandTests", dependencies: ["MPIOCommand", "MPIO", "TestSupport"],
+            swiftSettings: strict),
+        .testTarget(
+            name: "DocumentationTests",
+            dependencies: [
+                "MPIO", "ISCSITarget", "Multipath", "AsyncIO", "SCSI", "Timebase", "TestSupport", "MPIOCommand",
+                "QuickStart", "VendorDSM",
+            ],
             swiftSettings: strict),
         .testTarget(
             name: "InteropTests", dependencies: ["MPIO", "ISCSITarget", "TestSupport"],

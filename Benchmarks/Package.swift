@@ -9,12 +9,18 @@ let gnuSource: [CSetting] = [.define("_GNU_SOURCE")]
 
 let package = Package(
     name: "Benchmarks",
+    dependencies: [.package(name: "mpio", path: "..")],
     targets: [
         // Clock, CPU time and latency histogram, and the one line of JSON that every contender prints.
         .target(name: "Measuring", cSettings: gnuSource),
+        .target(name: "AllocationCount"),
         .executableTarget(
             name: "libiscsi-client", dependencies: ["Measuring"], cSettings: gnuSource,
             linkerSettings: [.linkedLibrary("iscsi")]),
+        .executableTarget(
+            name: "mpio-client", dependencies: ["Measuring", "AllocationCount", .product(name: "MPIO", package: "mpio")],
+            swiftSettings: strict),
+        .executableTarget(name: "qemu-client", dependencies: ["Measuring"], cSettings: gnuSource),
         .executableTarget(name: "tcp-floor-client", dependencies: ["Measuring"], cSettings: gnuSource),
         .executableTarget(name: "tcp-floor-server", cSettings: gnuSource),
         // A link to the tests' folder of that name: one way to start a tgtd, not two.

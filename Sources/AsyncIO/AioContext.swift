@@ -100,8 +100,8 @@ final class AioContext {
         return wait(nanoseconds: 0)
     }
 
-    /// Moves completions into ``events``, waiting for one at most so long; `UInt64.max` waits for ever.
-    func wait(nanoseconds: UInt64) -> Int {
+    /// Moves completions into ``events``, waiting for `least` of them at most so long; `UInt64.max` waits for ever.
+    func wait(nanoseconds: UInt64, atLeast least: Int = 1) -> Int {
         var timeout = timespec()
         let bounded = nanoseconds != .max
         if bounded {
@@ -110,7 +110,7 @@ final class AioContext {
         }
         let count = withUnsafeMutablePointer(to: &timeout) {
             io_getevents(
-                context, nanoseconds == 0 ? 0 : 1, Self.harvestCapacity, events, bounded ? $0 : nil)
+                context, nanoseconds == 0 ? 0 : least, Self.harvestCapacity, events, bounded ? $0 : nil)
         }
         // EINTR comes even with SA_RESTART; the loop just turns once more.
         guard count > 0 else { return 0 }

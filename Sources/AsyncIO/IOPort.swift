@@ -92,6 +92,14 @@ public protocol IOPort: AnyObject {
     func cancelTimer(_ timer: TimerID)
     /// Calls the handler once, in the next step of the loop, before it sleeps.
     func schedule(_ handler: any TurnHandler)
+    /// From now on what arrives may be left lying until so many nanoseconds after the turn before, so
+    /// that one receive finds several answers; 0, as at the start, takes everything at once. A hint, which
+    /// a port may ignore.
+    func coalesceReceives(nanoseconds: UInt64)
+}
+
+extension IOPort {
+    public func coalesceReceives(nanoseconds: UInt64) {}
 }
 
 public enum CloseMode: Sendable { case graceful, reset }

@@ -21,6 +21,10 @@ struct SocketSlot {
     var isSendBlocked = false
     var isSendSubmitted = false
     var isReceiveSubmitted = false
+    /// Large pieces arrive, each to be placed directly: the spill takes little more than what says where.
+    var isBulk = false
+    /// The last receive filled all that it was given.
+    var wasFilled = false
     /// The error that sending ended with. What the peer sent before is still read and delivered.
     var sendFailure: Int32 = 0
     var submittedByteCount = 0
@@ -298,10 +302,31 @@ extension LibaioReactor {
         let window = handler.socketInput(SocketID(rawValue: id))
         guard sockets.contains(id) else { return }
         counts.receiveCalls += 1
+        let spill = spillBeside(window, slot)
         let result = Int(
             mpio_receive(
                 slot.pointee.descriptor, window.baseAddress, window.count, spill.baseAddress, spill.count))
+        slot.pointee.wasFilled = result == window.count + spill.count
         received(id, slot, handler, result, window, spill)
+    }
+
+    static let bulkWindowByteCount = 64 * 1024
+    static let bulkSpillByteCount = 4096
+
+    /// What is received past the window. All of the spill, unless large pieces come one after the other:
+    /// those would be copied out of it, where a further call puts them in place. Back to all of it when a
+    /// whole small spill held nothing large.
+    @inline(__always)
+    private func spillBeside(
+        _ window: UnsafeMutableRawBufferPointer, _ slot: UnsafeMutablePointer<SocketSlot>
+    ) -> UnsafeMutableRawBufferPointer {
+        if window.count >= Self.bulkWindowByteCount {
+            slot.pointee.isBulk = true
+        } else if window.count == 0, slot.pointee.wasFilled {
+            slot.pointee.isBulk = false
+        }
+        guard slot.pointee.isBulk, spill.count > Self.bulkSpillByteCount else { return spill }
+        return UnsafeMutableRawBufferPointer(start: spill.baseAddress, count: Self.bulkSpillByteCount)
     }
 
     func received(

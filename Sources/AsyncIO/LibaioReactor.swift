@@ -21,8 +21,10 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     let files: Slab<FileSlot>
     let fileOperations: Slab<FileOperationSlot>
     var timers: TimerHeap
-    public private(set) var now: Instant
-    var counts = Counters()
+    @exclusivity(unchecked) public private(set) var now: Instant
+    @exclusivity(unchecked) var counts = Counters()
+    /// See ``coalesceReceives(nanoseconds:)``.
+    @exclusivity(unchecked) private var coalescing: UInt64 = 0
 
     /// Sockets with output to gather; each at most once (``SocketSlot/isSendQueued``).
     let sendQueue = IdentifierQueue()
@@ -288,7 +290,8 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
 
     private func turn() {
         counts.turns += 1
-        var count = context.harvest()
+        var count = coalescing > 0 && !hasWork ? gather() : 0
+        if count == 0 { count = context.harvest() }
         if count == 0, !hasWork { count = sleep() }
         now = readClock()
         if count > 0 { dispatch(count) }
@@ -309,6 +312,22 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
             || !submittedReceiveQueue.isEmpty || !queue.isEmpty
             || (!fileQueue.isEmpty && fileOperationsInKernel < options.fileOperationsInFlight)
             || isStopping.load(ordering: .relaxed) && fileOperations.count == 0
+    }
+
+    public func coalesceReceives(nanoseconds: UInt64) {
+        checkThread()
+        coalescing = options.busyPoll > .zero ? 0 : nanoseconds
+    }
+
+    /// Lets completions gather until the last turn is long enough ago; how many came. Other threads do
+    /// not end it: their jobs wait no longer than answers do.
+    private func gather() -> Int {
+        let moment = mpio_clock()
+        let due = min(now.nanoseconds &+ coalescing, timers.nextDeadline)
+        // Falling asleep and waking up costs about as much as turning a little too early.
+        guard due > moment &+ 4000 else { return 0 }
+        counts.sleeps += 1
+        return context.wait(nanoseconds: due - moment, atLeast: AioContext.harvestCapacity)
     }
 
     /// Waits for a completion, the next deadline or another thread; how many completions came.

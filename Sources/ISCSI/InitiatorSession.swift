@@ -95,6 +95,9 @@ public struct InitiatorSession: ~Copyable {
     /// The session has failed or is logged out: ``state`` says which. Cheap enough to ask after every step.
     public var hasEnded: Bool { isOver }
 
+    /// Whether ``nextCompletion()`` or ``nextEvent()`` may have something.
+    public var hasResults: Bool { completions.count > 0 || refusedCommand || !events.isEmpty }
+
     /// The next event, in the order in which they happened.
     public mutating func nextEvent() -> SessionEvent? { events.removeFirst() }
 

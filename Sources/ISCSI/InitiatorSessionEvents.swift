@@ -164,6 +164,8 @@ struct EventQueue {
     private var events: [SessionEvent] = []
     private var first = 0
 
+    var isEmpty: Bool { events.isEmpty }
+
     mutating func append(_ event: SessionEvent) { events.append(event) }
 
     mutating func removeFirst() -> SessionEvent? {

@@ -219,6 +219,12 @@ public struct PDUDecoder: ~Copyable {
                 guard additionalByteCount <= maxAdditionalHeaderByteCount else {
                     return fail(.additionalHeaderTooLong(byteCount: additionalByteCount, limit: maxAdditionalHeaderByteCount))
                 }
+                // Nothing will make a length right that no peer may send: no wait for what it announces besides. With
+                // a header digest, that comes first: it tells damage from intent.
+                let byteCount = header.dataSegmentByteCount
+                if !headerDigest, byteCount > maxDataSegmentByteCount {
+                    return fail(.dataSegmentTooLong(byteCount: byteCount, limit: maxDataSegmentByteCount))
+                }
                 if additionalByteCount > 0 {
                     phase = .additionalHeader
                     if additional == nil { additional = .allocate(byteCount: maxAdditionalHeaderByteCount, alignment: 8) }

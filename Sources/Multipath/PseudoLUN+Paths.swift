@@ -251,6 +251,13 @@ extension PseudoLUN {
             return .mismatch(.identity(expected: pinnedIdentity, found: found.identity))
         }
         guard let known = device else {
+            // A file is always the first to answer: were it to say which unit this is, saying nothing, every path that
+            // does say it would be refused.
+            if found.identity == nil, paths[index].transport == .kernelDevice,
+                paths.indices.contains(where: { $0 != index && !paths[$0].isRemoved })
+            {
+                return .unidentified
+            }
             // A port that does not tell the capacity can't define the LUN; but its module may have it made active.
             guard report.isCapacityVerified else { return claim(found, by: index, at: now) ? nil : .notClaimed }
             return define(found, by: index, at: now)

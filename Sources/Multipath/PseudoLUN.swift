@@ -7,7 +7,7 @@ public import Timebase
 /// engine drains ``nextAction()`` after each call (or batch of calls) and calls ``timerFired(at:)`` when
 /// ``nextDeadline`` has come. Admission, issue and completion neither allocate nor lock.
 ///
-/// Promises, beside DESIGN section 4: each admitted request gets exactly one `.finish`; no two overlapping
+/// Promises, beside those of `docs/failover.md`: each admitted request gets exactly one `.finish`; no two overlapping
 /// writes are in flight at once, the later admitted waits; requests wait in their original order.
 public final class PseudoLUN {
     /// So many retries that cost nothing may follow one another before they count after all.

@@ -56,7 +56,7 @@ struct StaleCopy {
     var deadline: Instant
 }
 
-/// The old copies of one LUN's writes that are not known to be dead (DESIGN: stale-write guard).
+/// The old copies of one LUN's writes that are not known to be dead (`docs/stale-writes.md`).
 ///
 /// Holds nothing but the copies and answers which ranges they bar; ``PseudoLUN`` makes writes wait and
 /// climbs the ladder. Control path: copies exist only after a path was lost or stalled.

@@ -101,6 +101,8 @@ public struct DeviceDescription: Hashable, Sendable {
 /// Why two paths can't lead to one disk.
 public enum DeviceMismatch: Hashable, Sendable {
     case identity(expected: LogicalUnitIdentity?, found: LogicalUnitIdentity?)
+    /// Page 80h, under one T10 vendor identification.
+    case serial(expected: String, found: String, LogicalUnitIdentity)
     /// In bytes.
     case blockSize(expected: UInt32, found: UInt32)
     /// In blocks.
@@ -112,6 +114,8 @@ extension DeviceMismatch: CustomStringConvertible {
         switch self {
         case .identity(let expected, let found):
             "identity is \(found?.description ?? "unknown"), expected \(expected?.description ?? "unknown")"
+        case .serial(let expected, let found, let identity):
+            "serial number is \(found), expected \(expected) (both call themselves \(identity))"
         case .blockSize(let expected, let found): "block size is \(found) bytes, expected \(expected)"
         case .blockCount(let expected, let found): "capacity is \(found) blocks, expected \(expected)"
         }
@@ -122,6 +126,11 @@ extension DeviceDescription {
     /// Why `other` is another disk than this one, or no longer the same; nil where they agree.
     public func mismatch(with other: DeviceDescription) -> DeviceMismatch? {
         if identity != other.identity { return .identity(expected: identity, found: other.identity) }
+        // A T10 vendor identification is whatever somebody typed, or a target's default: unrelated units of two tgtd
+        // are both "IET     00010001". There the serial number has a say as well.
+        if case .t10(let text)? = identity, !serial.isEmpty, !other.serial.isEmpty, serial != other.serial {
+            return .serial(expected: serial, found: other.serial, .t10(text))
+        }
         if blockSize != other.blockSize { return .blockSize(expected: blockSize, found: other.blockSize) }
         if blockCount != other.blockCount { return .blockCount(expected: blockCount, found: other.blockCount) }
         return nil

@@ -75,6 +75,17 @@ import Testing
         }
     }
 
+    @Test func `A data segment over the limit fails before the additional header that it announces came`() {
+        var header = BasicHeaderSegment()
+        header.dataSegmentByteCount = 8193
+        header.totalAHSByteCount = 1020
+        var decoder = PDUDecoder(crc32c: CRC32C.table)
+        header.wireBytes.withUnsafeBytes {
+            var input = $0
+            #expect(decoder.next(&input) == .failed(.dataSegmentTooLong(byteCount: 8193, limit: 8192)))
+        }
+    }
+
     @Test func `Collecting more than was allowed fails`() {
         var header = BasicHeaderSegment()
         header.dataSegmentByteCount = 100

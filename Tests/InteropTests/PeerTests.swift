@@ -167,13 +167,16 @@ struct PeerTests {
 
     @Test func nothingIsLeftBehind() throws {
         let before = ProcessStat.current.openFileCount
-        var server: TgtServer? = try TgtServer.withFile(in: directory)
-        let identifier = try #require(server?.processIdentifier)
-        try #require(ProcessStat(identifier)?.name == "tgtd")
-        try server?.stop()
-        server = nil
-        #expect(ProcessStat(identifier) == nil)
-        #expect(ProcessStat.current.openFileCount <= before + 2)
+        for _ in 0..<10 {
+            var server: TgtServer? = try TgtServer.withFile(in: directory)
+            let identifier = try #require(server?.processIdentifier)
+            try #require(ProcessStat(identifier)?.name == "tgtd")
+            try server?.stop()
+            server = nil
+            #expect(ProcessStat(identifier) == nil)
+        }
+        // Other suites open and close files meanwhile; what leaks with every server would be more than that.
+        #expect(ProcessStat.current.openFileCount < before + 50)
     }
 
     @Test func aMissingToolSaysHowToGetIt() {

@@ -17,9 +17,11 @@ struct Mpio {
             .appendingPathComponent(".build/debug").path
     }
 
+    static var binary: String { builtFolder + "/mpio" }
+
     init(_ arguments: String..., environment: [String: String] = [:], folder: String) throws {
         let process = Process()
-        process.executableURL = URL(fileURLWithPath: Self.builtFolder + "/mpio")
+        process.executableURL = URL(fileURLWithPath: Self.binary)
         process.arguments = arguments
         process.currentDirectoryURL = URL(fileURLWithPath: folder)
         process.environment = ["PATH": "/usr/bin:/bin", "HOME": folder, "XDG_RUNTIME_DIR": folder].merging(environment) { $1 }
@@ -132,8 +134,8 @@ private final class FakeHolder: ControlHandler, @unchecked Sendable {
                     LUNSnapshot(name: "vm-store", identity: "naa.6001405abcdef01234567890abcdef01", policy: policy, state: state, holder: .init(pid: 7, command: "test"), paths: [path])
                 ]))
             case .policy: return .policy(PolicyReport(lun: "vm-store", policy: policy))
-            case .setPolicy(_, let name):
-                policy = name
+            case .setPolicy(_, let name, _):
+                policy = name ?? policy
                 return .done("changed")
             case .path(_, _, let path):
                 taken.append(request)

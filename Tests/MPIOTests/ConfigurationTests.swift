@@ -158,7 +158,7 @@ import Testing
             let found = try #require(policy.targets[0].chap)
             #expect(found.secret.bytes == Array("opensesame-123".utf8))
             #expect(found.mutual?.secret.bytes == Array("answersesame-4".utf8))
-            #expect(found.algorithms == [.sha3_256, .sha256, .sha1, .md5])
+            #expect(found.algorithms == [.sha3_256, .sha1, .md5, .sha256])
             var dumped = ""
             dump(policy, to: &dumped)
             for text in ["\(found)", "\(policy)", String(reflecting: policy), dumped] {

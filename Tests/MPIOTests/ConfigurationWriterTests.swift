@@ -46,7 +46,8 @@ import Testing
         var storage = try storage()
         storage.luns.removeLast()
         storage.luns[0].vendor = "x\n  - name: evil"
-        storage.targets[0].chap = ("a\"}\nb", "/nonexistent")
+        storage.targets[0].chap = .init(user: "a\"}\nb", secretFile: "/nonexistent")
+        storage.targets[0].unanswered = [("10.0.9.9\n  - name: evil", "gone\n  - name: evil")]
         let text = PolicyFileWriter().text(storage)
         #expect(ConfigurationErrorTests.errors(of: text).count == 1)
         #expect(!text.contains("\n  - name: evil"))

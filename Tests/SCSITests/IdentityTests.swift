@@ -152,6 +152,19 @@ import Testing
         #expect(
             disk.mismatch(with: other)?.description
                 == "identity is naa.5001405abcdef012, expected naa.6001405abcdef01234567890abcdef01")
+        // Only under a T10 vendor identification, which unrelated units may share, does the serial number count.
+        other = disk
+        other.serial = "b0002"
+        var same = disk
+        same.serial = "a0001"
+        #expect(same.mismatch(with: other) == nil)
+        same.identity = .t10(Array("IET     00010001".utf8))
+        other.identity = same.identity
+        #expect(
+            same.mismatch(with: other)?.description
+                == "serial number is b0002, expected a0001 (both call themselves t10.IET%20%20%20%20%2000010001)")
+        other.serial = ""
+        #expect(same.mismatch(with: other) == nil)
         other = disk
         other.blockSize = 4096
         #expect(disk.mismatch(with: other) == .blockSize(expected: 512, found: 4096))

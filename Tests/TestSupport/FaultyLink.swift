@@ -70,6 +70,14 @@ public final class FaultyLink: Sendable {
         relay.perform { $0.corruptions[direction] = count }
     }
 
+    /// Adds bytes of nobody's to what flows in `direction`, on every connection: between two PDUs where nothing is
+    /// under way.
+    public func inject(_ bytes: [UInt8], _ direction: Direction) {
+        relay.perform { relay in
+            for connection in relay.connections { connection.withFlow(direction) { $0.append(bytes) } }
+        }
+    }
+
     /// The connections that are open now.
     public var connectionCount: Int { read { $0.connections.count } }
 

@@ -11,7 +11,7 @@ static void usage(const char *program, const char *operand)
 {
     fprintf(stderr,
             "usage: %s [--sessions N] [--depth N] [--block-size BYTES] [--write-percent N] [--sequential]\n"
-            "          [--header-digest] [--seconds S] [--ramp S] %s...\n",
+            "          [--header-digest] [--seconds S] [--ramp S] [--busy-poll MICROSECONDS] %s...\n",
             program, operand);
     exit(64);
 }
@@ -34,6 +34,7 @@ struct options parse_options(int argc, char **argv, const char *operand)
         {"block-size", required_argument, 0, 'b'}, {"write-percent", required_argument, 0, 'w'},
         {"sequential", no_argument, 0, 'q'},       {"header-digest", no_argument, 0, 'h'},
         {"seconds", required_argument, 0, 't'},    {"ramp", required_argument, 0, 'r'},
+        {"busy-poll", required_argument, 0, 'p'},
         {0, 0, 0, 0},
     };
     struct options o = {.depth = 32, .block_size = 4096, .seconds = 3, .ramp_seconds = 0.5};
@@ -48,6 +49,7 @@ struct options parse_options(int argc, char **argv, const char *operand)
         case 'h': o.header_digest = true; break;
         case 't': o.seconds = number(optarg, 0.01, 86400, argv[0], operand); break;
         case 'r': o.ramp_seconds = number(optarg, 0, 3600, argv[0], operand); break;
+        case 'p': o.busy_poll_us = (unsigned)number(optarg, 0, 1000000, argv[0], operand); break;
         default: usage(argv[0], operand);
         }
     }
@@ -138,6 +140,8 @@ void measuring_end(void)
     ended = monotonic_ns();
     getrusage(RUSAGE_SELF, &usage_ended);
 }
+
+uint64_t measuring_requests(void) { return requests; }
 
 static double microseconds(struct timeval from, struct timeval to)
 {

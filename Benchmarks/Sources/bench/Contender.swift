@@ -36,7 +36,7 @@ struct Contender {
         var description: String {
             switch self {
             case .failed(let name, let how, let output): "\(name) failed (\(how))\n\(output)"
-            case .notJSON(let name, let output): "\(name) printed no line of JSON with the keys that count:\n\(output)"
+            case .notJSON(let name, let output): "\(name) printed no JSON with the keys that count:\n\(output)"
             case .requestsFailed(let name, let count): "\(name): \(count) requests failed; its numbers mean nothing"
             case .nothingDone(let name): "\(name) finished no request"
             }
@@ -52,9 +52,9 @@ struct Contender {
             throw Failure.failed(
                 name: name, how: "\(result.end)", output: result.standardOutput + result.standardError)
         }
-        let lines = result.standardOutput.split(separator: "\n")
-        guard let last = lines.last(where: { $0.hasPrefix("{") }),
-            let measurement = try? JSONDecoder().decode(Measurement.self, from: Data(last.utf8))
+        // In one line, or in several as `mpio bench --json` prints it.
+        guard let start = result.standardOutput.firstIndex(of: "{"),
+            let measurement = try? JSONDecoder().decode(Measurement.self, from: Data(result.standardOutput[start...].utf8))
         else { throw Failure.notJSON(name: name, output: result.standardOutput + result.standardError) }
         guard measurement.errors == 0 else {
             throw Failure.requestsFailed(name: name, count: Int(measurement.errors))
@@ -110,9 +110,12 @@ struct Arena {
     func contenders() -> [Contender] {
         var templates = [
             (name: "libiscsi", command: Self.programs + "/libiscsi-client {flags} {urls}"),
+            (name: "mpio-queue", command: Self.programs + "/mpio-client {flags} {config}"),
+            (name: "qemu-img", command: Self.programs + "/qemu-client {flags} {urls}"),
             (name: "tcp-floor", command: Self.programs + "/tcp-floor-client {flags} {portals}"),
         ]
-        if let mpio = options.mpio {
+        let beside = Self.programs + "/mpio"
+        if let mpio = options.mpio ?? (FileManager.default.isExecutableFile(atPath: beside) ? beside : nil) {
             var command = "\(mpio) bench bench --config {config} --depth {depth} --block-size {block-size}"
             command += " --time {seconds}s --json"
             if options.writePercent == 100 { command += " --write" }

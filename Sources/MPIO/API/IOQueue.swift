@@ -63,12 +63,7 @@ public final class IOQueue: @unchecked Sendable {
     public func submit(_ requests: UnsafeBufferPointer<IORequest>) {
         let target = Unmanaged<CompletionSink>.passUnretained(sink)
         if reference.reactor.isOnReactorThread {
-            withUnsafeTemporaryAllocation(of: IOSubmission.self, capacity: requests.count) { batch in
-                for (index, request) in requests.enumerated() {
-                    batch.initializeElement(at: index, to: IOSubmission(request, sink: target))
-                }
-                reference.engine.submit(UnsafeBufferPointer(batch))
-            }
+            reference.engine.submit(requests, sink: target)
         } else {
             gate.enqueue(requests.lazy.map { IOSubmission($0, sink: target) })
         }
@@ -87,17 +82,12 @@ private final class QueueSink: CompletionSink, @unchecked Sendable {
     }
 
     override func deliver(_ completions: UnsafeBufferPointer<IOCompletion>) {
-        withUnsafeTemporaryAllocation(of: IORequestCompletion.self, capacity: completions.count) { batch in
-            for (index, completion) in completions.enumerated() {
-                batch.initializeElement(
-                    at: index, to: IORequestCompletion(token: completion.token, error: completion.error))
-            }
-            onCompletions(UnsafeBufferPointer(batch))
-        }
+        onCompletions(completions)
     }
 }
 
 extension IOSubmission {
+    @inline(__always)
     init(_ request: IORequest, sink: Unmanaged<CompletionSink>) {
         let operation: IOOperation =
             switch request.operation {

@@ -4,7 +4,7 @@ public import SCSI
 /// What a policy file says: the targets and their portals, the LUNs, and how each is to be used.
 ///
 /// A value that was read from a file is complete and consistent: names and identities are unique, every path names
-/// a portal that exists, options belong to their policy, secrets were read. See `DESIGN.md` section 5 for the file.
+/// a portal that exists, options belong to their policy, secrets were read. See `docs/configuration.md` for the file.
 public struct Configuration: Sendable {
     /// The initiator's iSCSI name; nil where the file gives none: see ``InitiatorNameSource``.
     public var initiatorName: String?
@@ -108,6 +108,10 @@ public enum CHAPAlgorithmName: String, Hashable, Sendable, CaseIterable {
     case sha256
     case sha1
     case md5
+
+    /// What is offered where the file says nothing. Targets take the first one that they know. SHA-256 comes last
+    /// because tgt up to 1.0.85 means SHA-1 by its number, 7, and refuses every login that takes it.
+    public static let defaultOrder: [CHAPAlgorithmName] = [.sha3_256, .sha1, .md5, .sha256]
 }
 
 /// How the two sides prove themselves (RFC 7143 section 9.2.1).
@@ -131,7 +135,7 @@ public struct CHAPConfiguration: Sendable {
 
     public init(
         user: String, secret: Secret, mutual: Mutual? = nil,
-        algorithms: [CHAPAlgorithmName] = CHAPAlgorithmName.allCases
+        algorithms: [CHAPAlgorithmName] = CHAPAlgorithmName.defaultOrder
     ) {
         self.user = user
         self.secret = secret

@@ -210,7 +210,7 @@ extension ConfigurationReader {
         let user = mapping.required("user", expected: "the name that CHAP gives").flatMap { userName($0) }
         let secret = mapping.required("secret-file", expected: "the file that holds the secret").flatMap { readSecret($0) }
         let mutual = readMutual(mapping, secret: secret)
-        let algorithms = mapping["algorithms"].map { readAlgorithms($0) } ?? CHAPAlgorithmName.allCases
+        let algorithms = mapping["algorithms"].map { readAlgorithms($0) } ?? CHAPAlgorithmName.defaultOrder
         guard let user, let secret else { return nil }
         return CHAPConfiguration(user: user, secret: secret, mutual: mutual, algorithms: algorithms)
     }

@@ -101,11 +101,7 @@ struct ConfigurationReader {
 
     /// A number counts requests; a size with a unit counts bytes.
     private static func switchAfter(_ node: PolicyNode) -> SwitchAfter? {
-        node.value(expected: "a number of requests such as 8, or a size such as 64k, at least 1") { text in
-            if let requests = UInt32(text) { return requests > 0 ? .requests(requests) : nil }
-            guard text.last?.isLetter == true, let bytes = Units.parseSize(text), bytes > 0 else { return nil }
-            return .bytes(bytes)
-        }
+        node.value(expected: PolicyOption.switchAfter.expected) { SwitchAfter($0) }
     }
 
     /// `immediate`, `manual` or `{after: 30s}`.

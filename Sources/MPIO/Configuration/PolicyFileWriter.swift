@@ -9,13 +9,29 @@ public struct DiscoveredStorage: Sendable {
     public struct Target: Sendable {
         public var name: String
         public var portals: [Portal]
-        /// The user and the file that were used to log in; the file as it is to be written.
-        public var chap: (user: String, secretFile: String)?
+        public var chap: CHAP?
+        /// Portals that the target named and that gave no answer: remarked upon, not used.
+        public var unanswered: [(portal: String, reason: String)] = []
 
-        public init(name: String, portals: [Portal], chap: (user: String, secretFile: String)? = nil) {
+        public init(name: String, portals: [Portal], chap: CHAP? = nil) {
             self.name = name
             self.portals = portals
             self.chap = chap
+        }
+    }
+
+    /// The users and files that were used to log in; the files as they are to be written.
+    public struct CHAP: Hashable, Sendable {
+        public var user: String
+        public var secretFile: String
+        public var mutualUser: String?
+        public var mutualSecretFile: String?
+
+        public init(user: String, secretFile: String, mutualUser: String? = nil, mutualSecretFile: String? = nil) {
+            self.user = user
+            self.secretFile = secretFile
+            self.mutualUser = mutualUser
+            self.mutualSecretFile = mutualSecretFile
         }
     }
 
@@ -95,6 +111,12 @@ public struct PolicyFileWriter {
         return text
     }
 
+    /// The names that ``text(_:)`` gives the LUNs, in their order.
+    public func names(_ storage: DiscoveredStorage) -> [String] {
+        var taken: Set<String> = []
+        return storage.luns.map { Self.name(of: $0, taken: &taken) }
+    }
+
     private var listedPolicies: String {
         "or fail-over-only, round-robin-with-subset, least-queue-depth, weighted-paths, least-blocks"
     }
@@ -105,8 +127,16 @@ public struct PolicyFileWriter {
             text += "      - {address: \(quoted(portal.address.description))"
             text += portal.source.map { ", from: \(quoted($0.description))}\n" } ?? "}\n"
         }
+        for (portal, reason) in target.unanswered {
+            let words = HumanText.printable(reason).replacing("#", with: " ")
+            text += "      # - {address: \(quoted(portal))}   did not answer: \(words)\n"
+        }
         if let chap = target.chap {
-            text += "    chap: {user: \(quoted(chap.user)), secret-file: \(quoted(chap.secretFile))}\n"
+            text += "    chap: {user: \(quoted(chap.user)), secret-file: \(quoted(chap.secretFile))"
+            if let user = chap.mutualUser, let file = chap.mutualSecretFile {
+                text += ", mutual-user: \(quoted(user)), mutual-secret-file: \(quoted(file))"
+            }
+            text += "}\n"
         }
         return text
     }

@@ -189,7 +189,7 @@ func listed(_ words: [String]) -> String {
 }
 
 /// `; did you mean 'x'?`, or nothing where no word is near.
-func suggestion(for text: String, among words: [String]) -> String {
+public func suggestion(for text: String, among words: [String]) -> String {
     let lowered = text.lowercased().replacing("_", with: "-")
     guard lowered.count <= 64 else { return "" }
     let near = words.map { (word: $0, distance: editDistance(lowered, $0)) }.min { $0.distance < $1.distance }

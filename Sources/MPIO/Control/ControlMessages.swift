@@ -8,7 +8,8 @@ public enum ControlRequest: Hashable, Sendable {
     /// The state of these LUNs, by name or identity; of all where the list is empty.
     case paths(luns: [String])
     case policy(lun: String)
-    case setPolicy(lun: String, policy: String)
+    /// Another policy (nil: the same), with options by their names in the policy file.
+    case setPolicy(lun: String, policy: String?, options: [String: String] = [:])
     case path(PathAction, lun: String, path: String)
     /// Why requests go where they go; with the last so many decisions where asked.
     case explain(lun: String, last: Int?)
@@ -96,7 +97,7 @@ public protocol ControlHandler: AnyObject, Sendable {
 
 extension ControlRequest: Codable {
     private enum Keys: String, CodingKey {
-        case request, luns, lun, policy, action, path, last, after
+        case request, luns, lun, policy, options, action, path, last, after
     }
 
     private enum Kind: String, Codable {
@@ -112,7 +113,9 @@ extension ControlRequest: Codable {
         case .policy: self = .policy(lun: try values.decode(String.self, forKey: .lun))
         case .setPolicy:
             self = .setPolicy(
-                lun: try values.decode(String.self, forKey: .lun), policy: try values.decode(String.self, forKey: .policy))
+                lun: try values.decode(String.self, forKey: .lun),
+                policy: try values.decodeIfPresent(String.self, forKey: .policy),
+                options: try values.decodeIfPresent([String: String].self, forKey: .options) ?? [:])
         case .path:
             self = .path(
                 try values.decode(PathAction.self, forKey: .action), lun: try values.decode(String.self, forKey: .lun),
@@ -135,10 +138,11 @@ extension ControlRequest: Codable {
         case .policy(let lun):
             try values.encode(Kind.policy, forKey: .request)
             try values.encode(lun, forKey: .lun)
-        case .setPolicy(let lun, let policy):
+        case .setPolicy(let lun, let policy, let options):
             try values.encode(Kind.setPolicy, forKey: .request)
             try values.encode(lun, forKey: .lun)
-            try values.encode(policy, forKey: .policy)
+            try values.encodeIfPresent(policy, forKey: .policy)
+            if !options.isEmpty { try values.encode(options, forKey: .options) }
         case .path(let action, let lun, let path):
             try values.encode(Kind.path, forKey: .request)
             try values.encode(action, forKey: .action)

@@ -31,7 +31,7 @@ extension ManagerState {
             .holder(HolderReport(pid: getpid(), command: command, luns: disks.map(\.name)))
         case .paths(let luns): .paths(report(luns: luns))
         case .policy(let lun): withDisk(lun) { .policy(PolicyReport($0.lun.settings.policy, lun: $0.name)) }
-        case .setPolicy(let lun, let policy): withDisk(lun) { setPolicy(policy, of: $0) }
+        case .setPolicy(let lun, let policy, let options): withDisk(lun) { setPolicy(policy, options, of: $0) }
         case .path(let action, let lun, let path): withDisk(lun) { act(action, on: path, of: $0) }
         case .explain(let lun, let last): withDisk(lun) { .explanation($0.explain(last: last)) }
         case .events(let after): events(after: after)
@@ -52,12 +52,21 @@ extension ManagerState {
         return body(disk)
     }
 
-    private func setPolicy(_ name: String, of disk: DiskEngine) -> ControlResponse {
-        guard let kind = PolicyKind(name: name) else {
-            let known = PolicyKind.allCases.map(\.rawValue).joined(separator: ", ")
-            return .failed(ControlFailure(.invalid, "'\(name)' is no policy; there are \(known)"))
+    private func setPolicy(_ name: String?, _ options: [String: String], of disk: DiskEngine) -> ControlResponse {
+        var policy = disk.lun.settings.policy
+        if let name {
+            guard let kind = PolicyKind(name: name) else {
+                let known = PolicyKind.allCases.map(\.rawValue).joined(separator: ", ")
+                return .failed(ControlFailure(.invalid, "'\(name)' is no policy; there are \(known)"))
+            }
+            policy.kind = kind
         }
-        disk.setPolicy(PolicySettings(kind, options: disk.lun.settings.policy.options))
+        do {
+            try policy.apply(options)
+        } catch {
+            return .failed(error)
+        }
+        disk.setPolicy(policy)
         return .policy(PolicyReport(disk.lun.settings.policy, lun: disk.name))
     }
 

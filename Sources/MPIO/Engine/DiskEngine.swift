@@ -10,23 +10,34 @@ package final class DiskEngine {
     package let name: String
     let host: EngineHost
     let lun: PseudoLUN
-    private(set) var paths: [DiskPath] = []
+    // Exclusivity is not checked where every request passes: one thread owns the disk.
+    @exclusivity(unchecked) private(set) var paths: [DiskPath] = []
+    /// The same by index, not counted.
+    @exclusivity(unchecked) private var pathTable: UnsafeMutableBufferPointer<Unmanaged<DiskPath>>
     /// What the first usable path said; nil until then.
-    private(set) var device: DeviceDescription?
-    private(set) var limits = TransferLimits()
+    @exclusivity(unchecked) private(set) var device: DeviceDescription? {
+        didSet { capacityByteCount = device?.capacity }
+    }
+    /// Of ``device``; by itself, because looking into a description copies its strings.
+    @exclusivity(unchecked) private var capacityByteCount: UInt64?
+    @exclusivity(unchecked) private(set) var limits = TransferLimits()
     let events = EventBroadcast()
+    /// For the inspector; filled by the ``RateSampler``.
+    var rates = PathRates()
     private let log: EventLog
 
-    private var records: RequestTable
+    @exclusivity(unchecked) private var records: RequestTable
     private var splits = SplitRequestTable()
-    private var loans = LoanBook()
+    @exclusivity(unchecked) private var loans = LoanBook()
     /// Requests for which the table had no slot, oldest first.
-    private var waiting = FIFO<WaitingSubmission>()
+    @exclusivity(unchecked) private var waiting = FIFO<WaitingSubmission>()
     private var sinks: [CompletionSink] = []
-    private var dirtySinks: [CompletionSink] = []
-    private var timer: (id: TimerID, deadline: Instant)?
-    private var isDirty = false
-    private var isClosed = false
+    @exclusivity(unchecked) private var dirtySinks: [CompletionSink] = []
+    @exclusivity(unchecked) private var timer: (id: TimerID, deadline: Instant)?
+    @exclusivity(unchecked) private var isDirty = false
+    @exclusivity(unchecked) private var isClosed = false
+    /// Requests under way that the host counts.
+    @exclusivity(unchecked) private var countedRequests = 0
     private var closings: [() -> Void] = []
     private var closingDeadline = Instant.distantFuture
     /// Whoever waits for the disk to be usable for the first time.
@@ -40,7 +51,10 @@ package final class DiskEngine {
         self.host = host
         lun = PseudoLUN(name: name, settings: settings, registry: modules, requestCapacity: Self.requestCapacity)
         records = RequestTable(capacity: Self.requestCapacity)
+        pathTable = .allocate(capacity: 0)
     }
+
+    deinit { pathTable.deallocate() }
 
     var now: Instant { host.port.now }
 
@@ -54,6 +68,9 @@ package final class DiskEngine {
         let index = lun.addPath(settings, load: load, transport: transport.kind, at: now)
         precondition(index.index == paths.count, "paths are numbered in the order of their addition")
         paths.append(DiskPath(index: index, name: settings.name, transport: transport, disk: self))
+        pathTable.deallocate()
+        pathTable = .allocate(capacity: paths.count)
+        _ = pathTable.initialize(from: paths.lazy.map { Unmanaged.passUnretained($0) })
         touch()
     }
 
@@ -70,6 +87,13 @@ package final class DiskEngine {
         host.runDirtyDisks()
     }
 
+    /// The same for an ``IOQueue``'s requests, as they are.
+    func submit(_ batch: UnsafeBufferPointer<IORequest>, sink: Unmanaged<CompletionSink>) {
+        for request in batch { enter(IOSubmission(request, sink: sink)) }
+        touch()
+        host.runDirtyDisks()
+    }
+
     private func enter(_ submission: IOSubmission) {
         if let error = refusal(of: submission) { return complete(submission, error) }
         if submission.byteCount == 0, submission.operation != .flush { return complete(submission, nil) }
@@ -82,13 +106,12 @@ package final class DiskEngine {
     }
 
     private func refusal(of submission: IOSubmission) -> DiskError? {
-        guard !isClosed, let device else { return .closed }
-        let blockSize = UInt64(device.blockSize)
+        guard !isClosed, let capacity = capacityByteCount else { return .closed }
+        let blockSize = UInt64(limits.blockSize)
         guard submission.byteCount >= 0, submission.offset % blockSize == 0, submission.byteCount % Int(blockSize) == 0 else {
             return .misaligned(
                 offset: submission.offset, byteCount: submission.byteCount, blockSize: Int(blockSize))
         }
-        let capacity = device.capacity
         guard submission.offset <= capacity, UInt64(submission.byteCount) <= capacity - submission.offset else {
             return .outOfRange(offset: submission.offset, byteCount: submission.byteCount, capacityByteCount: capacity)
         }
@@ -164,13 +187,16 @@ package final class DiskEngine {
         }
         flushSinks()
         rearmTimer()
+        let count = lun.requestCount
+        host.changeInFlight(by: count - countedRequests)
+        countedRequests = count
         opening?.check()
         finishClosing()
     }
 
     private func perform(_ action: PseudoLUNAction) {
         switch action {
-        case .issue(let request, let path): issue(request, on: paths[path.index])
+        case .issue(let request, let path): issue(request, on: path)
         case .finish(let request, let result): finish(request, result)
         case .withdraw(let request, let path): paths[path.index].withdraw(request, records[request])
         case .connect(let path): paths[path.index].connect()
@@ -182,18 +208,20 @@ package final class DiskEngine {
         }
     }
 
-    private func issue(_ request: RequestIndex, on path: DiskPath) {
+    private func issue(_ request: RequestIndex, on path: PathIndex) {
         let record = records[request]
         record.pointee.index = request
         record.pointee.issuedAt = now.nanoseconds
-        if let failure = path.issue(request, record, limits: limits) {
+        precondition(path.index >= 0 && path.index < pathTable.count, "a path of another disk")
+        let failure = pathTable[path.index]._withUnsafeGuaranteedRef { $0.issue(request, record, limits: limits) }
+        if let failure {
             completed(request, on: path, outcome: .returned(wasSent: false, failure))
         }
     }
 
     @inline(__always)
-    func completed(_ request: RequestIndex, on path: DiskPath, outcome: PathOutcome) {
-        lun.completed(request, on: path.index, outcome: outcome, at: now)
+    func completed(_ request: RequestIndex, on path: PathIndex, outcome: PathOutcome) {
+        lun.completed(request, on: path, outcome: outcome, at: now)
         touch()
     }
 

@@ -12,7 +12,7 @@ package final class DiskPath {
         case session(SessionReference)
         case device(DevicePath)
 
-        var kind: Multipath.TransportKind {
+        var kind: TransportKind {
             switch self {
             case .session: .iSCSI
             case .device: .kernelDevice
@@ -34,13 +34,18 @@ package final class DiskPath {
     let index: PathIndex
     let name: String
     let transport: Transport
-    unowned let disk: DiskEngine
+    /// The disk owns its paths, and has them ``leave()`` before it goes. Counting references for each
+    /// request would cost more than choosing its path.
+    private let owner: Unmanaged<DiskEngine>
+    var disk: DiskEngine { owner.takeUnretainedValue() }
     /// Of requests that ended well, from issue to completion, since the disk was opened.
-    var latency = LatencyHistogram()
+    @exclusivity(unchecked) var latency = LatencyHistogram()
+    /// The session of ``transport``, which keeps it alive.
+    private let session: Unmanaged<ISCSIPath>?
 
     /// Where the unit is on the session, once known.
-    private(set) var lun: LogicalUnitNumber?
-    private var client = PathClientID(rawValue: 0)
+    @exclusivity(unchecked) private(set) var lun: LogicalUnitNumber?
+    @exclusivity(unchecked) private var client = PathClientID(rawValue: 0)
     private var needsTransport = false
     /// A login is under way for the stale-write guard.
     private var isReinstating = false
@@ -53,7 +58,11 @@ package final class DiskPath {
         self.index = index
         self.name = name
         self.transport = transport
-        self.disk = disk
+        owner = .passUnretained(disk)
+        switch transport {
+        case .session(let reference): session = .passUnretained(reference.path)
+        case .device: session = nil
+        }
         switch transport {
         case .session(let reference):
             lun = reference.configuredLUN
@@ -72,19 +81,23 @@ package final class DiskPath {
     func issue(
         _ request: RequestIndex, _ record: UnsafeMutablePointer<RequestRecord>, limits: TransferLimits
     ) -> PathFailureReason? {
-        switch transport {
-        case .session(let reference):
-            guard let lun else { return .logicalUnitMissing }
-            let command = record.pointee.command(limits: limits)
-            let sent = reference.path.submit(
+        guard let session else { return issueToDevice(request, record, limits: limits) }
+        guard let lun else { return .logicalUnitMissing }
+        let command = record.pointee.command(limits: limits)
+        let sent = session._withUnsafeGuaranteedRef {
+            $0.submit(
                 SCSICommandRequest(
                     token: client.token(Self.token(of: request)), lun: lun, cdb: command.cdb,
                     direction: command.direction, buffer: command.buffer, byteCount: command.byteCount))
-            guard sent else { return .connectionClosed }
-        case .device(let device):
-            if let reason = device.issue(request, record, limits: limits) { return reason }
         }
-        return nil
+        return sent ? nil : .connectionClosed
+    }
+
+    private func issueToDevice(
+        _ request: RequestIndex, _ record: UnsafeMutablePointer<RequestRecord>, limits: TransferLimits
+    ) -> PathFailureReason? {
+        guard case .device(let device) = transport else { return .connectionClosed }
+        return device.issue(request, record, limits: limits)
     }
 
     /// Sees to it that the path touches the caller's memory no more, or that the disk waits for it.
@@ -106,7 +119,7 @@ package final class DiskPath {
     @inline(__always)
     private func request(of token: UInt64) -> (RequestIndex, UnsafeMutablePointer<RequestRecord>)? {
         let slot = UInt32(truncatingIfNeeded: token & 0xFF_FFFF)
-        guard let record = disk.record(slot: slot) else { return nil }
+        guard let record = owner._withUnsafeGuaranteedRef({ $0.record(slot: slot) }) else { return nil }
         let current = record.pointee.index.attempt
         let behind = (current &- UInt32(truncatingIfNeeded: token >> 24)) & 0xFF_FFFF
         return (RequestIndex(slot: slot, attempt: current &- behind), record)
@@ -122,10 +135,14 @@ package final class DiskPath {
 
     @inline(__always)
     private func ended(_ request: RequestIndex, _ record: UnsafeMutablePointer<RequestRecord>, outcome: PathOutcome) {
-        if outcome == .good, request == record.pointee.index {
-            latency.record(nanoseconds: now.nanoseconds &- record.pointee.issuedAt)
+        owner._withUnsafeGuaranteedRef { disk in
+            if request == record.pointee.index, case .good = outcome {
+                let taken = disk.now.nanoseconds &- record.pointee.issuedAt
+                latency.record(nanoseconds: taken)
+                disk.host.finished(latency: taken)
+            }
+            disk.completed(request, on: index, outcome: outcome)
         }
-        disk.completed(request, on: self, outcome: outcome)
     }
 
     // MARK: What the pseudo-LUN wishes
@@ -307,6 +324,12 @@ extension DiskPath: ISCSIPathClient {
     }
 
     package func path(_ path: ISCSIPath, completed completion: borrowing CommandCompletion) {
+        completed(completion)
+    }
+
+    /// As the session hands them out, one after the other.
+    @inline(__always)
+    func completed(_ completion: borrowing CommandCompletion) {
         guard let (request, record) = request(of: completion.token) else { return }
         ended(request, record, outcome: outcome(completion, record))
     }
@@ -316,7 +339,8 @@ extension DiskPath: ISCSIPathClient {
         _ completion: borrowing CommandCompletion, _ record: UnsafeMutablePointer<RequestRecord>
     ) -> PathOutcome {
         let outcome = PathOutcome(completion.outcome)
-        guard outcome == .good, case .underflow = completion.residual else { return outcome }
+        // UNMAP's parameter list is no data of the disk's: tgtd calls it untouched and has done its work.
+        guard outcome == .good, record.pointee.submission.operation != .unmap, case .underflow = completion.residual else { return outcome }
         return .short(transferredByteCount: UInt32(truncatingIfNeeded: completion.transferredByteCount))
     }
 

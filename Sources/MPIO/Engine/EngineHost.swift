@@ -9,12 +9,22 @@ package final class EngineHost {
     package let cryptography: any CryptographicServices
     package let crc32c: CRC32CFunction
 
-    private var dirtyDisks: [DiskEngine] = []
-    private var spare: [DiskEngine] = []
-    private var isRunning = false
+    @exclusivity(unchecked) private var dirtyDisks: [DiskEngine] = []
+    @exclusivity(unchecked) private var spare: [DiskEngine] = []
+    @exclusivity(unchecked) private var isRunning = false
 
-    package init(port: any IOPort, cryptography: any CryptographicServices, crc32c: @escaping CRC32CFunction) {
+    /// Requests under way over all disks.
+    @exclusivity(unchecked) private var inFlight = 0
+    @exclusivity(unchecked) private var coalescing: ReceiveCoalescing
+    @exclusivity(unchecked) private var coalescingNanoseconds: UInt64 = 0
+
+    /// - Parameter coalescingLimit: see ``ReceiveCoalescing``; zero turns it off.
+    package init(
+        port: any IOPort, cryptography: any CryptographicServices, crc32c: @escaping CRC32CFunction,
+        coalescingLimit: Duration = .zero
+    ) {
         self.port = port
+        coalescing = ReceiveCoalescing(limitNanoseconds: UInt64(max(coalescingLimit.wholeNanoseconds, 0)))
         self.cryptography = cryptography
         self.crc32c = crc32c
     }
@@ -22,6 +32,21 @@ package final class EngineHost {
     /// Notes that a disk has actions to carry out or completions to deliver; it does so in
     /// ``runDirtyDisks()``. A disk calls it once until it ran.
     func markDirty(_ disk: DiskEngine) { dirtyDisks.append(disk) }
+
+    /// A request ended well after `latency` nanoseconds.
+    @inline(__always)
+    func finished(latency: UInt64) { coalescing.finished(latency: latency) }
+
+    /// A disk has so many requests more, or fewer, under way.
+    @inline(__always)
+    func changeInFlight(by difference: Int) { inFlight += difference }
+
+    private func adjustCoalescing() {
+        let wanted = coalescing.nanoseconds(inFlight: inFlight)
+        guard wanted != coalescingNanoseconds else { return }
+        coalescingNanoseconds = wanted
+        port.coalesceReceives(nanoseconds: wanted)
+    }
 
     /// Lets every noted disk act, until none is left. One step of input brings many completions, and
     /// acting on them together is what makes one send of all that follows.
@@ -34,5 +59,6 @@ package final class EngineHost {
             spare.removeAll(keepingCapacity: true)
         }
         isRunning = false
+        adjustCoalescing()
     }
 }

@@ -70,7 +70,26 @@ package final class ISCSIPath {
     package let settings: ISCSIPathSettings
     /// Requests and bytes outstanding over all disks that use this session.
     package let load: PathLoad
-    package private(set) var state: State = .idle
+    package private(set) var state: State = .idle {
+        didSet {
+            switch state {
+            case .connecting(let socket), .loggingIn(let socket), .loggingOut(let socket):
+                socketInUse = socket
+                openSocket = nil
+            case .loggedIn(let socket, _):
+                socketInUse = socket
+                openSocket = socket
+            case .idle, .down:
+                socketInUse = nil
+                openSocket = nil
+            }
+        }
+    }
+    // Beside the state, because taking them out of it copies the login's result for every request.
+    /// The socket of ``state``.
+    @exclusivity(unchecked) private var socketInUse: SocketID?
+    /// The same, while commands may be submitted.
+    @exclusivity(unchecked) private var openSocket: SocketID?
     /// This host's end, once connected.
     package private(set) var localAddress: SocketAddress?
     package private(set) var loginCount = 0
@@ -81,18 +100,22 @@ package final class ISCSIPath {
 
     private let port: any IOPort
     private let host: EngineHost
-    private var session: InitiatorSession
-    private var clients: [(any ISCSIPathClient)?] = []
+    // Exclusivity is not checked where every request passes: one thread owns the path, and a session or
+    // a queue calls nobody.
+    @exclusivity(unchecked) private var session: InitiatorSession
+    @exclusivity(unchecked) private var clients: [(any ISCSIPathClient)?] = []
     /// Commands that the target's window has no room for, oldest first.
-    private var backlog = FIFO<SCSICommandRequest>()
+    @exclusivity(unchecked) private var backlog = FIFO<SCSICommandRequest>()
     private var users: Set<PathClientID> = []
     private var endings: [() -> Void] = []
-    private var timer: (id: TimerID, deadline: Instant)?
-    private var connectDeadline = Instant.distantFuture
+    @exclusivity(unchecked) private var timer: (id: TimerID, deadline: Instant)?
+    @exclusivity(unchecked) private var connectDeadline = Instant.distantFuture
     private var destination: SocketAddress
     private var redirectCount = 0
-    private var sendIsRequested = false
-    private var isDraining = false
+    @exclusivity(unchecked) private var sendIsRequested = false
+    @exclusivity(unchecked) private var isDraining = false
+    /// The target wants this session to end.
+    private var isAskedToLogOut = false
     /// While it lives no connection is made here: both have the same ISID.
     private var reinstatement: NexusReinstatement?
     private var connectAfterReinstatement = false
@@ -236,17 +259,12 @@ package final class ISCSIPath {
         end(failure, closing: .reset)
     }
 
-    private var socketInUse: SocketID? {
-        switch state {
-        case .connecting(let socket), .loggingIn(let socket), .loggedIn(let socket, _), .loggingOut(let socket): socket
-        case .idle, .down: nil
-        }
-    }
 
     private func startConnection() {
         session = InitiatorSession(
             settings: settings.session, cryptography: host.cryptography, crc32c: host.crc32c)
         sendIsRequested = false
+        isAskedToLogOut = false
         connectDeadline = port.now + settings.session.loginTimeout
         state = .connecting(port.connect(to: destination, from: settings.source, handler: self))
         rearmTimer()
@@ -309,7 +327,7 @@ package final class ISCSIPath {
     /// Takes a command whose token bears a client's ID. What the command window has no room for waits
     /// here, in order. False: not logged in; nothing was taken.
     package func submit(_ request: SCSICommandRequest) -> Bool {
-        guard case .loggedIn(let socket, _) = state else { return false }
+        guard let socket = openSocket else { return false }
         guard backlog.isEmpty else {
             backlog.append(request)
             return true
@@ -367,9 +385,7 @@ package final class ISCSIPath {
         guard !isDraining else { return }
         if session.hasEnded { return sessionEnded() }
         isDraining = true
-        while let completion = session.nextCompletion() {
-            client(of: completion.token)?.path(self, completed: completion)
-        }
+        handOutCompletions()
         while let event = session.nextEvent() {
             handle(event)
             guard socketInUse != nil else { break }
@@ -380,6 +396,21 @@ package final class ISCSIPath {
             if !backlog.isEmpty { submitBacklog(socket) }
             if session.needsToSend(.leading) { requestSend(socket) }
             rearmTimer()
+        }
+    }
+
+    /// Nearly always one disk's, one after the other; so it is looked up when it changes.
+    private func handOutCompletions() {
+        guard var completion = session.nextCompletion() else { return }
+        while true {
+            let id = completion.token >> 48
+            let client = clients[Int(id)]
+            let disk = client as? DiskPath
+            repeat {
+                if let disk { disk.completed(completion) } else { client?.path(self, completed: completion) }
+                guard let next = session.nextCompletion() else { return }
+                completion = next
+            } while completion.token >> 48 == id
         }
     }
 
@@ -424,7 +455,7 @@ package final class ISCSIPath {
             }
             end(PathFailure(SessionFailure.redirected), closing: .reset)
         case .failed(let reason): end(PathFailure(reason), closing: .reset)
-        case .loggedOut: end(PathFailure(.takenOut), closing: .graceful)
+        case .loggedOut: end(PathFailure(isAskedToLogOut ? .logoutRequested : .takenOut), closing: .graceful)
         case .free, .loggingIn, .loggedIn, .loggingOut: preconditionFailure("the session has not ended")
         }
     }
@@ -447,7 +478,9 @@ package final class ISCSIPath {
         switch message {
         case .scsiEvent:
             for client in clients { client?.path(self, asyncSense: sense) }
-        case .logoutRequested: logOut()
+        case .logoutRequested:
+            isAskedToLogOut = true
+            logOut()
         default: break  // a drop follows as the session's failure; the rest asks nothing of us
         }
     }
@@ -474,7 +507,7 @@ extension ISCSIPath: SocketHandler, TimerHandler {
     package func socketSent(_ socket: SocketID, byteCount: Int) {
         session.outputSent(.leading, byteCount: byteCount)
         // Sending is what ends a command whose status came early, and what opens the output queue.
-        pump()
+        if session.hasResults || session.hasEnded || !backlog.isEmpty { pump() } else { rearmTimer() }
     }
 
     package func socketInput(_ socket: SocketID) -> UnsafeMutableRawBufferPointer { session.input(.leading) }

@@ -43,6 +43,7 @@ final class ManagerState: @unchecked Sendable {
     var modules = DSMRegistry()
     private(set) var disks: [DiskEngine] = []
     private var isShutDown = false
+    private lazy var sampler = RateSampler(port: host.port) { [weak self] in self?.disks ?? [] }
     private var endings: [() -> Void] = []
 
     private let lock = Lock()
@@ -67,6 +68,7 @@ final class ManagerState: @unchecked Sendable {
         } else {
             engine = makeDisk(lun)
             disks.append(engine)
+            sampler.start()
         }
         let next = engine.opening
         engine.opening = DiskOpening(engine, timers: lun.settings.timers) { [self] outcome in
@@ -174,6 +176,7 @@ final class ManagerState: @unchecked Sendable {
         endings.append(done)
         guard !isShutDown else { return finishIfDone() }
         isShutDown = true
+        sampler.stop()
         for disk in disks {
             disk.close { [self] in
                 disks.removeAll { $0 === disk }

@@ -24,6 +24,8 @@ extension PathFailure {
         case .login(let failure): self.init(failure)
         case .loginTimeout: self.init(.loginTimedOut)
         case .redirected: self.init(.loginRejected, detail: "redirected")
+        case .malformed(.headerDigestMismatch(let received, let computed)):
+            self.init(.digestError, detail: "\(ProtocolError.headerDigestMismatch(received: received, computed: computed))")
         case .malformed(let error): self.init(.protocolError, detail: "\(error)")
         case .violation(let violation): self.init(.protocolError, detail: "\(violation)")
         case .dataDigestMismatch(let opcode): self.init(.digestError, detail: "data digest of \(opcode)")

@@ -33,11 +33,8 @@ struct WaitingSubmission {
     var parent: Int32
 }
 
-/// How one request ended: nil is success.
-package struct IOCompletion {
-    package var token: UInt64
-    package var error: DiskError?
-}
+/// How one request ended. What an ``IOQueue`` hands out, so that nothing is copied on the way.
+package typealias IOCompletion = IORequestCompletion
 
 /// Where completions go, gathered over a turn and then delivered in one call.
 ///
@@ -45,37 +42,66 @@ package struct IOCompletion {
 /// so that requests can name it without a reference count.
 /// **Threads.** ``append(_:)`` and ``flush()`` are called on the reactor's thread.
 package class CompletionSink {
-    private(set) final var pending: [IOCompletion] = []
+    @exclusivity(unchecked) private final var pending = CompletionBuffer(capacity: 64)
+    @exclusivity(unchecked) private final var delivered = CompletionBuffer(capacity: 64)
     /// Whether the sink is in its engine's list of sinks to flush.
-    final var isDirty = false
+    @exclusivity(unchecked) final var isDirty = false
 
-    package init() { pending.reserveCapacity(256) }
+    package init() {}
 
+    deinit {
+        pending.deallocate()
+        delivered.deallocate()
+    }
+
+    @inline(__always)
     final func append(_ completion: IOCompletion) { pending.append(completion) }
 
     final func flush() {
         // A delivery may submit, and so complete, further requests; those belong to the next flush.
-        let batch = takePending()
-        batch.withUnsafeBufferPointer { deliver($0) }
-        recycle(batch)
+        swap(&pending, &delivered)
+        deliver(delivered.contents)
+        delivered.removeAll()
     }
-
-    private func takePending() -> [IOCompletion] {
-        var batch = spare
-        spare = []
-        swap(&batch, &pending)
-        return batch
-    }
-
-    private func recycle(_ batch: consuming [IOCompletion]) {
-        batch.removeAll(keepingCapacity: true)
-        spare = batch
-    }
-
-    private final var spare: [IOCompletion] = []
 
     /// Takes completions; the buffer is valid during the call only.
     package func deliver(_ completions: UnsafeBufferPointer<IOCompletion>) {
         preconditionFailure("a CompletionSink must override deliver")
+    }
+}
+
+/// Completions in memory that grows to the largest batch ever and is used again.
+private struct CompletionBuffer {
+    private var elements: UnsafeMutablePointer<IOCompletion>
+    private var capacity: Int
+    private var count = 0
+
+    init(capacity: Int) {
+        self.capacity = capacity
+        elements = .allocate(capacity: capacity)
+    }
+
+    func deallocate() { elements.deallocate() }
+
+    var contents: UnsafeBufferPointer<IOCompletion> { UnsafeBufferPointer(start: elements, count: count) }
+
+    @inline(__always)
+    mutating func append(_ completion: IOCompletion) {
+        if count == capacity { grow() }
+        (elements + count).initialize(to: completion)
+        count += 1
+    }
+
+    mutating func removeAll() {
+        elements.deinitialize(count: count)
+        count = 0
+    }
+
+    private mutating func grow() {
+        let larger = UnsafeMutablePointer<IOCompletion>.allocate(capacity: capacity * 2)
+        larger.moveInitialize(from: elements, count: count)
+        elements.deallocate()
+        elements = larger
+        capacity *= 2
     }
 }

@@ -34,6 +34,10 @@ extension DiskEngine {
         shown.bytesWritten = path.bytesWritten
         shown.errors = path.errors
         shown.latency = LatencySummary(diskPath.latency)
+        if let rate = rates.rate(of: path, at: now) {
+            shown.requestsPerSecond = rate.requests
+            shown.bytesPerSecond = rate.bytes
+        }
         shown.tpg = path.targetPortGroup.map(Int.init)
         shown.lastError = lastError(of: path)
         if case .failed(_, let nextTry?) = path.state { shown.nextTrySeconds = (nextTry - now) / .seconds(1) }
@@ -44,6 +48,10 @@ extension DiskEngine {
     private func lastError(of path: Multipath.PathSnapshot) -> LastError? {
         if case .refused(let reason) = path.state {
             return LastError(at: timestamp(path.stateSince), reason: "refused", detail: reason.description)
+        }
+        // Out without a next try: by hand. No failure was noted for it, and an older one is not the reason.
+        if case .failed(let failure, nil) = path.state {
+            return LastError(at: timestamp(path.stateSince), reason: failure.reason.rawValue)
         }
         guard let failure = path.lastFailure, let at = path.lastFailureAt else { return nil }
         return LastError(

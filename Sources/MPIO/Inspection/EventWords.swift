@@ -83,11 +83,11 @@ extension MultipathEvent {
         case .failOver(let from, let to, let redriven): "fail-over from \(name(from)) to \(name(to))\(Self.redriven(redriven))"
         case .failBack(let from, let to): "fail-back from \(name(from)) to \(name(to))"
         case .allPathsLost: "all paths are lost; requests wait"
-        case .removePeriodExpired(let count): "no path came back in time; \(count) requests failed"
+        case .removePeriodExpired(let count): "no path came back in time; \(Self.count(count, "request")) failed"
         case .pathsAvailableAgain: "a path is available again"
-        case .guardRaised(let path, let copies): "\(copies) writes may still arrive over \(name(path)); later overlapping ones wait"
-        case .guardCleared(let path, let copies, let end): "\(copies) old writes on \(name(path)) are known dead: \(end.rawValue)"
-        case .fenceFailed(let path, let step, _): "fencing \(name(path)) failed at \(step)"
+        case .guardRaised(let path, let copies): "\(Self.count(copies, "write")) may still arrive late over \(name(path)); later overlapping ones wait"
+        case .guardCleared(let path, let copies, let end): "\(Self.count(copies, "old write")) on \(name(path)) can no longer arrive: \(end.rawValue)"
+        case .fenceFailed(let path, let step, _): "\(name(path)) cannot be fenced by \(Self.words(step)) yet; its old writes may still arrive"
         case .policyChanged(let old, let new): "policy changed from \(old.kind.rawValue) to \(new.kind.rawValue)"
         case .capacityChanged(_, let old, let new): "capacity changed from \(old) to \(new) blocks"
         case .notice(let path, let notice): "\(name(path)) says: \(notice.rawValue)"
@@ -109,10 +109,18 @@ extension MultipathEvent {
     }
 
     private static func redriven(_ count: Int) -> String {
-        switch count {
-        case 0: ""
-        case 1: "; 1 request re-driven"
-        default: "; \(count) requests re-driven"
+        count == 0 ? "" : "; \(Self.count(count, "request")) re-driven"
+    }
+
+    private static func count(_ number: Int, _ noun: String) -> String {
+        "\(number) \(noun)\(number == 1 ? "" : "s")"
+    }
+
+    private static func words(_ step: FenceStep) -> String {
+        switch step {
+        case .reinstateNexus: "logging in again"
+        case .abortTaskSet: "ABORT TASK SET"
+        case .logicalUnitReset: "LOGICAL UNIT RESET"
         }
     }
 }

@@ -41,7 +41,7 @@ public enum HumanText {
 
     /// `12 s`, `5 min`, `3 h`, `2 d`; less than a second as `0.4 s`.
     public static func span(seconds: Double) -> String {
-        guard seconds.isFinite, seconds > 0 else { return "0 s" }
+        guard seconds.isFinite, seconds >= 0.05 else { return "0 s" }
         if seconds < 0.95 { return fixed(seconds, 1) + " s" }
         if seconds < 119.5 { return fixed(seconds, 0) + " s" }
         if seconds < 7170 { return fixed(seconds / 60, 0) + " min" }

@@ -1,5 +1,5 @@
 // What `mpio paths --json`, `mpio bench --json` and the control socket say. The JSON names are an
-// interface (DESIGN section 6): names may be added, none renamed. Byte counts are bytes, times seconds unless the
+// interface: names may be added, none renamed. Byte counts are bytes, times seconds unless the
 // name says otherwise; moments are RFC 3339 texts in UTC.
 
 /// The state of every LUN that one process holds, or that was looked at.
@@ -111,15 +111,15 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
     }
 }
 
-public enum TransportKind: String, Codable, Hashable, Sendable {
-    case iscsi
-    case device
-}
-
 public struct PathSnapshot: Codable, Hashable, Sendable {
+    public enum Transport: String, Codable, Hashable, Sendable {
+        case iscsi
+        case device
+    }
+
     /// The name by which commands take it.
     public var id: String
-    public var transport: TransportKind
+    public var transport: Transport
     /// The portal's address, or the device.
     public var portal: String
     /// The address it leaves from; nil for a device or while unconnected with none configured.
@@ -162,7 +162,7 @@ public struct PathSnapshot: Codable, Hashable, Sendable {
         case nextTrySeconds = "next_try_s"
     }
 
-    public init(id: String, transport: TransportKind, portal: String, state: PathState, role: String = "primary") {
+    public init(id: String, transport: Transport, portal: String, state: PathState, role: String = "primary") {
         self.id = id
         self.transport = transport
         self.portal = portal

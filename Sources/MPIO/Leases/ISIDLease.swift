@@ -1,7 +1,7 @@
 import Foundation
 public import ISCSI
 
-/// The right to use a set of ISIDs, held while the process lives (DESIGN section 4).
+/// The right to use a set of ISIDs, held while the process lives.
 ///
 /// Two live processes with one initiator name must not share an ISID: each login would throw the other's session
 /// out (RFC 7143 section 6.3.5). A process that was killed must leave its ISIDs to the next, whose login reinstates the

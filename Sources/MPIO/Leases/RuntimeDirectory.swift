@@ -42,7 +42,7 @@ public enum RuntimeDirectoryError: Error, Hashable, Sendable, CustomStringConver
 
     public var description: String {
         switch self {
-        case .unusable(let path, let code): "the runtime folder \(path): \(errorText(code))"
+        case .unusable(let path, let code): "the runtime folder \(path): \(errorText(code)); $XDG_RUNTIME_DIR names another one"
         case .notADirectory(let path): "\(path) is not a folder (a link is refused as well)"
         case .foreignOwner(let path, let owner): "the runtime folder \(path) belongs to another user (uid \(owner))"
         case .writableByOthers(let path): "others can write to the runtime folder \(path); run: chmod 700 \(shellQuoted(path))"

@@ -6,18 +6,28 @@ struct ExplainCommand: ParsableCommand {
         commandName: "explain",
         abstract: "Say why the next request of a LUN goes where it goes.",
         discussion: """
-            Example:
+            Of the past choices, the last 256 are kept.
+
+            Examples:
               mpio explain vm-store
+              mpio explain vm-store --last 20
             """)
 
     @Argument(help: "The LUN's name or identity.")
     var lun: String
 
+    @Option(help: ArgumentHelp("Show so many of the latest choices as well, 1 to 256.", valueName: "count"))
+    var last: Int?
+
     @Flag(help: "Print the result as JSON.")
     var json = false
 
+    func validate() throws {
+        if let last, !(1...256).contains(last) { throw ValidationError("--last is 1 to 256.") }
+    }
+
     func run() throws {
-        let response = try Holders().ask(.explain(lun: lun, last: nil), of: lun)
+        let response = try Holders().ask(.explain(lun: lun, last: last), of: lun)
         guard case .explanation(let report) = response else { throw unexpected(response) }
         if json { return try StandardOutput.writeJSON(report) }
         try StandardOutput.write(Self.text(report))
@@ -31,6 +41,25 @@ struct ExplainCommand: ParsableCommand {
             let id = HumanText.printable(path.id)
             text += "  \(path.isUsed ? "✓" : "–") \(id)\(String(repeating: " ", count: width - id.count))  \(HumanText.printable(path.reason))\n"
         }
-        return text
+        return text + decisions(report.decisions)
+    }
+
+    private static func decisions(_ records: [ExplanationReport.DecisionRecord]?) -> String {
+        guard let records else { return "" }
+        guard !records.isEmpty else { return "  no request was sent yet\n" }
+        let rows = records.map { record in
+            [
+                HumanText.span(seconds: record.secondsAgo) + " ago", HumanText.printable(record.request),
+                "block \(record.lba)", "+\(record.blocks)", HumanText.printable(record.path),
+                HumanText.printable(record.reason) + (record.tries > 1 ? " (try \(record.tries))" : ""),
+            ]
+        }
+        let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
+        return rows.reduce("  the last \(records.count), newest last:\n") { text, row in
+            let cells = row.enumerated().map { column, cell in
+                column == row.count - 1 ? cell : cell + String(repeating: " ", count: widths[column] - cell.count)
+            }
+            return text + "    " + cells.joined(separator: "  ") + "\n"
+        }
     }
 }

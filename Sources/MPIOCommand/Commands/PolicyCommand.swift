@@ -13,6 +13,7 @@ struct PolicyCommand: ParsableCommand {
             Examples:
               mpio policy vm-store
               mpio policy vm-store least-queue-depth
+              mpio policy vm-store round-robin --switch-after 64k
             """)
 
     @Argument(help: "The LUN's name or identity.")
@@ -21,18 +22,56 @@ struct PolicyCommand: ParsableCommand {
     @Argument(help: "The policy to change to, by its name or abbreviation.", completion: .list(PolicyKind.allCases.map(\.rawValue)))
     var policy: String?
 
+    @Option(help: ArgumentHelp("Round robin: how much goes to one path in turn, a number of requests or a size.", valueName: "count|size"))
+    var switchAfter: String?
+
+    @Option(help: ArgumentHelp("Fail-over only: when traffic goes back to a path of earlier order; immediate, manual or after a time.", valueName: "when"), completion: .list(["immediate", "manual", "30s"]))
+    var failBack: String?
+
+    @Option(help: ArgumentHelp("Round robin with subset: per-failed-primary or when-none-left.", valueName: "when"), completion: .list(ActivateStandby.allCases.map(\.rawValue)))
+    var activateStandby: String?
+
+    @Option(help: ArgumentHelp("Weighted paths: proportional or priority.", valueName: "meaning"), completion: .list(WeightMeaning.allCases.map(\.rawValue)))
+    var weights: String?
+
+    @Flag(inversion: .prefixedNo, help: "Least blocks: keep a sequential stream on its path.")
+    var sequentialAffinity: Bool?
+
     @Flag(help: "Print the result as JSON.")
     var json = false
 
     func validate() throws {
-        guard let policy, PolicyKind(name: policy) == nil else { return }
-        throw ValidationError("'\(policy)' is no policy; there are \(PolicyKind.allCases.map(\.rawValue).joined(separator: ", ")).")
+        for (name, text) in options {
+            var scratch = PolicyOptions()
+            guard let option = PolicyOption(rawValue: name), !scratch.set(option, from: text) else { continue }
+            throw ValidationError("--\(name) '\(text)' is not \(option.expected).")
+        }
+        guard let policy else { return }
+        guard let kind = PolicyKind(name: policy) else {
+            throw ValidationError("'\(policy)' is no policy; there are \(PolicyKind.allCases.map(\.rawValue).joined(separator: ", ")).")
+        }
+        var settings = PolicySettings(kind)
+        do {
+            try settings.apply(options)
+        } catch {
+            throw ValidationError("\(error).")
+        }
+    }
+
+    /// Those that were given, by their names in the policy file.
+    private var options: [String: String] {
+        let given: [(PolicyOption, String?)] = [
+            (.switchAfter, switchAfter), (.failBack, failBack), (.activateStandby, activateStandby), (.weights, weights),
+            (.sequentialAffinity, sequentialAffinity.map { "\($0)" }),
+        ]
+        return Dictionary(uniqueKeysWithValues: given.compactMap { option, text in text.map { (option.rawValue, $0) } })
     }
 
     func run() throws {
         let holders = Holders()
-        if let policy, let kind = PolicyKind(name: policy) {
-            _ = try holders.ask(.setPolicy(lun: lun, policy: kind.rawValue), of: lun)
+        if policy != nil || !options.isEmpty {
+            let name = policy.flatMap { PolicyKind(name: $0)?.rawValue }
+            _ = try holders.ask(.setPolicy(lun: lun, policy: name, options: options), of: lun)
         }
         let response = try holders.ask(.policy(lun: lun), of: lun)
         guard case .policy(let report) = response else { throw unexpected(response) }

@@ -110,6 +110,9 @@ final class BenchRun: @unchecked Sendable {
         return result
     }
 
+    /// Begins nothing new; ``measure(for:)`` returns when what is under way has ended. From any thread.
+    func stop() { cancellation.set() }
+
     private func memory(_ slot: Int) -> UnsafeMutableRawBufferPointer {
         UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[slot * plan.blockSize..<(slot + 1) * plan.blockSize])
     }

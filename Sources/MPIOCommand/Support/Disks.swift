@@ -35,12 +35,13 @@ struct DiskStore: BlockStore {
 /// Runs `body` with a manager that is shut down (logged out) afterwards, however `body` ends.
 /// - Parameter subcommand: what `mpio paths` shows as the holder.
 func withManager<Value: Sendable>(
-    _ policy: Configuration, subcommand: String, isInspectable: Bool = true,
+    _ policy: Configuration, subcommand: String, isInspectable: Bool = true, runtimeDirectory: String? = nil,
     _ body: @Sendable (PathManager) async throws -> Value
 ) async throws -> Value {
     var options = PathManager.Options()
     options.command = "mpio \(subcommand)"
     options.isInspectable = isInspectable
+    if let runtimeDirectory { options.runtimeDirectory = runtimeDirectory }
     let manager = try await PathManager(configuration: policy, options: options)
     let value: Value
     do {

@@ -28,7 +28,7 @@ enum PathsLook {
             return LUNSnapshot(
                 name: name, policy: kind, state: .failed,
                 paths: troubles.map { trouble in
-                    let kind = trouble.name.hasPrefix("/") ? TransportKind.device : .iscsi
+                    let kind = trouble.name.hasPrefix("/") ? PathSnapshot.Transport.device : .iscsi
                     var path = PathSnapshot(id: trouble.name, transport: kind, portal: trouble.name, state: .failed)
                     path.lastError = LastError(at: now, reason: trouble.words)
                     return path

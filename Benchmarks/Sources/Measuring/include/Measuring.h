@@ -18,6 +18,7 @@ struct options {
     bool header_digest;
     double seconds;
     double ramp_seconds;                // run before it counts
+    unsigned busy_poll_us;              // mpio-client only: look for completions so long before sleeping
 };
 
 // Reads the command line; prints usage and exits with 64 where it is wrong.
@@ -32,6 +33,9 @@ uint64_t next_random(void);
 void measuring_begin(void);
 void measuring_request(uint64_t started_ns, bool failed);
 void measuring_end(void);
+
+// Requests that succeeded in that interval.
+uint64_t measuring_requests(void);
 
 // {"requests":…,"errors":…,"seconds":…,"iops":…,"mb_per_s":…,"cpu_us_per_request":…,"latency_us":{…},…}
 void measuring_print(unsigned block_size);

@@ -1,0 +1,80 @@
+/// How long answers may lie before they are received together.
+///
+/// A target that answers with one small write for each command would otherwise wake the loop for each of
+/// them, and most of what a request costs is the calls for it: gathered, several leave and arrive in one
+/// call. While the target has more queued than it can do, waiting costs nothing, because it never runs
+/// dry; where each answer takes its time whatever the load, waiting makes requests slower. Which of the
+/// two it is can only be measured: now and then a stretch is received eagerly, and the share of a
+/// request's time that may be waited grows while that makes no difference, and shrinks when it does.
+///
+/// Pure: latencies go in, a span comes out.
+struct ReceiveCoalescing {
+    /// With fewer requests under way there is nothing to gather.
+    static let leastInFlight = 8
+    /// Of so many stretches one is eager.
+    static let period = 32
+    /// In 64ths of the mean latency.
+    static let initialShare: UInt64 = 16
+    static let largestShare: UInt64 = 32
+
+    /// Never longer than this, in nanoseconds; 0 turns it off.
+    let limit: UInt64
+    /// So many requests' mean latency is compared.
+    private let stretch: Int
+
+    private(set) var share = Self.initialShare
+    private var isEager = false
+    private var stretchNumber = 0
+    private var count = 0
+    private var sum: UInt64 = 0
+    /// Running mean in nanoseconds; 0 before the first request.
+    private var mean: UInt64 = 0
+    private var gatheredMean: UInt64 = 0
+
+    init(limitNanoseconds: UInt64, stretch: Int = 512) {
+        limit = limitNanoseconds
+        self.stretch = stretch
+    }
+
+    /// One request ended well after `latency` nanoseconds.
+    @inline(__always)
+    mutating func finished(latency: UInt64) {
+        guard limit > 0 else { return }
+        // One that was held up for milliseconds says nothing about the rest.
+        let bounded = mean == 0 ? latency : min(latency, mean &* 4)
+        mean = mean == 0 ? bounded : mean &- mean / 64 &+ bounded / 64
+        sum &+= bounded
+        count += 1
+        if count == stretch { endStretch() }
+    }
+
+    private mutating func endStretch() {
+        let stretchMean = sum / UInt64(count)
+        count = 0
+        sum = 0
+        stretchNumber += 1
+        if isEager {
+            isEager = false
+            judge(eagerMean: stretchMean)
+        } else {
+            gatheredMean = stretchMean
+            isEager = stretchNumber % Self.period == 0
+        }
+    }
+
+    private mutating func judge(eagerMean: UInt64) {
+        // A twentieth is noise.
+        if gatheredMean > eagerMean &+ eagerMean / 20 {
+            share -= (share + 3) / 4
+        } else {
+            share = min(share + 4, Self.largestShare)
+        }
+    }
+
+    /// How long to gather while so many requests are under way.
+    @inline(__always)
+    func nanoseconds(inFlight: Int) -> UInt64 {
+        if inFlight < Self.leastInFlight || isEager { return 0 }
+        return min(limit, mean &* share / 64)
+    }
+}

@@ -1,0 +1,121 @@
+import Foundation
+import MPIO
+import TestSupport
+import Testing
+
+@testable import MPIOCommand
+
+/// What is read of `mpio discover --json`.
+private struct Found: Decodable {
+    struct Portal: Decodable {
+        var portal: String
+        var error: String?
+    }
+    struct Target: Decodable {
+        var name: String
+        var portals: [Portal]
+    }
+    struct LUN: Decodable {
+        struct Path: Decodable { var portal: String, lun: Int }
+        var name: String
+        var identity: String
+        var capacity_bytes: UInt64
+        var paths: [Path]
+    }
+    var portals: [Portal]
+    var targets: [Target]
+    var luns: [LUN]
+}
+
+@Suite struct DiscoverTests {
+    @Test func aPolicyFileIsWrittenThatPathsWorksWith() throws {
+        let folder = Folder()
+        let target = try ServedTarget(luns: ["0=memory,size=64M", "7=null,size=1G,block-size=4096"], in: folder)
+        let first = "\(target.portals[0])"
+        let run = try Mpio("discover", first, "--write-config", "mpio.yaml", folder: folder.path)
+        #expect(run.status == 0 && run.errors == "mpio.yaml written; look at it with: mpio paths\n", "\(run)")
+        for portal in target.portals { #expect(run.output.contains("portal \(portal)")) }
+        #expect(run.output.contains("lun 7  served-7"))
+
+        let paths = try Mpio("paths", "--config", "mpio.yaml", "--json", folder: folder.path)
+        let report = try JSONDecoder().decode(PathsReport.self, from: Data(paths.output.utf8))
+        #expect(report.luns.map(\.name) == ["served-0", "served-7"], "\(paths)")
+        #expect(report.luns.allSatisfy { $0.state == .optimal && $0.paths.count == 2 && $0.holder == nil })
+        #expect(report.luns.map(\.capacityBytes) == [64 << 20, 1 << 30])
+
+        // What is there is not lost by a second run.
+        let kept = try String(contentsOfFile: folder.path + "/mpio.yaml", encoding: .utf8)
+        let again = try Mpio("discover", first, "--write-config", "mpio.yaml", folder: folder.path)
+        #expect(again.status == 64 && again.errors == "mpio: mpio.yaml exists; --force replaces it\n" && again.output.isEmpty)
+        #expect(try String(contentsOfFile: folder.path + "/mpio.yaml", encoding: .utf8) == kept)
+        try folder.write("gone", to: "mpio.yaml")
+        #expect(try Mpio("discover", first, "--write-config", "mpio.yaml", "--force", folder: folder.path).status == 0)
+        #expect(try String(contentsOfFile: folder.path + "/mpio.yaml", encoding: .utf8) == kept)
+    }
+
+    @Test func portalsOfOneTargetAreGroupedAndSilentOnesNamed() throws {
+        let folder = Folder()
+        let target = try ServedTarget(portalCount: 3, in: folder)
+        let dead = try LoopbackPortal.unused()[0]
+        let run = try Mpio("discover", "\(dead)", "\(target.portals[2])", "\(target.portals[0])", "--json", folder: folder.path)
+        let found = try JSONDecoder().decode(Found.self, from: Data(run.output.utf8))
+        #expect(run.status == 0)
+        #expect(found.portals.map { $0.error != nil } == [true, false, false])
+        #expect(found.portals[0].error?.contains("connection refused") == true)
+        #expect(found.targets.map(\.name) == [ServedTarget.name])
+        #expect(found.targets[0].portals.map(\.portal) == target.portals.map(\.description))
+        #expect(found.luns.count == 1 && found.luns[0].paths.map(\.portal) == target.portals.map(\.description))
+        #expect(found.luns[0].identity.hasPrefix("naa.6") && found.luns[0].capacity_bytes == 64 << 20)
+    }
+
+    @Test func nobodyThereIsStatus69AndWritesNothing() throws {
+        let folder = Folder()
+        let dead = try LoopbackPortal.unused()[0]
+        let run = try Mpio("discover", "\(dead)", "--write-config", "mpio.yaml", folder: folder.path)
+        #expect(run.status == 69 && run.errors == "mpio: the portal did not answer\n" && run.output.contains("connection refused"), "\(run)")
+        #expect(!FileManager.default.fileExists(atPath: folder.path + "/mpio.yaml"))
+        let name = try Mpio("discover", "array.example", folder: folder.path)
+        #expect(name.status == 64 && name.errors.contains("names are not resolved"))
+    }
+
+    /// A portal that accepts connections and says nothing.
+    @Test func aSilentPortalIsWaitedForAsLongAsAskedFor() throws {
+        let folder = Folder()
+        let portal = try LoopbackPortal.unused()[0]
+        let listener = try MutePortal(portal)
+        defer { withExtendedLifetime(listener) {} }
+        let start = ContinuousClock.now
+        let run = try Mpio("discover", "\(portal)", "--timeout", "300ms", folder: folder.path)
+        #expect(run.status == 69 && run.output.contains("login timed out"), "\(run)")
+        #expect(ContinuousClock.now - start < .seconds(4))
+    }
+
+    @Test func chapIsUsedAndWrittenDown() throws {
+        let folder = Folder()
+        for (file, text) in [("secret", "first-secret-of-12"), ("wrong", "some-other-secret-12"), ("mutual", "the-targets-own-secret")] {
+            try folder.write(text + "\n", to: file)
+            chmod(folder.path + "/" + file, 0o600)
+        }
+        let target = try ServedTarget(
+            flags: ["--chap-user", "host-1", "--chap-secret-file", folder.path + "/secret", "--mutual-user", "array", "--mutual-secret-file", folder.path + "/mutual"],
+            in: folder)
+        let portal = "\(target.portals[0])"
+        let none = try Mpio("discover", portal, folder: folder.path)
+        #expect(none.status == 69 && none.output.contains("authentication failed"), "\(none)")
+        let wrong = try Mpio("discover", portal, "--user", "host-1", "--secret-file", "wrong", folder: folder.path)
+        #expect(wrong.status == 69 && wrong.output.contains("authentication failed"), "\(wrong)")
+        let right = try Mpio(
+            "discover", portal, "--user", "host-1", "--secret-file", "secret", "--mutual-user", "array", "--mutual-secret-file", "mutual",
+            "--write-config", "mpio.yaml", folder: folder.path)
+        #expect(right.status == 0, "\(right)")
+        let paths = try Mpio("paths", "--check", "--json", folder: folder.path)
+        #expect(paths.status == 0 && !paths.output.contains("first-secret"), "\(paths)")
+        #expect(try !String(contentsOfFile: folder.path + "/mpio.yaml", encoding: .utf8).contains("first-secret"))
+        #expect(!target.output.contains("first-secret") && target.output.contains("user: \"host-1\""))
+
+        chmod(folder.path + "/secret", 0o644)
+        let open = try Mpio("discover", portal, "--user", "host-1", "--secret-file", "secret", folder: folder.path)
+        #expect(open.status == 64 && open.errors.contains("chmod 600"), "\(open)")
+        #expect(try Mpio("discover", portal, "--user", "host-1", folder: folder.path).status == 64)
+    }
+}

@@ -1,0 +1,60 @@
+import Foundation
+import TestSupport
+import Testing
+
+@testable import MPIOCommand
+
+/// `mpio target` as a child process, on loopback portals of its own.
+final class ServedTarget {
+    static let name = "iqn.2026-11.org.example:served"
+
+    let folder: Folder
+    let portals: [LoopbackPortal]
+    let process: ChildProcess
+
+    init(portalCount: Int = 2, luns: [String] = ["0=memory,size=64M"], flags: [String] = [], in folder: Folder) throws {
+        self.folder = folder
+        portals = try LoopbackPortal.unused(count: portalCount)
+        var arguments = ["target", "--name", Self.name] + flags
+        for portal in portals { arguments += ["--listen", "\(portal)"] }
+        for lun in luns { arguments += ["--lun", lun] }
+        process = try ChildProcess(
+            executable: Mpio.binary, arguments: arguments, standardOutput: .file(folder.path + "/target.out"),
+            standardError: .file(folder.path + "/target.err"))
+        for _ in 0..<1000 {
+            if !portals[0].isFree { return }
+            guard process.isRunning else { break }
+            usleep(5000)
+        }
+        throw CommandFailure("the target did not start: \(try String(contentsOfFile: folder.path + "/target.err", encoding: .utf8))")
+    }
+
+    var output: String { (try? String(contentsOfFile: folder.path + "/target.out", encoding: .utf8)) ?? "" }
+
+    /// Ends it as Ctrl-C does; its exit.
+    func interrupt() -> ProcessEnd? {
+        process.send(signal: SIGINT)
+        return process.wait(timeout: .seconds(8))
+    }
+}
+
+/// A TCP port that accepts connections (the kernel does) and never says a word.
+final class MutePortal {
+    private let descriptor: Int32
+
+    init(_ portal: LoopbackPortal) throws {
+        descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = portal.port.bigEndian
+        inet_pton(AF_INET, portal.address, &address.sin_addr)
+        let bound = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
+            }
+        }
+        guard descriptor >= 0, bound == 0, listen(descriptor, 8) == 0 else { throw CommandFailure("\(portal): \(String(cString: strerror(errno)))") }
+    }
+
+    deinit { close(descriptor) }
+}

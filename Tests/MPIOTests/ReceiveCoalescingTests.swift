@@ -1,0 +1,54 @@
+import Testing
+
+@testable import MPIO
+
+@Suite struct ReceiveCoalescingTests {
+    /// Runs a closed loop of `depth` requests against a model that gives a request's latency, in
+    /// nanoseconds, while answers may gather for `wait`; returns the share it came to.
+    private func settledShare(latency: (_ wait: UInt64, _ number: Int) -> UInt64) -> ReceiveCoalescing {
+        var coalescing = ReceiveCoalescing(limitNanoseconds: 100_000, stretch: 32)
+        // Five stretches past an eager one.
+        for number in 0..<(32 * (ReceiveCoalescing.period * 12 + 5)) {
+            coalescing.finished(latency: latency(coalescing.nanoseconds(inFlight: 32), number))
+        }
+        return coalescing
+    }
+
+    @Test func aTargetWithAQueueIsLeftToWorkForHalfARequestsTime() {
+        // One answer every 8 µs, whatever we do: 32 under way take 256 µs each.
+        let coalescing = settledShare { _, number in 256_000 &+ UInt64(number % 97) * 50 }
+        #expect(coalescing.share == ReceiveCoalescing.largestShare)
+        #expect(coalescing.nanoseconds(inFlight: 32) == 100_000)
+    }
+
+    @Test func whereEachAnswerTakesItsTimeRequestsBecomeHardlySlower() {
+        let coalescing = settledShare { wait, number in 200_000 &+ wait / 2 &+ UInt64(number % 97) * 50 }
+        #expect(coalescing.nanoseconds(inFlight: 32) <= 35_000)
+    }
+
+    @Test func itComesBackWhenTheTargetGetsAQueue() {
+        var coalescing = settledShare { wait, _ in 200_000 &+ wait }
+        let slow = coalescing.share
+        for _ in 0..<(32 * ReceiveCoalescing.period * 8) { coalescing.finished(latency: 256_000) }
+        #expect(coalescing.share > slow)
+    }
+
+    @Test func fewRequestsAreNeverMadeToWait() {
+        let coalescing = settledShare { _, _ in 256_000 }
+        #expect(coalescing.nanoseconds(inFlight: ReceiveCoalescing.leastInFlight - 1) == 0)
+    }
+
+    @Test func oneThatWasHeldUpDoesNotStretchTheWait() {
+        var coalescing = ReceiveCoalescing(limitNanoseconds: .max / 128)
+        for _ in 0..<1000 { coalescing.finished(latency: 100_000) }
+        let before = coalescing.nanoseconds(inFlight: 32)
+        coalescing.finished(latency: 60_000_000_000)
+        #expect(coalescing.nanoseconds(inFlight: 32) < before * 2)
+    }
+
+    @Test func zeroTurnsItOff() {
+        var coalescing = ReceiveCoalescing(limitNanoseconds: 0)
+        for _ in 0..<1000 { coalescing.finished(latency: 256_000) }
+        #expect(coalescing.nanoseconds(inFlight: 32) == 0)
+    }
+}
