@@ -304,15 +304,17 @@ public struct PathProbe {
         return finish()
     }
 
-    /// A port in standby need not tell the capacity (SPC-4 clause 5.15.2.4.4); what other paths showed is
+    /// A port in standby need not tell the capacity (SPC-4 clause 5.15.2.4.4); what other paths showed, if any, is
     /// taken until the port is active and can be asked.
     private mutating func unsized(_ outcome: PathOutcome, _ command: String) -> Step {
         guard case .status(.checkCondition, let sense?) = outcome, let state = Self.accessState(in: sense),
-            let known, known.identity == device.identity
+            known == nil || known?.identity == device.identity
         else { return fail(.verificationFailed, "\(command): \(Self.words(outcome))") }
         impliedState = impliedState ?? state
-        device.blockSize = known.blockSize
-        device.blockCount = known.blockCount
+        if let known {
+            device.blockSize = known.blockSize
+            device.blockCount = known.blockCount
+        }
         isCapacityVerified = false
         return finish()
     }

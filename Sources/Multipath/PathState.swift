@@ -60,7 +60,8 @@ public struct PathReport: Hashable, Sendable {
     public var accessState: AccessState
     /// Empty where the device has no asymmetric access.
     public var targetPortGroups: [TargetPortGroup]
-    /// False where the port would not tell (standby) and block size and count are other paths'.
+    /// False where the port would not tell (standby): block size and count are other paths', or mean nothing
+    /// where there is none.
     public var isCapacityVerified: Bool
     /// What the device said about itself while it was asked.
     public var unitAttentions: [SenseData]

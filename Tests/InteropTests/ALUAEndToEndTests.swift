@@ -63,6 +63,7 @@ struct ALUAEndToEndTests {
         let array = try EmbeddedArray(tags: [1, 2], explicit: true)
         try array.with { target in for tag: UInt16 in [1, 2] { target.node.setState(.standby, ofGroupTag: tag) } }
         let disk = try await WatchedDisk(over: array.portals, in: directory)
+        #expect(disk.disk.capacityByteCount == 16 << 20)
         try await disk.write(1)
         #expect(try await disk.pattern() == 1)
         try await disk.close()

@@ -366,3 +366,31 @@ import Timebase
         #expect(report?.targetPortGroups.count == 1 && report?.implicitTransitionTime == nil)
     }
 }
+
+@Suite struct UnsizedPathTests {
+    @Test func aUnitThatNoPathTellsTheSizeOfIsMadeActiveBeforeItIsDefined() {
+        let harness = Harness(LUNSettings(policy: PolicySettings(.roundRobin)))
+        let path = harness.add("a")
+        let standby = TargetPortGroup(
+            identifier: 1, state: .standby, supportedStates: [.optimized, .standby], relativePorts: [1])
+        var active = standby
+        active.state = .optimized
+        let device = Harness.device(blockCount: 1, alua: .explicit, group: 1, port: 1)
+        harness.lun.pathLoggedIn(path, at: harness.now)
+        harness.lun.pathConnected(
+            path, PathReport(device: device, targetPortGroups: [standby], isCapacityVerified: false), at: harness.now)
+        harness.drain()
+        #expect(harness.lun.device == nil)
+        #expect(harness.transitions.map(\.path) == [path])
+        harness.probes.removeAll()
+        harness.lun.transitionFinished(path, harness.transitions[0].change, .good, at: harness.now)
+        harness.lun.accessStatesReported(path, [active], at: harness.now)
+        harness.drain()
+        #expect(harness.probes.map(\.reason) == [.accessStates, .recheck])
+        let sized = Harness.device(alua: .explicit, group: 1, port: 1)
+        harness.lun.pathConnected(path, PathReport(device: sized, targetPortGroups: [active]), at: harness.now)
+        harness.drain()
+        #expect(harness.lun.device == sized)
+        #expect(harness.route(1) == "a")
+    }
+}
