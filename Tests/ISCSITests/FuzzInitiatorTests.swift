@@ -58,4 +58,30 @@ import Timebase
         #expect(seen[2] == original)
         #expect(rig.completions.map(\.token) == [1])
     }
+
+    /// 20,000 pieces of one byte: each was copied behind all before it.
+    @Test func aTextThatComesByteByByteIsPutTogetherInLinearTime() {
+        let rig = SessionRig()
+        #expect(rig.sendText([TextPair("X-a", "?")], token: 5))
+        let tag = rig.sent()[0].header.initiatorTaskTag
+        let text = Array(("X-b=" + String(repeating: "b", count: 200) + "\0").utf8)
+        let pieces = 20_000
+        let clock = ContinuousClock()
+        let start = clock.now
+        for index in 0..<pieces {
+            let isLast = index == pieces - 1
+            rig.end.put(
+                .textResponse(
+                    isLast ? .final : .continues, tag: tag,
+                    targetTransferTag: isLast ? BasicHeaderSegment.reservedTag : 3, numbers: rig.nextNumbers()),
+                [isLast ? 0 : text[index % text.count]])
+            if index % 50 == 49 || isLast {
+                rig.deliver()
+                _ = rig.sent()
+            }
+        }
+        #expect(rig.failure == nil)
+        #expect(rig.events.contains { if case .text(token: 5, .answered(let pairs)) = $0 { pairs.count >= 90 } else { false } })
+        #expect(clock.now - start < .seconds(20))
+    }
 }
