@@ -342,8 +342,11 @@ public final class TargetSession {
 
     /// The command PDU is whole.
     func commandArrived(_ slot: Int) {
+        tasks[slot].isArrived = true
         if tasks[slot].isImmediate {
             deliver(slot)
+        } else if tasks[slot].isDelivered {
+            executeIfComplete(slot)
         } else if tasks[slot].cmdSN == expCmdSN {
             // Delivered before `advance`, which may deliver those behind it.
             deliver(slot)
@@ -358,7 +361,8 @@ public final class TargetSession {
 
     func executeIfComplete(_ slot: Int) {
         let task = tasks + slot
-        guard task.pointee.state == .receiving, task.pointee.isDelivered, !task.pointee.expectsUnsolicited,
+        guard task.pointee.state == .receiving, task.pointee.isDelivered, task.pointee.isArrived,
+            !task.pointee.expectsUnsolicited,
             task.pointee.isStarved || task.pointee.receivedByteCount >= task.pointee.wantedByteCount
         else { return }
         task.pointee.state = .executing

@@ -1,0 +1,67 @@
+import SCSI
+import Testing
+import Timebase
+
+@testable import ISCSI
+
+/// What fuzzing, and the review that went with it, found in the target's protocol half.
+@Suite struct FuzzTargetTests {
+    private func twoConnections() -> (TargetBench, BenchClient, BenchClient) {
+        let bench = TargetBench { $0.operational.maxConnections = 2 }
+        let first = bench.client()
+        first.logIn { $0.operational.maxConnections = 2 }
+        let second = bench.client()
+        second.logIn {
+            $0.operational.maxConnections = 2
+            $0.tsih = first.tsih
+            $0.connectionID = 1
+            $0.sessionParameters = first.parameters
+        }
+        return (bench, first, second)
+    }
+
+    /// The turn of a command, by CmdSN, may come while its immediate data is still on the way on another connection.
+    @Test func aWriteWhoseTurnComesBeforeItsDataIsExecutedWhenTheDataIsThere() {
+        let (_, first, second) = twoConnections()
+        let data = pattern(1024)
+        let late = PDU(
+            header: .scsiCommand(
+                CommandDescriptorBlock(operationCode: 0x2A), lun: LogicalUnitNumber(index: 0)!, tag: 7, flags: [.final, .write],
+                expectedDataTransferByteCount: 1024, immediateDataByteCount: 1024, cmdSN: first.cmdSN &+ 1, expStatSN: 0),
+            data: data
+        ).encoded()
+        second.send(bytes: Array(late.prefix(100)))
+        first.command(tag: 6, flags: .final, expected: 0)
+        #expect(first.readyCommands().count == 1)
+        second.send(bytes: Array(late.dropFirst(100)))
+        let ready = first.readyCommands()
+        #expect(ready.count == 1)
+        if let slot = ready.first { #expect(Array(first.session.dataOut(slot)) == data) }
+    }
+
+    /// Nor is it answered before: its slot would be another command's when the data is in.
+    @Test func aWriteThatFindsNoMemoryIsAnsweredOnlyAfterItsImmediateData() {
+        let bench = TargetBench({ $0.operational.maxConnections = 2 }, poolByteCount: 4096)
+        let first = bench.client()
+        first.logIn { $0.operational.maxConnections = 2 }
+        let second = bench.client()
+        second.logIn {
+            $0.operational.maxConnections = 2
+            $0.tsih = first.tsih
+            $0.connectionID = 1
+            $0.sessionParameters = first.parameters
+        }
+        let late = PDU(
+            header: .scsiCommand(
+                CommandDescriptorBlock(operationCode: 0x2A), lun: LogicalUnitNumber(index: 0)!, tag: 7, flags: [.final, .write],
+                expectedDataTransferByteCount: 8192, immediateDataByteCount: 1024, cmdSN: first.cmdSN &+ 1, expStatSN: 0),
+            data: pattern(1024)
+        ).encoded()
+        second.send(bytes: Array(late.prefix(100)))
+        first.command(tag: 6, flags: .final, expected: 0)
+        #expect(second.receive().isEmpty)
+        second.send(bytes: Array(late.dropFirst(100)))
+        let answers = second.receive()
+        #expect(answers.map(\.header.status) == [.taskSetFull])
+    }
+}
