@@ -407,7 +407,9 @@ public final class TargetSession {
     public func cdb(_ slot: Int) -> CommandDescriptorBlock { tasks[slot].cdb }
     public func attribute(_ slot: Int) -> TaskAttribute { tasks[slot].attribute }
     public func dataOut(_ slot: Int) -> UnsafeRawBufferPointer {
-        UnsafeRawBufferPointer(start: tasks[slot].buffer.base, count: Int(tasks[slot].receivedByteCount))
+        // What came beyond the largest transfer was thrown away.
+        UnsafeRawBufferPointer(
+            start: tasks[slot].buffer.base, count: Int(min(tasks[slot].receivedByteCount, tasks[slot].wantedByteCount)))
     }
     /// How many bytes of data-in the initiator expects.
     public func expectedDataInByteCount(_ slot: Int) -> Int {

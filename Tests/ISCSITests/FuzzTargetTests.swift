@@ -64,4 +64,15 @@ import Timebase
         let answers = second.receive()
         #expect(answers.map(\.header.status) == [.taskSetFull])
     }
+
+    /// With a largest transfer below FirstBurstLength the data beyond it is thrown away, and not shown either.
+    @Test func dataBeyondTheLargestTransferIsNotShownToTheDeviceServer() {
+        let bench = TargetBench { $0.maximumTransferByteCount = 512 }
+        let client = bench.client()
+        client.logIn()
+        client.command(tag: 1, flags: [.final, .write], expected: 16_384, data: pattern(8192))
+        let ready = client.readyCommands()
+        #expect(ready.count == 1)
+        if let slot = ready.first { #expect(client.session.dataOut(slot).count <= 512) }
+    }
 }
