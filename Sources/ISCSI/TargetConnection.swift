@@ -292,9 +292,10 @@ public final class TargetConnection {
     }
 
     private func answer(_ request: [UInt8]) throws(TextError) -> [UInt8] {
-        var reader = TextReader(request)
+        // Each key once (section 6.2): answers to SendTargets are long, and a request could ask thousands of times.
+        let pairs = try TextParameters(parsing: request).pairs
         var bytes: [UInt8] = []
-        while let pair = try reader.next() {
+        for pair in pairs {
             switch pair.key {
             case "SendTargets": bytes += targets(pair.value)
             case "MaxRecvDataSegmentLength":

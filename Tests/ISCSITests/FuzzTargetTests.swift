@@ -75,4 +75,15 @@ import Timebase
         #expect(ready.count == 1)
         if let slot = ready.first { #expect(client.session.dataOut(slot).count <= 512) }
     }
+
+    /// 64 KiB of "SendTargets=All" would be answered by four thousand lists.
+    @Test func aTextRequestAsksForEachKeyOnce() {
+        let bench = TargetBench()
+        let client = bench.client()
+        client.logIn(type: .discovery, target: nil)
+        let text = Array(repeating: SendTargets.Request.all.encoded, count: 300).flatMap { $0 }
+        client.send(.textRequest(.final, tag: 4, cmdSN: client.cmdSN, expStatSN: 0, dataByteCount: text.count), text)
+        let answers = client.receive()
+        #expect(answers.map(\.header.opcode) == [.reject])
+    }
 }
