@@ -86,4 +86,21 @@ import Timebase
         let answers = client.receive()
         #expect(answers.map(\.header.opcode) == [.reject])
     }
+
+    /// An initiator that asks and never reads: input stops being taken, and one that goes on is thrown out.
+    @Test func unreadAnswersToTaskManagementAreBounded() {
+        let bench = TargetBench()
+        let client = bench.client()
+        client.logIn()
+        var count = 0
+        while client.connection.endReason == nil, count < 20_000 {
+            client.send(
+                .taskManagementRequest(
+                    .abortTask, lun: LogicalUnitNumber(index: 0)!, tag: UInt32(count), referencedTaskTag: 1 << 20,
+                    cmdSN: client.cmdSN, expStatSN: 0))
+            count += 1
+            if count == 2000 { #expect(client.connection.isCongested) }
+        }
+        #expect(client.connection.endReason == .overflow)
+    }
 }
