@@ -146,7 +146,10 @@ final class MultipathRig {
     private func answer(_ script: inout ByteScript, isGood: Bool) {
         guard !copies.isEmpty else { return }
         let copy = copies.remove(at: script.below(copies.count))
-        lun.completed(copy.request, on: copy.path, outcome: isGood ? .good : scriptedOutcome(&script), at: now)
+        let outcome = isGood ? .good : scriptedOutcome(&script)
+        // Unanswered means that its session is over, and the others are returned next.
+        if case .returned = outcome { lose(copy.path) }
+        lun.completed(copy.request, on: copy.path, outcome: outcome, at: now)
     }
 
     private func control(_ script: inout ByteScript) {
@@ -217,8 +220,8 @@ final class MultipathRig {
             lun.pathFailed(path, PathFailure(reason), at: now)
             drain()
         }
-        for copy in copies where copy.path == path {
-            copies.removeAll { $0.request == copy.request && $0.path == path }
+        while let index = copies.firstIndex(where: { $0.path == path }) {
+            let copy = copies.remove(at: index)
             lun.completed(copy.request, on: path, outcome: .returned(wasSent: kind & 2 != 0, reason), at: now)
             drain()
         }
@@ -247,7 +250,9 @@ final class MultipathRig {
     func finish() {
         lun.close(at: now)
         drain()
-        for copy in copies {
+        while !copies.isEmpty {
+            let copy = copies.removeFirst()
+            lose(copy.path)
             lun.completed(copy.request, on: copy.path, outcome: .returned(wasSent: true, .connectionReset), at: now)
             drain()
         }
