@@ -115,7 +115,10 @@ final class MultipathRig {
                 require(live.removeValue(forKey: request.slot) != nil, "a request ends once")
                 require(!copies.contains { $0.request.slot == request.slot && !$0.isWithdrawn }, "nothing in flight is finished")
             case .withdraw(let request, let path):
-                guard let index = copies.firstIndex(of: Copy(request: request, path: path)) else { broken("what is withdrawn is in flight") }
+                // Of a path whose session is over the transport knew before.
+                guard let index = copies.firstIndex(where: { $0.request == request && $0.path == path }) else {
+                    broken("what is withdrawn is in flight")
+                }
                 copies[index].isWithdrawn = true
             case .connect(let path): connects.append(path)
             case .probe(let path, let reason): probes.append((path, reason))
