@@ -7,6 +7,9 @@ TEST_TIMEOUT ?= 540
 # For one suite or test: make test FILTER=InteropTests
 FILTER ?=
 BENCH ?=
+# Seconds for each fuzzed thing; FUZZ names some of them, e.g. make fuzz FUZZ="initiator target"
+FUZZ_SECONDS ?= 60
+FUZZ ?=
 
 SWIFT = swift
 # Two tests at a time, whatever the number of cores: some measure pauses. The variable is Swift Testing's; where a
@@ -15,7 +18,7 @@ export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH = 2
 TEST_FLAGS = --parallel --disable-xctest $(if $(FILTER),--filter $(FILTER))
 
 .DEFAULT_GOAL = build
-.PHONY: build release demo test bench install uninstall setup setup-build clean
+.PHONY: build release demo test bench fuzz install uninstall setup setup-build clean
 
 build: setup-build
 	$(SWIFT) build
@@ -35,6 +38,9 @@ bench: setup
 	$(SWIFT) build -c release --package-path Benchmarks --product mpio
 	"$$($(SWIFT) build -c release --package-path Benchmarks --show-bin-path)/bench" $(BENCH)
 
+fuzz: setup-build
+	FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz $(FUZZ)
+
 install: release
 	install -d "$(DESTDIR)$(PREFIX)/bin"
 	install -m 755 "$$($(SWIFT) build -c release --product mpio --show-bin-path)/mpio" "$(DESTDIR)$(PREFIX)/bin/mpio"
@@ -51,4 +57,4 @@ setup-build:
 	@scripts/setup build
 
 clean:
-	rm -rf .build Benchmarks/.build
+	rm -rf .build Benchmarks/.build Fuzzing/.build

@@ -9,7 +9,12 @@ extension TargetConnection {
     public var needsToSend: Bool { !output.isEmpty || (endReason == nil && (firstResponding != nil || !managementResponses.isEmpty)) }
 
     /// So much waits to be sent that no more input should be taken until some of it went.
-    public var isCongested: Bool { output.isCongested || session?.isCongested == true }
+    public var isCongested: Bool {
+        output.isCongested || session?.isCongested == true || managementResponses.count > Self.managementResponseReserve
+    }
+
+    /// Answers to task management that may wait before no more input is taken.
+    private static let managementResponseReserve = 1024
 
     /// Names what to send next; it stays where it is until ``sent(byteCount:)``.
     public func output(into segments: UnsafeMutableBufferPointer<UnsafeRawBufferPointer>) -> Int {

@@ -38,6 +38,7 @@ public final class TargetConnection {
     private var respondingFirst: Int32 = -1
     private var respondingLast: Int32 = -1
     var managementResponses: [(response: TaskManagementResponse, tag: UInt32)] = []
+    private static let managementResponseLimit = 8192
     // Text negotiation that spans several PDUs.
     private var text = TextAssembler()
     private var outgoingText: OutgoingText?
@@ -292,9 +293,10 @@ public final class TargetConnection {
     }
 
     private func answer(_ request: [UInt8]) throws(TextError) -> [UInt8] {
-        var reader = TextReader(request)
+        // Each key once (section 6.2): answers to SendTargets are long, and a request could ask thousands of times.
+        let pairs = try TextParameters(parsing: request).pairs
         var bytes: [UInt8] = []
-        while let pair = try reader.next() {
+        for pair in pairs {
             switch pair.key {
             case "SendTargets": bytes += targets(pair.value)
             case "MaxRecvDataSegmentLength":
@@ -342,6 +344,8 @@ public final class TargetConnection {
     /// Leaves behind the results that are there now: a response after that of its abort would be one too many.
     func sendManagementResponse(_ response: TaskManagementResponse, tag: UInt32) {
         guard endReason == nil else { return }
+        // More than any initiator has open that reads the answers.
+        guard managementResponses.count < Self.managementResponseLimit else { return end(.overflow) }
         managementResponses.append((response, tag))
     }
 
