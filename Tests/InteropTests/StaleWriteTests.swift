@@ -72,7 +72,7 @@ struct StaleWriteTests {
             tags: [1, 2], isGuarded: true, timers: "quiesce-time: 5s", patience: .milliseconds(1500))
         #expect(outcome.pattern == 2)
         #expect(outcome.newerTook > 1.5, "\(outcome.newerTook) s")
-        #expect(outcome.fence.hasPrefix("raised by 127.") && outcome.fence.contains("1 writes"), "\(outcome.fence)")
+        #expect(outcome.fence.hasPrefix("raised by 127.") && outcome.fence.contains("(1 write, "), "\(outcome.fence)")
         print("stale write, no other portal: newer write took \(outcome.newerTook) s, fence '\(outcome.fence)'")
     }
 
