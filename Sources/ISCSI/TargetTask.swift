@@ -1,4 +1,4 @@
-public import SCSI
+import SCSI
 
 /// A solicited burst that is under way.
 struct TargetR2T {
