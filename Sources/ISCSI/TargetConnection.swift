@@ -15,6 +15,13 @@ public final class TargetConnection {
     public private(set) var endReason: TargetConnectionEnd?
     public private(set) var isFullFeature = false
 
+    /// The portal it came through, by its owner's count; see ``TargetNodeDescription/portals``.
+    public let portal: Int?
+    /// So many of the next PDUs leave with a wrong digest, where one was agreed on: for tests of initiators.
+    public var headerDigestsToSpoil = 0
+    /// Likewise PDUs with data.
+    public var dataDigestsToSpoil = 0
+
     let service: TargetService
     var decoder: PDUDecoder
     var output: TargetOutput
@@ -50,8 +57,12 @@ public final class TargetConnection {
     private static let pingTransferTag: UInt32 = 0x7FFF_FFFE
 
     /// `portalGroupTag` is that of the portal that accepted; `localAddress` the connection's own address.
-    public init(service: TargetService, portalGroupTag: UInt16, localAddress: TargetAddress? = nil, at now: Instant) {
+    public init(
+        service: TargetService, portalGroupTag: UInt16, portal: Int? = nil, localAddress: TargetAddress? = nil,
+        at now: Instant
+    ) {
         self.service = service
+        self.portal = portal
         self.portalGroupTag = portalGroupTag
         self.localAddress = localAddress
         decoder = PDUDecoder(crc32c: service.crc32c)
@@ -152,7 +163,7 @@ public final class TargetConnection {
         switch action {
         case .send(let pdu): send(pdu)
         case .identify(let identity):
-            act(login!.identified(service.decision(on: identity, portalGroupTag: portalGroupTag)))
+            act(login!.identified(service.decision(on: identity, through: self)))
         case .establish(let identity, let parameters):
             act(login!.established(service.admit(identity, parameters, self)))
         case .finished(let pdu, let result):

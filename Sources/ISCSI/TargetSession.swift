@@ -458,6 +458,25 @@ public final class TargetSession {
         return connection
     }
 
+    /// Ends a command by a Reject of its PDU in place of a response (section 11.17), for tests of initiators.
+    @discardableResult
+    public func reject(_ slot: Int, _ reason: RejectReason) -> TargetConnection? {
+        let task = tasks[slot]
+        precondition(task.state == .executing, "only a command that executes is rejected")
+        let connection = isEnded ? nil : connection(task.connection)
+        var flags: SCSICommandFlags = [.final]
+        if task.isRead { flags.insert(.read) }
+        if task.isWrite { flags.insert(.write) }
+        connection?.reject(
+            reason,
+            .scsiCommand(
+                task.cdb, lun: task.lun, tag: task.initiatorTaskTag, flags: flags, attribute: task.attribute,
+                expectedDataTransferByteCount: task.expectedByteCount, cmdSN: task.cmdSN, expStatSN: 0,
+                isImmediate: task.isImmediate))
+        free(slot)
+        return connection
+    }
+
     /// An aborted command is over; nothing is sent for it.
     public func aborted(_ slot: Int) {
         precondition(tasks[slot].state == .executing, "only a command that executes is aborted")
