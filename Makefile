@@ -10,6 +10,9 @@ BENCH ?=
 # Seconds for each fuzzed thing; FUZZ names some of them, e.g. make fuzz FUZZ="initiator target"
 FUZZ_SECONDS ?= 60
 FUZZ ?=
+# make soak runs seeds of the simulator for so long: SOAK_SECONDS=60 make soak. Another SOAK_FIRST, other seeds.
+SOAK_SECONDS ?= 3600
+SOAK_FIRST ?= 1
 
 SWIFT = swift
 # Two tests at a time, whatever the number of cores: some measure pauses. The variable is Swift Testing's; where a
@@ -18,7 +21,7 @@ export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH = 2
 TEST_FLAGS = --parallel --disable-xctest $(if $(FILTER),--filter $(FILTER))
 
 .DEFAULT_GOAL = build
-.PHONY: build release demo test bench fuzz install uninstall setup setup-build clean
+.PHONY: build release demo test soak bench fuzz install uninstall setup setup-build clean
 
 build: setup-build
 	$(SWIFT) build
@@ -32,6 +35,11 @@ demo: release
 test: setup
 	$(SWIFT) build --build-tests
 	timeout --kill-after=10 $(TEST_TIMEOUT) $(SWIFT) test --skip-build $(TEST_FLAGS)
+
+soak: setup-build
+	$(SWIFT) build -c release --product simulate
+	"$$($(SWIFT) build -c release --product simulate --show-bin-path)/simulate" soak \
+		--seconds $(SOAK_SECONDS) --first $(SOAK_FIRST)
 
 bench: setup
 	$(SWIFT) build -c release --package-path Benchmarks

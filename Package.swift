@@ -16,6 +16,7 @@ let package = Package(
         .library(name: "MPIO", targets: ["MPIO", "Multipath", "SCSI"]),
         .library(name: "ISCSITarget", targets: ["ISCSITarget"]),
         .executable(name: "mpio", targets: ["MPIOCommand"]),
+        .executable(name: "simulate", targets: ["SimulateCommand"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -54,6 +55,19 @@ let package = Package(
             ],
             swiftSettings: strict),
 
+        // The shipped code over a virtual network and clock. Not a library product.
+        .target(
+            name: "Simulation",
+            dependencies: ["MPIO", "ISCSITarget", "AsyncIO", "ISCSI", "Multipath", "SCSI", "Timebase", "CAio"],
+            cSettings: gnuSource, swiftSettings: strict),
+        .executableTarget(
+            name: "SimulateCommand",
+            dependencies: [
+                "Simulation", "Timebase",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+
         // What the documentation shows; DocumentationTests run them.
         .executableTarget(
             name: "QuickStart", dependencies: ["MPIO"], path: "Examples/QuickStart", swiftSettings: strict),
@@ -74,6 +88,7 @@ let package = Package(
         .testTarget(
             name: "MPIOCommandTests", dependencies: ["MPIOCommand", "MPIO", "TestSupport"],
             swiftSettings: strict),
+        .testTarget(name: "SimulationTests", dependencies: ["Simulation", "TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "DocumentationTests",
             dependencies: [

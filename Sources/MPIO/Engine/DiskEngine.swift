@@ -294,6 +294,9 @@ package final class DiskEngine {
         touch()
     }
 
+    /// ``PlantedEngineBug/doubleCompletion``
+    func completeTwice(_ record: RequestRecord) { complete(record.submission, .timedOut) }
+
     private func flushSinks() {
         while let sink = dirtySinks.popLast() {
             sink.isDirty = false

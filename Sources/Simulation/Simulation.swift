@@ -1,0 +1,317 @@
+import AsyncIO
+import CAio
+import ISCSI
+import ISCSITarget
+import MPIO
+import Multipath
+import SCSI
+import Timebase
+
+/// One seed's world: the shipped engine and the shipped target over a simulated network and clock, from the
+/// opening of the disk to its close.
+public final class Simulation {
+    public let seed: UInt64
+    public let bug: PlantedBug?
+    private let world: SimulatedWorld
+    private let network: SimulatedNetwork
+    private let scenario: Scenario
+    private let verdict: Verdict
+    private let counts = FaultCounts()
+    private let pathOracle: PathOracle
+    private let targetOracle: TargetOracle
+    private let wireOracle: WireOracle
+    private let model: BlockModel
+    private let port: SimulatedIO
+    private let host: EngineHost
+    private var engine: DiskEngine
+    private var paths: [ISCSIPath] = []
+    private var watchers: [PathWatcher] = []
+    private var targets: [SimulatedTarget] = []
+    private var workload: Workload!
+    private var faults: FaultMaker!
+
+    /// `print` gets each step as a line.
+    public init(seed: UInt64, bug: PlantedBug? = nil, print: ((String) -> Void)? = nil) {
+        self.seed = seed
+        self.bug = bug
+        let random = SeededRandom(seed: seed)
+        world = SimulatedWorld(random: random.fork())
+        world.trace.print = print
+        scenario = Scenario(random: random.fork(), bug: bug)
+        network = SimulatedNetwork(world: world)
+        verdict = Verdict(trace: world.trace)
+        model = BlockModel(blockCount: scenario.blockCount, blockSize: scenario.blockSize)
+        let harmless = scenario.plan.isHarmlessToPaths
+        pathOracle = PathOracle(
+            bug: bug, verdict: verdict, trace: world.trace, sparedPath: scenario.plan.sparedPath, sparesAllPaths: harmless)
+        targetOracle = TargetOracle(verdict: verdict, trace: world.trace, model: model, bug: bug)
+        wireOracle = WireOracle(verdict: verdict)
+        network.observer = wireOracle
+        port = SimulatedIO(
+            name: "initiator", address: Self.source(0), network: network, turnDelay: scenario.turnDelay,
+            readLimit: scenario.readLimit)
+        port.misbehaviour.leaksSockets = bug == .socketLeaked
+        port.misbehaviour.breaksCmdSN = bug == .wrongCmdSN && !scenario.usesDigests
+        host = EngineHost(port: port, cryptography: SimulatedCryptography(random: random.fork())) {
+            mpio_crc32c($0, $1, $2)
+        }
+        host.plantedBug = bug?.engineBug
+        var modules = DSMRegistry()
+        modules.register(CheckedDSM.self)
+        engine = DiskEngine(name: "disk", settings: scenario.settings, modules: modules, host: host)
+        world.trace.note("seed \(seed): \(scenario.words)")
+    }
+
+    private static func source(_ path: Int) -> SocketAddress { .ipv4(address: 0x0A00_0005 + UInt32(path) << 8, port: 0) }
+    private static func portal(_ path: Int) -> SocketAddress { .ipv4(address: 0x0A00_000A + UInt32(path) << 8, port: 3260) }
+
+    // MARK: Building
+
+    private func build() {
+        let store = BackingStore(byteCount: scenario.blockCount * scenario.blockSize)
+        for index in 0..<scenario.pathCount { network.add(makeLink(index), to: Self.portal(index)) }
+        for index in 0..<scenario.targetCount {
+            let filter = TargetFilter(
+                world: world, oracle: targetOracle, longestHold: scenario.longestHold, counts: counts)
+            let portals = (0..<scenario.pathCount).filter { scenario.targetOfPath[$0] == index }.map {
+                SimulatedTarget.Portal(
+                    path: $0,
+                    configuration: TargetPortalConfiguration(address: Self.portal($0), groupTag: scenario.groupTags[$0]))
+            }
+            let operational = scenario.targetOperational
+            let target = SimulatedTarget(
+                index: index, name: "iqn.2026-11.org.example:array-\(index)", portals: portals, world: world,
+                network: network, store: store, blockSize: scenario.blockSize, filter: filter,
+                turnDelay: scenario.turnDelay, readLimit: scenario.readLimit, diskDelay: scenario.diskDelay
+            ) { $0 = operational($0) }
+            targets.append(target)
+            target.start()
+        }
+        targetOracle.interruptions = { [unowned self] in watchers.reduce(0) { $0 + $1.interruptionCount } }
+    }
+
+    private func makeLink(_ index: Int) -> Link {
+        let random = world.random
+        let latency = random.spreadDuration(.microseconds(20)...(.milliseconds(20)))
+        let rate = random.pick([2_000_000, 100_000_000, 1_000_000_000])
+        let way = LinkDirection(
+            latency: latency, jitter: random.chance(percent: 50) ? .zero : latency / 2, bytesPerSecond: rate)
+        let link = Link(
+            index: index, directions: [way, way], segmentByteCount: random.pick([100, 1448, 16_384]),
+            bufferByteCount: random.pick([4096, 32_768, 262_144]))
+        link.mayCorrupt = { [unowned self] in scenario.usesDigests && paths[index].isLoggedIn }
+        return link
+    }
+
+    private func addPaths() {
+        for index in 0..<scenario.pathCount {
+            var login = LoginSettings(
+                initiatorName: "iqn.2026-11.org.example:host", targetName: targets[scenario.targetOfPath[index]].name,
+                isid: .random(7, qualifier: UInt16(bug == .sharedISID ? 1 : index + 1)))
+            login.operational = scenario.operational
+            var session = SessionSettings(login: login)
+            let timers = scenario.settings.timers
+            session.loginTimeout = timers.loginTimeout
+            session.commandTimeout = timers.commandTimeout > .zero ? timers.commandTimeout : .seconds(100_000)
+            session.silenceTimeout = timers.silenceTimeout
+            session.verifyPeriod = timers.pathVerifyPeriod
+            session.commandCapacity = scenario.commandCapacity
+            let path = ISCSIPath(
+                settings: ISCSIPathSettings(
+                    name: "path-\(index)", portal: Self.portal(index), source: Self.source(index), session: session),
+                host: host)
+            paths.append(path)
+            watchers.append(PathWatcher(path))
+            engine.addPath(
+                PathSettings(
+                    name: "path-\(index)", role: scenario.roles[index], weight: scenario.weights[index], order: index),
+                over: SessionInventory(path: path), lun: LogicalUnitNumber(rawValue: 0))
+        }
+    }
+
+    // MARK: Running
+
+    /// Runs the world to its end.
+    public func run() -> RunResult {
+        CurrentRun.$oracle.withValue(pathOracle) { live() }
+        let result = RunResult(
+            seed: seed, traceHash: world.trace.hash, violation: verdict.violation, faults: counts.byKind,
+            requestCount: workload?.submittedCount ?? 0, failures: workload?.failures ?? [],
+            virtualTime: world.now - .zero, eventCount: world.eventCount, pathLossCount: pathOracle.lossCount,
+            redrivenCount: Int(engine.pseudoLUN.redrivenCount), scenario: scenario.words)
+        tearDown()
+        return result
+    }
+
+    private func live() {
+        build()
+        guard open() else { return }
+        phase("safety")
+        workload.start()
+        faults.start()
+        let end = world.now + scenario.plan.duration
+        _ = world.run(until: end) { verdict.violation != nil }
+        workload.stop()
+        guard verdict.violation == nil else { return }
+        phase("liveness")
+        faults.heal()
+        guard drain("requests that were under way"), recover() else { return }
+        phase("verification")
+        port.perform { [self] in workload.verifyAll() }
+        _ = world.run(until: world.now + .milliseconds(5)) { false }
+        guard drain("the last reads") else { return }
+        phase("close")
+        close()
+    }
+
+    private func phase(_ name: String) {
+        world.trace.record(.phase, UInt64(name.utf8.count))
+        world.trace.note("phase \(name)")
+    }
+
+    private func open() -> Bool {
+        var isOpen: Bool?
+        port.perform { [self] in
+            addPaths()
+            engine.whenOpen(timers: scenario.settings.timers) { isOpen = $0 }
+        }
+        _ = world.run(until: world.now + .seconds(60)) { isOpen != nil || verdict.violation != nil }
+        guard isOpen == true, verdict.violation == nil else {
+            verdict.fail(.opening, "the disk does not open: \(pathStates)")
+            return false
+        }
+        workload = Workload(
+            settings: scenario.workload, world: world, port: port, engine: engine, model: model, verdict: verdict,
+            target: targetOracle)
+        workload.forbids = { [unowned self] in forbidden($0, $1) }
+        faults = FaultMaker(
+            plan: scenario.plan, scenario: scenario, world: world, network: network, targets: targets, engine: engine,
+            port: port, counts: counts)
+        // The other paths may take a little longer than the first.
+        _ = world.run(until: world.now + .milliseconds(500)) { verdict.violation != nil }
+        return verdict.violation == nil
+    }
+
+    /// Why a request may not fail so; nil where it may.
+    private func forbidden(_ error: DiskError, _ operation: IOOperation) -> String? {
+        let plan = scenario.plan
+        switch error {
+        case .cancelled: return scenario.workload.cancelPercent > 0 ? nil : "nobody cancelled it"
+        case .miscompare: return nil
+        case .noPathsAvailable:
+            return plan.sparedPath != nil || plan.isHarmlessToPaths ? "a path was well all the time" : nil
+        case .outcomeUnknown where operation != .compareAndWrite: return "it may be repeated"
+        case .outcomeUnknown: return plan.isHarmlessToPaths ? "no path was lost" : nil
+        case .target(.checkCondition, let sense?) where sense.key == .mediumError:
+            return plan.has(.mediumError) ? nil : "the medium is well"
+        case .target: return plan.kinds.isEmpty ? "there was no fault" : nil
+        case .timedOut: return plan.kinds.isEmpty ? "there was no fault" : nil
+        default: return "no such error was made"
+        }
+    }
+
+    /// Lets what is under way end.
+    private func drain(_ what: String) -> Bool {
+        let isDone = world.run(until: world.now + scenario.patience) {
+            workload.outstandingCount == 0 || verdict.violation != nil
+        }
+        if !isDone {
+            verdict.fail(.liveness, "\(what) do not end: \(workload.outstandingCount) left, the oldest is \(workload.oldest); paths \(pathStates)")
+        }
+        return verdict.violation == nil
+    }
+
+    private var pathStates: String {
+        engine.pseudoLUN.snapshot().paths.map { "\($0.name) \($0.state.name)" }.joined(separator: ", ")
+    }
+
+    private func recover() -> Bool {
+        let isDone = world.run(until: world.now + scenario.patience) {
+            verdict.violation != nil || arePathsWell
+        }
+        if !isDone { verdict.fail(.liveness, "the paths do not come back: \(pathStates)") }
+        return verdict.violation == nil
+    }
+
+    private var arePathsWell: Bool {
+        (0..<scenario.pathCount).allSatisfy { engine.pseudoLUN.pathState(PathIndex($0)) == .activeOptimized }
+    }
+
+    private func close() {
+        pathOracle.isClosing = true
+        var isClosed = false
+        port.perform { [self] in engine.close { isClosed = true } }
+        let isDone = world.run(until: world.now + .seconds(60)) { isClosed && paths.allSatisfy(\.isOver) }
+        guard isDone else {
+            return verdict.fail(.liveness, "the disk does not close: \(engine.openRequestCount) requests are left")
+        }
+        // Timers that were not taken back end by themselves, and the last words reach the targets.
+        _ = world.run(until: world.now + .seconds(70)) { false }
+        checkLeaks()
+    }
+
+    private func checkLeaks() {
+        if port.openSocketCount > 0 { verdict.fail(.leak, "\(port.openSocketCount) sockets are open") }
+        if port.pendingTimerCount > 0 { verdict.fail(.leak, "\(port.pendingTimerCount) timers are set") }
+        for path in paths where path.load.counters.requests != 0 || path.load.counters.bytes != 0 {
+            verdict.fail(.leak, "\(path.settings.name) counts \(path.load.counters.requests) requests as outstanding")
+        }
+        if engine.openRequestCount > 0 { verdict.fail(.leak, "\(engine.openRequestCount) requests are left in the engine") }
+        for target in targets {
+            if let words = target.leftovers { verdict.fail(.leak, "target \(target.index) has \(words) left") }
+        }
+    }
+
+    private func tearDown() {
+        workload = nil
+        faults = nil
+        port.end()
+        for target in targets { target.end() }
+        network.end()
+        world.end()
+    }
+}
+
+/// Counts what may make a command be sent twice.
+final class PathWatcher: ISCSIPathClient {
+    private(set) var interruptionCount = 0
+
+    init(_ path: ISCSIPath) { _ = path.addClient(self) }
+
+    func pathLoggedIn(_ path: ISCSIPath) {}
+    func path(_ path: ISCSIPath, completed completion: borrowing CommandCompletion) {}
+    func path(_ path: ISCSIPath, abandoned token: UInt64, wasSent: Bool) {}
+    func path(_ path: ISCSIPath, taskManagement token: UInt64, answered response: TaskManagementResponse?) {}
+    func pathLost(_ path: ISCSIPath, failure: PathFailure) { interruptionCount += 1 }
+    func path(_ path: ISCSIPath, liveness: PathLiveness) { interruptionCount += 1 }
+    func path(_ path: ISCSIPath, asyncSense sense: SenseData?) {}
+}
+
+/// What one run showed.
+public struct RunResult: Sendable {
+    public var seed: UInt64
+    public var traceHash: UInt64
+    public var violation: Violation?
+    public var faults: [(FaultKind, Int)]
+    public var requestCount: Int
+    /// Errors that requests ended with, and how many each.
+    public var failures: [(String, Int)]
+    public var virtualTime: Duration
+    public var eventCount: Int
+    public var pathLossCount: Int
+    public var redrivenCount: Int
+    public var scenario: String
+}
+
+extension Simulation {
+    /// Runs a seed twice: what it found, and whether both runs were the same.
+    public static func runTwice(seed: UInt64, bug: PlantedBug? = nil) -> RunResult {
+        var result = Simulation(seed: seed, bug: bug).run()
+        let again = Simulation(seed: seed, bug: bug).run()
+        if again.traceHash != result.traceHash, result.violation == nil {
+            result.violation = Violation(
+                oracle: .determinism, words: "two runs of the seed differ: \(result.traceHash) and \(again.traceHash)")
+        }
+        return result
+    }
+}
