@@ -20,7 +20,7 @@ struct Soak: AsyncParsableCommand {
     var jobs: Int = 2
 
     func run() async throws {
-        let summary = await SeedRunner(first: first, count: count, seconds: seconds, jobs: jobs, bug: nil).run { result in
+        let summary = await SeedRunner(first: first, count: count, seconds: seconds, jobs: jobs).run { result in
             print(result.summary)
             fflush(nil)
         }

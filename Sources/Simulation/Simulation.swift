@@ -97,7 +97,7 @@ public final class Simulation {
         let way = LinkDirection(
             latency: latency, jitter: random.chance(percent: 50) ? .zero : latency / 2, bytesPerSecond: rate)
         let link = Link(
-            index: index, directions: [way, way], segmentByteCount: random.pick([100, 1448, 16_384]),
+            index: index, directions: [way, way], segmentByteCount: random.pick(scenario.blockSize == 512 ? [200, 1448, 16_384] : [1448, 16_384]),
             bufferByteCount: random.pick([4096, 32_768, 262_144]))
         link.mayCorrupt = { [unowned self] in scenario.usesDigests && paths[index].isLoggedIn }
         return link

@@ -45,6 +45,8 @@ final class Endpoint {
     private(set) var isPeerDone = false
     var isReceiving = true
     var isReadQueued = false
+    /// A planted bug keeps it among the open sockets.
+    var isLeaked = false
     var isSendQueued = false
     var world: SimulatedWorld { node.world }
 

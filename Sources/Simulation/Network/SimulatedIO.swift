@@ -334,7 +334,7 @@ public final class SimulatedIO: IOPort {
     }
 
     private func finish(_ endpoint: Endpoint, _ reason: SocketCloseReason) {
-        guard isOpen(endpoint) else { return }
+        guard isOpen(endpoint), !endpoint.isLeaked else { return }
         let handler = endpoint.handler
         sockets[endpoint.id] = nil
         if case .endOfStream = reason { endpoint.closeGracefully() } else { endpoint.vanish() }
@@ -345,7 +345,7 @@ public final class SimulatedIO: IOPort {
     public func close(_ socket: SocketID, mode: CloseMode) {
         guard let endpoint = sockets[socket.rawValue] else { return }
         world.trace.record(.closed, endpoint.id, mode == .reset ? 1 : 2)
-        if misbehaviour.keepsSocket(endpoint) { return }
+        if mode == .reset, misbehaviour.keepsSocket(endpoint) { return }
         sockets[socket.rawValue] = nil
         switch mode {
         case .graceful where endpoint.phase == .open: endpoint.closeGracefully()

@@ -36,7 +36,7 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case silenceIgnored = "silence-ignored"
     /// Two sessions to one portal group have the same ISID.
     case sharedISID = "shared-isid"
-    /// A connection that is reset keeps its socket.
+    /// A connection that is dropped keeps its socket.
     case socketLeaked = "socket-leaked"
     /// Of two overlapping writes the second is submitted first.
     case writesSwapped = "overlapping-writes-swapped"
@@ -116,13 +116,12 @@ private final class MischoosingDSM: DefaultDSM {
 struct PortMisbehaviour {
     var leaksSockets = false
     var breaksCmdSN = false
-    private var resetCount = 0
     private var framers: [UInt64: PDUFramer] = [:]
 
     mutating func keepsSocket(_ endpoint: Endpoint) -> Bool {
         guard leaksSockets, endpoint.direction == Link.toTarget, endpoint.phase == .open else { return false }
-        resetCount += 1
-        return resetCount == 2
+        endpoint.isLeaked = true
+        return true
     }
 
     /// The bytes with a CmdSN too high by one in the second and later connections; nil: unchanged.

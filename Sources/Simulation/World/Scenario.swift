@@ -34,7 +34,8 @@ struct Scenario {
         let sharesGroup = random.chance(percent: 40)
         groupTags = (0..<pathCount).map { UInt16(sharesGroup ? $0 % targets + 1 : $0 + 1) }
         blockSize = random.chance(percent: 80) ? 512 : 4096
-        blockCount = random.within(32...128)
+        // Large blocks are few, and travel in large pieces: what a seed costs is bounded.
+        blockCount = blockSize == 512 ? random.within(32...128) : random.within(16...32)
         settings = Self.drawSettings(random, targetCount: targetCount)
         bug?.change(&settings)
         let standbys = random.chance(percent: 60) ? random.below(pathCount) : 0
@@ -47,7 +48,7 @@ struct Scenario {
         workload = Self.drawWorkload(random, blockCount: blockCount, duration: plan.duration, bug: bug)
         diskDelay = .microseconds(20)...(random.chance(percent: 80) ? .milliseconds(3) : .milliseconds(40))
         turnDelay = .microseconds(1)...(random.chance(percent: 85) ? .microseconds(40) : .milliseconds(4))
-        readLimit = random.pick([48, 500, 4096, 65_536, 65_536])
+        readLimit = random.pick(blockSize == 512 ? [48, 500, 4096, 65_536, 65_536] : [4096, 65_536])
         targetOperational = { $0 }
         drawOperational(random)
         if !usesDigests { plan.kinds.removeAll { $0 == .digestCorruption } }
@@ -92,7 +93,7 @@ struct Scenario {
         let share = duration.wholeNanoseconds * Int64(depth) / Int64(count)
         return Workload.Settings(
             depth: depth, count: count, thinkTime: .nanoseconds(random.chance(percent: 20) ? 0 : share),
-            largestBlockCount: random.pick([1, 4, 8, 16]), hotBlockCount: min(blockCount, random.pick([2, 4, 16, 32])),
+            largestBlockCount: random.pick(blockCount <= 32 ? [1, 2, 4] : [1, 4, 8, 16]), hotBlockCount: min(blockCount, random.pick([2, 4, 16, 32])),
             writePercent: random.pick([20, 50, 80]), hasRareOperations: random.chance(percent: 50),
             cancelPercent: random.pick([0, 0, 5]), swapsWrites: bug == .writesSwapped)
     }
