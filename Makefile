@@ -7,6 +7,9 @@ TEST_TIMEOUT ?= 540
 # For one suite or test: make test FILTER=InteropTests
 FILTER ?=
 BENCH ?=
+# Seconds for each fuzzed thing; FUZZ names some of them, e.g. make fuzz FUZZ="initiator target"
+FUZZ_SECONDS ?= 60
+FUZZ ?=
 # make soak runs seeds of the simulator for so long: SOAK_SECONDS=60 make soak. Another SOAK_FIRST, other seeds.
 SOAK_SECONDS ?= 3600
 SOAK_FIRST ?= 1
@@ -18,7 +21,7 @@ export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH = 2
 TEST_FLAGS = --parallel --disable-xctest $(if $(FILTER),--filter $(FILTER))
 
 .DEFAULT_GOAL = build
-.PHONY: build release demo test soak bench install uninstall setup setup-build clean
+.PHONY: build release demo test soak bench fuzz install uninstall setup setup-build clean
 
 build: setup-build
 	$(SWIFT) build
@@ -43,6 +46,9 @@ bench: setup
 	$(SWIFT) build -c release --package-path Benchmarks --product mpio
 	"$$($(SWIFT) build -c release --package-path Benchmarks --show-bin-path)/bench" $(BENCH)
 
+fuzz: setup-build
+	FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz $(FUZZ)
+
 install: release
 	install -d "$(DESTDIR)$(PREFIX)/bin"
 	install -m 755 "$$($(SWIFT) build -c release --product mpio --show-bin-path)/mpio" "$(DESTDIR)$(PREFIX)/bin/mpio"
@@ -59,4 +65,4 @@ setup-build:
 	@scripts/setup build
 
 clean:
-	rm -rf .build Benchmarks/.build
+	rm -rf .build Benchmarks/.build Fuzzing/.build

@@ -14,7 +14,7 @@ extension LibaioReactor {
         public var spillByteCount = 256 * 1024
         /// Sockets and listeners at once. Asynchronous operations are reserved for each from the
         /// system-wide `fs.aio-max-nr` (65,536 by default).
-        public var socketCapacity = 4096
+        public var socketCapacity = 1024
         /// How long to look for completions before sleeping: doubles the requests per second at queue
         /// depth 1 on a core that has nothing else to do, and burns that core.
         public var busyPoll: Duration = .zero

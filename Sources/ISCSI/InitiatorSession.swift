@@ -248,7 +248,11 @@ public struct InitiatorSession: ~Copyable {
                 let wasSent = connection.pointee.output.offeredPosition > task.pointee.startPosition
                 events.append(.commandAbandoned(token: task.pointee.token, wasSent: wasSent))
             }
+            // The transport may still be sending from a detached command's copy: it goes with the table.
+            let own = task.pointee.ownBuffer
+            task.pointee.ownBuffer = nil
             table.release(slot)
+            task.pointee.ownBuffer = own
         }
         for slot in 0..<table.usedCapacity {
             switch table.slots[slot].kind {

@@ -258,6 +258,8 @@ extension InitiatorSession {
         try takeStatSN(header, on: c)
         let connection = connections + c.rawValue
         let data = connection.pointee.decoder.collectedData
+        // So that appending does not copy what came before: a target may send a byte at a time.
+        text?.answer = []
         exchange.emptyResponses = data.count == 0 ? exchange.emptyResponses + 1 : 0
         guard exchange.answer.count + data.count <= SendTargets.answerByteCount,
             exchange.emptyResponses <= TextExchange.emptyResponseLimit

@@ -18,8 +18,10 @@ extension InitiatorSession {
         switch task.pointee.direction {
         case .write:
             own.copyMemory(from: buffer, byteCount: task.pointee.byteCount)
-            connection.pointee.output.relocate(
+            let end = connection.pointee.output.relocate(
                 UnsafeRawBufferPointer(start: buffer, count: task.pointee.byteCount), to: own)
+            // The copy must outlive another command's segments that lay in the same memory.
+            task.pointee.dataEndPosition = max(task.pointee.dataEndPosition, end)
         case .read:
             own.initializeMemory(as: UInt8.self, repeating: 0, count: task.pointee.byteCount)
             if connection.pointee.placingSlot == slot { connection.pointee.decoder.discard() }

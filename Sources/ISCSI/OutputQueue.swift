@@ -100,16 +100,25 @@ struct OutputQueue: ~Copyable {
     }
 
     /// Names the same bytes at another place: every queued segment that lies within `memory` from now on
-    /// lies at the same offset of `copy`.
-    mutating func relocate(_ memory: UnsafeRawBufferPointer, to copy: UnsafeMutableRawPointer) {
+    /// lies at the same offset of `copy`. A segment that only overlaps it stays where it is: it is another
+    /// command's, from memory that the two share.
+    ///
+    /// Returns the position after the last byte that now leaves from `copy`, which must live until then: segments
+    /// of other commands may be among them, queued behind those that are meant. 0 where there are none.
+    mutating func relocate(_ memory: UnsafeRawBufferPointer, to copy: UnsafeMutableRawPointer) -> UInt64 {
         let start = UInt(bitPattern: memory.baseAddress)
+        var position = sentPosition &- UInt64(headSentByteCount)
+        var end: UInt64 = 0
         for index in 0..<(segmentTail &- segmentHead) {
             let segment = segments[(segmentHead &+ index) & segmentMask]
+            position &+= UInt64(segment.count)
             let offset = UInt(bitPattern: segment.baseAddress) &- start
-            guard offset < UInt(memory.count) else { continue }
+            guard offset < UInt(memory.count), segment.count <= memory.count - Int(offset) else { continue }
             segments[(segmentHead &+ index) & segmentMask] = UnsafeRawBufferPointer(
                 start: copy + Int(offset), count: segment.count)
+            end = position
         }
+        return end
     }
 
     /// Names what to send next, from the first unsent byte on; returns the number of segments filled.

@@ -9,7 +9,12 @@ extension TargetConnection {
     public var needsToSend: Bool { !output.isEmpty || (endReason == nil && (firstResponding != nil || !managementResponses.isEmpty)) }
 
     /// So much waits to be sent that no more input should be taken until some of it went.
-    public var isCongested: Bool { output.isCongested || session?.isCongested == true }
+    public var isCongested: Bool {
+        output.isCongested || session?.isCongested == true || managementResponses.count > Self.managementResponseReserve
+    }
+
+    /// Answers to task management that may wait before no more input is taken.
+    private static let managementResponseReserve = 1024
 
     /// Names what to send next; it stays where it is until ``sent(byteCount:)``.
     public func output(into segments: UnsafeMutableBufferPointer<UnsafeRawBufferPointer>) -> Int {
@@ -56,8 +61,32 @@ extension TargetConnection {
             return end(.overflow)
         }
         _ = outgoing.store(to: place)
+        spoil(place, headerByteCount)
         if let base = data.baseAddress { (place + headerByteCount).copyMemory(from: base, byteCount: data.count) }
         _ = trailer.store(to: place + headerByteCount + data.count)
+        if data.count > 0 { spoilData(place + headerByteCount + data.count, Int(trailer.byteCount)) }
+    }
+
+    // MARK: faults
+
+    /// The header digest is the last word of a header that is ready to be sent.
+    @inline(__always)
+    private func spoil(_ header: UnsafeMutableRawPointer, _ byteCount: Int) {
+        guard headerDigestsToSpoil > 0, headerDigest != nil else { return }
+        headerDigestsToSpoil -= 1
+        flip(header + byteCount - 1)
+    }
+
+    /// The data digest is the last word behind the data and its padding.
+    @inline(__always)
+    private func spoilData(_ trailer: UnsafeMutableRawPointer, _ byteCount: Int) {
+        guard dataDigestsToSpoil > 0, dataDigest != nil else { return }
+        dataDigestsToSpoil -= 1
+        flip(trailer + byteCount - 1)
+    }
+
+    private func flip(_ byte: UnsafeMutableRawPointer) {
+        byte.storeBytes(of: byte.load(as: UInt8.self) ^ 0xFF, as: UInt8.self)
     }
 
     private var headerDigest: CRC32CFunction? {
@@ -126,11 +155,13 @@ extension TargetConnection {
         // `hasRoom` keeps a reserve: neither can fail here.
         guard let place = output.reserve(Int(outgoing.byteCount)) else { return end(.overflow) }
         _ = outgoing.store(to: place)
+        spoil(place, Int(outgoing.byteCount))
         let trailer = OutgoingTrailer(data: data, crc32c: dataDigest)
         output.appendData(data, buffer: buffer)
         guard trailer.byteCount > 0 else { return }
         guard let behind = output.reserve(Int(trailer.byteCount)) else { return end(.overflow) }
         _ = trailer.store(to: behind)
+        spoilData(behind, Int(trailer.byteCount))
     }
 
     /// A SCSI Response (section 11.4); sense data goes behind its length.

@@ -15,6 +15,13 @@ public final class TargetConnection {
     public private(set) var endReason: TargetConnectionEnd?
     public private(set) var isFullFeature = false
 
+    /// The portal it came through, by its owner's count; see ``TargetNodeDescription/portals``.
+    public let portal: Int?
+    /// So many of the next PDUs leave with a wrong digest, where one was agreed on: for tests of initiators.
+    public var headerDigestsToSpoil = 0
+    /// Likewise PDUs with data.
+    public var dataDigestsToSpoil = 0
+
     let service: TargetService
     var decoder: PDUDecoder
     var output: TargetOutput
@@ -38,6 +45,7 @@ public final class TargetConnection {
     private var respondingFirst: Int32 = -1
     private var respondingLast: Int32 = -1
     var managementResponses: [(response: TaskManagementResponse, tag: UInt32)] = []
+    private static let managementResponseLimit = 8192
     // Text negotiation that spans several PDUs.
     private var text = TextAssembler()
     private var outgoingText: OutgoingText?
@@ -49,8 +57,12 @@ public final class TargetConnection {
     private static let pingTransferTag: UInt32 = 0x7FFF_FFFE
 
     /// `portalGroupTag` is that of the portal that accepted; `localAddress` the connection's own address.
-    public init(service: TargetService, portalGroupTag: UInt16, localAddress: TargetAddress? = nil, at now: Instant) {
+    public init(
+        service: TargetService, portalGroupTag: UInt16, portal: Int? = nil, localAddress: TargetAddress? = nil,
+        at now: Instant
+    ) {
         self.service = service
+        self.portal = portal
         self.portalGroupTag = portalGroupTag
         self.localAddress = localAddress
         decoder = PDUDecoder(crc32c: service.crc32c)
@@ -151,7 +163,7 @@ public final class TargetConnection {
         switch action {
         case .send(let pdu): send(pdu)
         case .identify(let identity):
-            act(login!.identified(service.decision(on: identity, portalGroupTag: portalGroupTag)))
+            act(login!.identified(service.decision(on: identity, through: self)))
         case .establish(let identity, let parameters):
             act(login!.established(service.admit(identity, parameters, self)))
         case .finished(let pdu, let result):
@@ -292,9 +304,10 @@ public final class TargetConnection {
     }
 
     private func answer(_ request: [UInt8]) throws(TextError) -> [UInt8] {
-        var reader = TextReader(request)
+        // Each key once (section 6.2): answers to SendTargets are long, and a request could ask thousands of times.
+        let pairs = try TextParameters(parsing: request).pairs
         var bytes: [UInt8] = []
-        while let pair = try reader.next() {
+        for pair in pairs {
             switch pair.key {
             case "SendTargets": bytes += targets(pair.value)
             case "MaxRecvDataSegmentLength":
@@ -342,6 +355,8 @@ public final class TargetConnection {
     /// Leaves behind the results that are there now: a response after that of its abort would be one too many.
     func sendManagementResponse(_ response: TaskManagementResponse, tag: UInt32) {
         guard endReason == nil else { return }
+        // More than any initiator has open that reads the answers.
+        guard managementResponses.count < Self.managementResponseLimit else { return end(.overflow) }
         managementResponses.append((response, tag))
     }
 

@@ -5,8 +5,14 @@ public struct TargetNodeDescription: Sendable {
     /// Where it is reached, each with its portal group tag.
     public var addresses: [TargetAddress]
     public var authentication: TargetAuthentication
+    /// The portals through which it can be logged in to, by ``TargetConnection/portal``; nil: all of its groups.
+    public var portals: [Int]?
 
-    public init(name: String, alias: String? = nil, addresses: [TargetAddress], authentication: TargetAuthentication = .none) {
+    public init(
+        name: String, alias: String? = nil, addresses: [TargetAddress], authentication: TargetAuthentication = .none,
+        portals: [Int]? = nil
+    ) {
+        self.portals = portals
         self.name = name
         self.alias = alias
         self.addresses = addresses
@@ -45,8 +51,10 @@ public enum TargetSessionEnd: Hashable, Sendable {
     case loggedOut
     case reinstated
     case connectionLost
-    /// TARGET COLD RESET or the owner's wish.
+    /// By the owner's wish, or by another session's TARGET COLD RESET.
     case dropped
+    /// By a TARGET COLD RESET of its own, whose answer still goes out.
+    case coldReset
 }
 
 public enum TargetConnectionEnd: Hashable, Sendable {
@@ -65,11 +73,12 @@ public enum TargetConnectionEnd: Hashable, Sendable {
     case overflow
     case peerClosed
     case dropped
+    case coldReset
 
     /// Everything queued (a refusal, a logout's answer) is to go out first.
     public var isGraceful: Bool {
         switch self {
-        case .loggedOut, .loginRefused, .violation: true
+        case .loggedOut, .loginRefused, .violation, .coldReset: true
         default: false
         }
     }
@@ -119,14 +128,15 @@ public final class TargetService {
 
     // MARK: logins
 
-    func decision(on identity: TargetLoginIdentity, portalGroupTag: UInt16) -> TargetLoginDecision {
+    func decision(on identity: TargetLoginIdentity, through connection: TargetConnection) -> TargetLoginDecision {
+        let portalGroupTag = connection.portalGroupTag
         guard identity.sessionType == .normal else {
             return .accept(
                 TargetLoginGrant(
                     operational: settings.operational, portalGroupTag: portalGroupTag,
                     authentication: settings.discoveryAuthentication))
         }
-        guard let name = identity.targetName, let node = node(name, reachedThrough: portalGroupTag) else {
+        guard let name = identity.targetName, let node = node(name, reachedThrough: connection) else {
             return .reject(.notFound)
         }
         return .accept(
@@ -135,8 +145,12 @@ public final class TargetService {
                 authentication: node.authentication))
     }
 
-    private func node(_ name: String, reachedThrough tag: UInt16) -> TargetNodeDescription? {
-        nodes.first { $0.name == name && $0.addresses.contains { $0.portalGroupTag == tag } }
+    private func node(_ name: String, reachedThrough connection: TargetConnection) -> TargetNodeDescription? {
+        nodes.first { node in
+            guard node.name == name else { return false }
+            if let portals = node.portals, let portal = connection.portal { return portals.contains(portal) }
+            return node.addresses.contains { $0.portalGroupTag == connection.portalGroupTag }
+        }
     }
 
     /// Session reinstatement (section 6.3.5), a new session, or a further connection of one.
@@ -197,7 +211,15 @@ public final class TargetService {
         guard let index = sessions.firstIndex(where: { $0 === session }) else { return }
         sessions.remove(at: index)
         for connection in session.takeConnections() {
-            connection.end(reason == .loggedOut ? .loggedOut : reason == .reinstated ? .replaced : .dropped)
+            switch reason {
+            case .loggedOut: connection.end(.loggedOut)
+            case .reinstated: connection.end(.replaced)
+            case .connectionLost, .dropped: connection.end(.dropped)
+            case .coldReset:
+                // Results that are there go out before the answer, and that before the end.
+                connection.fill()
+                connection.end(.coldReset)
+            }
         }
         session.end()
         if session.isNormal, session.wasStarted { post(.sessionEnded(session, reason)) }

@@ -342,8 +342,11 @@ public final class TargetSession {
 
     /// The command PDU is whole.
     func commandArrived(_ slot: Int) {
+        tasks[slot].isArrived = true
         if tasks[slot].isImmediate {
             deliver(slot)
+        } else if tasks[slot].isDelivered {
+            executeIfComplete(slot)
         } else if tasks[slot].cmdSN == expCmdSN {
             // Delivered before `advance`, which may deliver those behind it.
             deliver(slot)
@@ -358,7 +361,8 @@ public final class TargetSession {
 
     func executeIfComplete(_ slot: Int) {
         let task = tasks + slot
-        guard task.pointee.state == .receiving, task.pointee.isDelivered, !task.pointee.expectsUnsolicited,
+        guard task.pointee.state == .receiving, task.pointee.isDelivered, task.pointee.isArrived,
+            !task.pointee.expectsUnsolicited,
             task.pointee.isStarved || task.pointee.receivedByteCount >= task.pointee.wantedByteCount
         else { return }
         task.pointee.state = .executing
@@ -403,7 +407,9 @@ public final class TargetSession {
     public func cdb(_ slot: Int) -> CommandDescriptorBlock { tasks[slot].cdb }
     public func attribute(_ slot: Int) -> TaskAttribute { tasks[slot].attribute }
     public func dataOut(_ slot: Int) -> UnsafeRawBufferPointer {
-        UnsafeRawBufferPointer(start: tasks[slot].buffer.base, count: Int(tasks[slot].receivedByteCount))
+        // What came beyond the largest transfer was thrown away.
+        UnsafeRawBufferPointer(
+            start: tasks[slot].buffer.base, count: Int(min(tasks[slot].receivedByteCount, tasks[slot].wantedByteCount)))
     }
     /// How many bytes of data-in the initiator expects.
     public func expectedDataInByteCount(_ slot: Int) -> Int {
@@ -449,6 +455,25 @@ public final class TargetSession {
         }
         if task.pointee.dataByteCount > 0 { task.pointee.dataBuffer = buffer } else { service.pool.release(buffer) }
         connection.enqueueResponse(slot)
+        return connection
+    }
+
+    /// Ends a command by a Reject of its PDU in place of a response (section 11.17), for tests of initiators.
+    @discardableResult
+    public func reject(_ slot: Int, _ reason: RejectReason) -> TargetConnection? {
+        let task = tasks[slot]
+        precondition(task.state == .executing, "only a command that executes is rejected")
+        let connection = isEnded ? nil : connection(task.connection)
+        var flags: SCSICommandFlags = [.final]
+        if task.isRead { flags.insert(.read) }
+        if task.isWrite { flags.insert(.write) }
+        connection?.reject(
+            reason,
+            .scsiCommand(
+                task.cdb, lun: task.lun, tag: task.initiatorTaskTag, flags: flags, attribute: task.attribute,
+                expectedDataTransferByteCount: task.expectedByteCount, cmdSN: task.cmdSN, expStatSN: 0,
+                isImmediate: task.isImmediate))
+        free(slot)
         return connection
     }
 

@@ -1,4 +1,4 @@
-public import SCSI
+import SCSI
 
 /// A solicited burst that is under way.
 struct TargetR2T {
@@ -24,6 +24,8 @@ struct TargetTask {
     var state = State.free
     /// In CmdSN order: all commands before it have come.
     var isDelivered = false
+    /// Its PDU is whole, immediate data included. Over several connections its turn may come before that.
+    var isArrived = false
     var isImmediate = false
     /// No memory was left for its data: TASK SET FULL.
     var isStarved = false

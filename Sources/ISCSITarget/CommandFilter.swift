@@ -32,19 +32,19 @@ public struct TargetCounters: Hashable, Sendable {
 
     public init() {}
 
-    mutating func count(_ cdb: CommandDescriptorBlock, blockSize: Int) {
-        switch cdb.operationCode {
-        case OperationCode.read6, OperationCode.read10, OperationCode.read12, OperationCode.read16:
+    mutating func count(_ command: DeviceCommand, blockSize: Int) {
+        guard case .success(let request) = command.request else {
+            others += 1
+            return
+        }
+        switch request {
+        case .read(let range, _):
             reads += 1
-            bytesRead &+= BlockFields(cdb).count &* UInt64(blockSize)
-        case OperationCode.write6, OperationCode.write10, OperationCode.write12, OperationCode.write16,
-            OperationCode.writeVerify10, OperationCode.writeVerify12, OperationCode.writeVerify16, OperationCode.orWrite16,
-            OperationCode.writeAtomic16:
+            bytesRead &+= UInt64(range.blockCount) &* UInt64(blockSize)
+        case .write(let range, _), .writeAndVerify(let range, _, _), .orWrite(let range, _),
+            .writeAtomic(let range, _, _), .compareAndWrite(let range, _):
             writes += 1
-            bytesWritten &+= BlockFields(cdb).count &* UInt64(blockSize)
-        case OperationCode.compareAndWrite:
-            writes += 1
-            bytesWritten &+= UInt64(cdb.bytes[13]) &* UInt64(blockSize)
+            bytesWritten &+= UInt64(range.blockCount) &* UInt64(blockSize)
         default: others += 1
         }
     }

@@ -16,7 +16,9 @@ public struct DeviceCommand {
     /// The port group through which it came: an index of ``TargetNode/portGroups``.
     public var portGroup: Int
     public var attribute: TaskAttribute
-    public var cdb: CommandDescriptorBlock
+    public let cdb: CommandDescriptorBlock
+    /// What the CDB asks, or why no device server can do it.
+    public let request: Result<SCSICommand, IllegalRequest>
     /// What the initiator sent. Stays until the command is finished or reported aborted.
     public var dataOut: UnsafeRawBufferPointer
     /// The allocation of data-in that the initiator's transport made, in bytes: never send more.
@@ -32,6 +34,7 @@ public struct DeviceCommand {
         self.portGroup = portGroup
         self.attribute = attribute
         self.cdb = cdb
+        do { request = .success(try cdb.decode()) } catch { request = .failure(error) }
         self.dataOut = dataOut
         self.expectedDataInByteCount = expectedDataInByteCount
     }
@@ -55,6 +58,8 @@ public struct DeviceResult {
             dataOutByteCount: dataOutByteCount)
     }
 
+    static func check(_ refusal: IllegalRequest) -> DeviceResult { .check(refusal.sense) }
+
     static func check(_ sense: SenseData) -> DeviceResult {
         var result = DeviceResult.status(.checkCondition)
         result.sense = sense
@@ -70,6 +75,12 @@ public protocol DeviceClient: AnyObject {
     func commandAborted(token: UInt64)
     /// All that the task management function `token` had to wait for is over.
     func taskManagementFinished(token: UInt64)
+    /// PREEMPT AND ABORT ends the commands of a nexus for `unit`: those that have not reached it yet, too.
+    func nexusPreempted(_ nexus: NexusIndex, unit: LogicalUnit)
+}
+
+extension DeviceClient {
+    public func nexusPreempted(_ nexus: NexusIndex, unit: LogicalUnit) {}
 }
 
 extension SenseData {
@@ -81,7 +92,6 @@ extension SenseData {
     static var badCDBField: SenseData { illegalRequest(0x24, 0x00) }
     static var unsupportedLogicalUnit: SenseData { illegalRequest(0x25, 0x00) }
     static var badParameterField: SenseData { illegalRequest(0x26, 0x00) }
-    static var parameterListLength: SenseData { illegalRequest(0x1A, 0x00) }
     static var parameterValueInvalid: SenseData { illegalRequest(0x26, 0x02) }
     static var invalidRelease: SenseData { illegalRequest(0x26, 0x04) }
     static var insufficientRegistrationResources: SenseData { illegalRequest(0x55, 0x04) }

@@ -7,6 +7,7 @@ final class FileBackend: LogicalUnitBackend, FileHandler {
     let byteCount: UInt64
     weak var client: (any BackendClient)?
     var isThinlyProvisioned: Bool { true }
+    var writesZeroes: Bool { true }
 
     private let port: any IOPort
     private let file: FileID
@@ -75,8 +76,6 @@ final class FileBackend: LogicalUnitBackend, FileHandler {
         return (file, try port.fileProperties(file))
     }
 
-    func lend(offset: UInt64, byteCount: Int) -> UnsafeRawPointer? { nil }
-
     func read(offset: UInt64, into memory: UnsafeMutableRawBufferPointer, token: UInt32) -> BackendProgress {
         begin(.read, token, offset: offset, memory: memory.baseAddress, byteCount: memory.count)
     }
@@ -95,8 +94,12 @@ final class FileBackend: LogicalUnitBackend, FileHandler {
         begin(punchesHoles ? .deallocate : .zero, token, offset: offset, memory: nil, byteCount: Int(byteCount))
     }
 
-    func mapping(at offset: UInt64) -> (isMapped: Bool, byteCount: UInt64) { (true, byteCount - offset) }
+    // GET LBA STATUS says "mapped" of every block, holes too: an `IOPort` has no SEEK_HOLE, and SBC-3 clause 4.7.3.1
+    // lets a unit say so of what it does not track.
 
+    func writeZeroes(offset: UInt64, byteCount: UInt64, token: UInt32) -> BackendProgress {
+        begin(.zero, token, offset: offset, memory: nil, byteCount: Int(byteCount))
+    }
     func close() { port.close(file) }
 
     private func begin(

@@ -1,52 +1,15 @@
 import ISCSI
 import SCSI
 
-/// The blocks that a CDB names and the flags of its second byte.
-struct BlockFields {
-    var lba: UInt64
-    var count: UInt64
-    var flags: UInt8
-
-    init(_ cdb: CommandDescriptorBlock) {
-        switch cdb.operationCode >> 5 {
-        case 0:
-            lba = cdb.field(at: 1, width: 3) & 0x1F_FFFF
-            count = cdb.bytes[4] == 0 ? 256 : UInt64(cdb.bytes[4])
-            flags = 0
-        case 5:
-            lba = cdb.field(at: 2, width: 4)
-            count = cdb.field(at: 6, width: 4)
-            flags = cdb.bytes[1]
-        case 4 where cdb.operationCode == OperationCode.writeAtomic16:
-            lba = cdb.field(at: 2, width: 8)
-            count = cdb.field(at: 12, width: 2)
-            flags = cdb.bytes[1]
-        case 4:
-            lba = cdb.field(at: 2, width: 8)
-            count = cdb.field(at: 10, width: 4)
-            flags = cdb.bytes[1]
-        default:
-            lba = cdb.field(at: 2, width: 4)
-            count = cdb.field(at: 7, width: 2)
-            flags = cdb.bytes[1]
-        }
-    }
-
-    /// RDPROTECT, WRPROTECT, VRPROTECT, ORPROTECT: the unit is formatted without protection information.
-    var wantsProtection: Bool { flags & 0xE0 != 0 }
-    var forcesUnitAccess: Bool { flags & 0x08 != 0 }
-    var byteCheck: UInt8 { flags >> 1 & 3 }
-}
-
 // SBC-3 clause 5. Ranges are checked before anything else is done with them.
 extension LogicalUnit {
-    private func refusal(_ fields: BlockFields, isLimited: Bool = true) -> SenseData? {
+    private func refusal(_ range: BlockRange, isLimited: Bool = true) -> SenseData? {
         if isStopped { return SenseData(key: .notReady, additional: AdditionalSense(0x04, 0x02)) }
-        if fields.wantsProtection { return .badCDBField }
-        guard fields.lba <= blockCount, fields.count <= blockCount - fields.lba else { return .blockOutOfRange }
+        guard range.fits(capacity: blockCount) else { return .blockOutOfRange }
         // An empty range must still begin at a block that exists.
-        if fields.lba == blockCount { return .blockOutOfRange }
-        if isLimited, fields.count * UInt64(blockSize) > UInt64(Self.maximumTransferByteCount) { return .badCDBField }
+        if range.lba == blockCount { return .blockOutOfRange }
+        let byteCount = UInt64(range.blockCount) * UInt64(blockSize)
+        if isLimited, byteCount > UInt64(Self.maximumTransferByteCount) { return .badCDBField }
         return nil
     }
 
@@ -56,89 +19,78 @@ extension LogicalUnit {
     }
 
     private func begin(
-        _ command: DeviceCommand, _ kind: OperationKind, _ fields: BlockFields, buffer: TargetBuffer = .none
+        _ command: DeviceCommand, _ kind: OperationKind, _ range: BlockRange, wanted: Int = 0,
+        buffer: TargetBuffer = .none
     ) -> Operation {
         Operation(
-            command: command, kind: kind, offset: fields.lba * UInt64(blockSize),
-            byteCount: fields.count * UInt64(blockSize), buffer: buffer)
+            command: command, kind: kind, offset: range.lba * UInt64(blockSize),
+            byteCount: UInt64(range.blockCount) * UInt64(blockSize), wantedByteCount: wanted, buffer: buffer)
     }
 
     private func start(_ operation: Operation) { drive(operations.insert(operation)) }
 
-    func read(_ command: DeviceCommand) {
-        let fields = BlockFields(command.cdb)
-        if let sense = refusal(fields) { return finish(command, .check(sense)) }
-        let byteCount = Int(fields.count) * blockSize
+    func read(_ command: DeviceCommand, _ range: BlockRange) {
+        if let sense = refusal(range) { return finish(command, .check(sense)) }
+        let byteCount = Int(range.blockCount) * blockSize
         guard byteCount > 0 else { return finish(command, .status(.good)) }
-        if let lent = backend.lend(offset: fields.lba * UInt64(blockSize), byteCount: byteCount) {
+        if let lent = backend.lend(offset: range.lba * UInt64(blockSize), byteCount: byteCount) {
             var result = DeviceResult.status(.good)
             result.data = UnsafeRawBufferPointer(start: lent, count: byteCount)
             return finish(command, result)
         }
         guard let buffer = pool.allocate(byteCount: byteCount) else { return finish(command, .status(.taskSetFull)) }
-        start(begin(command, .read, fields, buffer: buffer))
+        start(begin(command, .read, range, buffer: buffer))
     }
 
     /// WRITE and WRITE AND VERIFY: the backend's own word that the data arrived is the verification.
-    func write(_ command: DeviceCommand) {
-        let fields = BlockFields(command.cdb)
-        if let sense = refusal(fields) ?? writeRefusal { return finish(command, .check(sense)) }
-        let byteCount = Int(fields.count) * blockSize
+    func write(_ command: DeviceCommand, _ range: BlockRange, forcesUnitAccess: Bool) {
+        if let sense = refusal(range) ?? writeRefusal { return finish(command, .check(sense)) }
+        let byteCount = Int(range.blockCount) * blockSize
         guard byteCount > 0 else { return finish(command, .status(.good)) }
         // Fewer bytes than the CDB names: the initiator expects a shorter transfer, which ends in a
         // residual overflow; whole blocks of it are written.
         let whole = min(byteCount, command.dataOut.count) / blockSize * blockSize
         guard whole > 0 else { return finish(command, .status(.good, dataOutByteCount: byteCount)) }
-        var operation = begin(command, .write, fields)
+        var operation = begin(command, .write, range, wanted: byteCount)
         operation.byteCount = UInt64(whole)
-        operation.synchronizes = fields.forcesUnitAccess
+        operation.synchronizes = forcesUnitAccess
         start(operation)
     }
 
     /// Only where the backend writes at once, so that nothing can come between (SBC-4 clause 5.49).
-    func writeAtomic(_ command: DeviceCommand) {
+    func writeAtomic(
+        _ command: DeviceCommand, _ range: BlockRange, _ options: TransferOptions, boundaryBlockCount: UInt16
+    ) {
         guard maximumAtomicBlocks > 0 else { return finish(command, .check(.unsupportedOperationCode)) }
+        if let sense = refusal(range) { return finish(command, .check(sense)) }
         // Without a boundary; a part of the blocks is no atomic write.
-        let fields = BlockFields(command.cdb)
-        if let sense = refusal(fields) { return finish(command, .check(sense)) }
-        let count = fields.count
-        guard command.cdb.field(at: 10, width: 2) == 0, count <= UInt64(maximumAtomicBlocks),
-            command.dataOut.count >= Int(count) * blockSize
+        guard boundaryBlockCount == 0, range.blockCount <= maximumAtomicBlocks,
+            command.dataOut.count >= Int(range.blockCount) * blockSize
         else { return finish(command, .check(.badCDBField)) }
-        write(command)
+        write(command, range, forcesUnitAccess: options.contains(.forceUnitAccess))
     }
 
-    var maximumAtomicBlocks: UInt32 {
-        if case .file = configuration.storage { return 0 }
-        return UInt32((1 << 20) / blockSize)
-    }
+    var maximumAtomicBlocks: UInt32 { backend.writesAtOnce ? UInt32((1 << 20) / blockSize) : 0 }
 
-    func verify(_ command: DeviceCommand) {
-        var fields = BlockFields(command.cdb)
-        fields.flags &= ~0x08
-        if let sense = refusal(fields) { return finish(command, .check(sense)) }
-        let byteCount = Int(fields.count) * blockSize
-        guard byteCount > 0, fields.byteCheck != 0 else { return finish(command, .status(.good)) }
-        guard fields.byteCheck != 2 else { return finish(command, .check(.badCDBField)) }
-        guard command.dataOut.count >= (fields.byteCheck == 3 ? blockSize : byteCount) else {
-            return finish(command, .check(.badCDBField))
-        }
+    func verify(_ command: DeviceCommand, _ range: BlockRange, _ mode: VerifyMode) {
+        if let sense = refusal(range) { return finish(command, .check(sense)) }
+        let byteCount = Int(range.blockCount) * blockSize
+        guard byteCount > 0, mode != .mediumOnly else { return finish(command, .status(.good)) }
+        let wanted = mode == .compareWithOne ? blockSize : byteCount
+        guard command.dataOut.count >= wanted else { return finish(command, .check(.badCDBField)) }
         guard let buffer = pool.allocate(byteCount: byteCount) else { return finish(command, .status(.taskSetFull)) }
-        start(begin(command, .compare, fields, buffer: buffer))
+        start(begin(command, .compare, range, wanted: wanted, buffer: buffer))
     }
 
-    func prefetch(_ command: DeviceCommand) {
-        let fields = BlockFields(command.cdb)
-        if let sense = refusal(fields, isLimited: false) { return finish(command, .check(sense)) }
+    func prefetch(_ command: DeviceCommand, _ range: BlockRange) {
+        if let sense = refusal(range, isLimited: false) { return finish(command, .check(sense)) }
         // There is no cache of its own to fill: whatever is asked for fits (SBC-3 clause 5.9).
         finish(command, .status(.conditionMet))
     }
 
-    func synchronizeCache(_ command: DeviceCommand) {
-        var fields = BlockFields(command.cdb)
-        fields.flags = 0
-        if let sense = refusal(fields, isLimited: false) { return finish(command, .check(sense)) }
-        start(begin(command, .synchronize, fields))
+    func synchronizeCache(_ command: DeviceCommand, _ range: BlockRange) {
+        if let sense = refusal(range, isLimited: false) { return finish(command, .check(sense)) }
+        start(begin(command, .synchronize, range))
     }
 
     // MARK: WRITE SAME, UNMAP
@@ -148,28 +100,24 @@ extension LogicalUnit {
     static let maximumUnmapDescriptors = 256
     private static let patternByteCount = 256 << 10
 
-    func writeSame(_ command: DeviceCommand) {
-        let hasNoData = command.cdb.operationCode == OperationCode.writeSame16 && command.cdb.bytes[1] & 1 != 0
-        let unmaps = command.cdb.bytes[1] & 0x08 != 0
-        // WRITE SAME (10) does not unmap (LBPWS10 0).
-        if unmaps, command.cdb.operationCode == OperationCode.writeSame10 { return finish(command, .check(.badCDBField)) }
-        var fields = BlockFields(command.cdb)
-        fields.flags &= 0xE0
-        // ANCHOR without ANC_SUP, and LBDATA/PBDATA, which SBC-3 made obsolete.
-        guard command.cdb.bytes[1] & 0x16 == 0 else { return finish(command, .check(.badCDBField)) }
-        if let sense = refusal(fields, isLimited: false) ?? writeRefusal { return finish(command, .check(sense)) }
+    func writeSame(_ command: DeviceCommand, _ asked: BlockRange, _ options: WriteSameOptions) {
+        // ANC_SUP and LBPWS10 are 0.
+        let isShort = command.cdb.operationCode == OperationCode.writeSame10
+        if options.contains(.anchor) || (isShort && options.contains(.unmap)) { return finish(command, .check(.badCDBField)) }
+        if let sense = refusal(asked, isLimited: false) ?? writeRefusal { return finish(command, .check(sense)) }
         // WSNZ is 0: no count means up to the end.
-        if fields.count == 0 { fields.count = blockCount - fields.lba }
-        guard fields.count <= maximumWriteSameBlocks else { return finish(command, .check(.badCDBField)) }
+        let count = asked.blockCount == 0 ? blockCount - asked.lba : UInt64(asked.blockCount)
+        guard count <= maximumWriteSameBlocks else { return finish(command, .check(.badCDBField)) }
+        let range = BlockRange(lba: asked.lba, blockCount: UInt32(count))
+        let hasNoData = options.contains(.noDataOut)
         guard hasNoData || command.dataOut.count == blockSize else { return finish(command, .check(.badCDBField)) }
         let isZero = hasNoData || command.dataOut.allSatisfy { $0 == 0 }
-        if unmaps, isZero, backend.isThinlyProvisioned {
-            var operation = begin(command, .deallocate, fields)
-            // Not a list of descriptors, but one range.
-            operation.step = 1
-            return start(operation)
+        let wanted = hasNoData ? 0 : blockSize
+        if isZero, options.contains(.unmap), backend.isThinlyProvisioned {
+            return start(begin(command, .deallocate, range, wanted: wanted))
         }
-        let byteCount = min(Self.patternByteCount, Int(fields.count) * blockSize)
+        if isZero, backend.writesZeroes { return start(begin(command, .zero, range, wanted: wanted)) }
+        let byteCount = min(Self.patternByteCount, Int(count) * blockSize)
         guard let buffer = pool.allocate(byteCount: byteCount) else { return finish(command, .status(.taskSetFull)) }
         let pattern = UnsafeMutableRawBufferPointer(start: buffer.base, count: byteCount)
         if isZero {
@@ -179,60 +127,61 @@ extension LogicalUnit {
                 (buffer.base! + offset).copyMemory(from: command.dataOut.baseAddress!, byteCount: blockSize)
             }
         }
-        start(begin(command, .fill, fields, buffer: buffer))
+        start(begin(command, .fill, range, wanted: wanted, buffer: buffer))
     }
 
-    func unmap(_ command: DeviceCommand) {
+    func unmap(_ command: DeviceCommand, anchor: Bool, parameterByteCount length: Int) {
         guard backend.isThinlyProvisioned else { return finish(command, .check(.unsupportedOperationCode)) }
-        // ANCHOR
-        guard command.cdb.bytes[1] & 1 == 0 else { return finish(command, .check(.badCDBField)) }
+        guard !anchor else { return finish(command, .check(.badCDBField)) }
         if let sense = writeRefusal { return finish(command, .check(sense)) }
-        let length = Int(command.cdb.field(at: 7, width: 2))
-        guard length > 0 else { return finish(command, .status(.good)) }
-        let list = command.dataOut
-        guard length >= 8, list.count >= length else { return finish(command, .check(.parameterListLength)) }
-        // The list may be cut short by its own length field, never be longer than what was sent.
-        let descriptorBytes = min(Int(list.field(at: 2, width: 2)), length - 8)
-        let count = descriptorBytes / 16
-        guard count <= Self.maximumUnmapDescriptors else { return finish(command, .check(.badParameterField)) }
-        for index in 0..<count {
-            let lba = list.field(at: 8 + 16 * index, width: 8)
-            let blocks = list.field(at: 16 + 16 * index, width: 4)
-            guard lba <= blockCount, blocks <= blockCount - lba else { return finish(command, .check(.blockOutOfRange)) }
+        guard command.dataOut.count >= length else { return finish(command, .check(.parameterListLength)) }
+        let ranges: [BlockRange]
+        do {
+            ranges = try UnmapList(
+                parsing: Array(command.dataOut[..<length]), maxRangeCount: Self.maximumUnmapDescriptors
+            ).ranges
+        } catch {
+            return finish(command, .check(error))
         }
-        guard count > 0 else { return finish(command, .status(.good)) }
+        for range in ranges where !range.fits(capacity: blockCount) { return finish(command, .check(.blockOutOfRange)) }
+        guard !ranges.isEmpty else { return finish(command, .status(.good)) }
+        // The descriptors are read again from the list as their turn comes.
         start(
-            Operation(command: command, kind: .deallocate, offset: 0, byteCount: UInt64(count), buffer: .none))
+            Operation(
+                command: command, kind: .unmap, offset: 0, byteCount: UInt64(ranges.count), wantedByteCount: length,
+                buffer: .none))
     }
 
     // MARK: commands that must be alone
 
-    func compareAndWrite(_ command: DeviceCommand) {
-        var fields = BlockFields(command.cdb)
-        fields.count = UInt64(command.cdb.bytes[13])
-        if let sense = refusal(fields) ?? writeRefusal { return finish(command, .check(sense)) }
-        let byteCount = Int(fields.count) * blockSize
+    func compareAndWrite(_ command: DeviceCommand, _ range: BlockRange, forcesUnitAccess: Bool) {
+        if let sense = refusal(range) ?? writeRefusal { return finish(command, .check(sense)) }
+        let byteCount = Int(range.blockCount) * blockSize
         guard command.dataOut.count == 2 * byteCount else { return finish(command, .check(.badCDBField)) }
         guard byteCount > 0 else { return finish(command, .status(.good)) }
         if mustWaitToBeAlone(command) { return }
-        guard let buffer = pool.allocate(byteCount: byteCount) else { return finish(command, .status(.taskSetFull)) }
+        var buffer = TargetBuffer.none
+        if !backend.comparesAndWrites {
+            guard let memory = pool.allocate(byteCount: byteCount) else { return finish(command, .status(.taskSetFull)) }
+            buffer = memory
+        }
         beginExclusive()
-        var operation = begin(command, .compareAndWrite, fields, buffer: buffer)
-        operation.synchronizes = fields.forcesUnitAccess
+        var operation = begin(
+            command, backend.comparesAndWrites ? .swap : .compareAndWrite, range, wanted: 2 * byteCount, buffer: buffer)
+        operation.synchronizes = forcesUnitAccess
         start(operation)
     }
 
-    func orWrite(_ command: DeviceCommand) {
-        let fields = BlockFields(command.cdb)
-        if let sense = refusal(fields) ?? writeRefusal { return finish(command, .check(sense)) }
-        let byteCount = Int(fields.count) * blockSize
+    func orWrite(_ command: DeviceCommand, _ range: BlockRange, forcesUnitAccess: Bool) {
+        if let sense = refusal(range) ?? writeRefusal { return finish(command, .check(sense)) }
+        let byteCount = Int(range.blockCount) * blockSize
         guard byteCount > 0 else { return finish(command, .status(.good)) }
         guard command.dataOut.count >= byteCount else { return finish(command, .check(.badCDBField)) }
         if mustWaitToBeAlone(command) { return }
         guard let buffer = pool.allocate(byteCount: byteCount) else { return finish(command, .status(.taskSetFull)) }
         beginExclusive()
-        var operation = begin(command, .orWrite, fields, buffer: buffer)
-        operation.synchronizes = fields.forcesUnitAccess
+        var operation = begin(command, .orWrite, range, wanted: byteCount, buffer: buffer)
+        operation.synchronizes = forcesUnitAccess
         start(operation)
     }
 }

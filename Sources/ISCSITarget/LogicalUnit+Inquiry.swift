@@ -10,17 +10,9 @@ extension LogicalUnit {
         0x00A0,  // SAM-5
     ]
 
-    func inquiry(_ command: DeviceCommand) -> DeviceResult {
-        let allocation = Int(command.cdb.field(at: 3, width: 2))
-        let page = command.cdb.bytes[2]
-        guard command.cdb.bytes[1] & 0x01 != 0 else {
-            // A page code without EVPD.
-            guard page == 0 else { return .check(.badCDBField) }
-            return answer(standardInquiry.encode(), allocation: allocation)
-        }
-        guard let data = vitalProductData(VPDPage(rawValue: page), portGroup: node.portGroups[command.portGroup]) else {
-            return .check(.badCDBField)
-        }
+    func inquiry(_ page: VPDPage?, portGroup: Int, allocation: Int) -> DeviceResult {
+        guard let page else { return answer(standardInquiry.encode(), allocation: allocation) }
+        guard let data = vitalProductData(page, portGroup: node.portGroups[portGroup]) else { return .check(.badCDBField) }
         return answer(data, allocation: allocation)
     }
 
@@ -32,11 +24,11 @@ extension LogicalUnit {
     }
 
     /// What a LUN without a unit answers to INQUIRY: qualifier 011b, device type 1Fh (SPC-4 clause 6.4.2).
-    static func inquiryOfNothing(_ command: DeviceCommand, pool: TargetBufferPool) -> DeviceResult {
-        guard command.cdb.bytes[1] & 0x01 == 0, command.cdb.bytes[2] == 0 else { return .check(.badCDBField) }
+    static func inquiryOfNothing(_ page: VPDPage?, allocation: Int, pool: TargetBufferPool) -> DeviceResult {
+        guard page == nil else { return .check(.badCDBField) }
         let data = InquiryData(
             peripheralQualifier: 3, deviceType: 0x1F, vendor: "MPIO", product: "NO LOGICAL UNIT", revision: "0001")
-        return answer(data.encode(), allocation: Int(command.cdb.field(at: 3, width: 2)), pool: pool)
+        return answer(data.encode(), allocation: allocation, pool: pool)
     }
 
     private func vitalProductData(_ page: VPDPage, portGroup: PortGroup) -> [UInt8]? {
@@ -70,7 +62,7 @@ extension LogicalUnit {
 
     private func deviceIdentification(_ portGroup: PortGroup) -> [UInt8] {
         let tag = String(portGroup.tag, radix: 16)
-        let portName = "\(node.name),t,0x" + String(repeating: "0", count: 4 - tag.count) + tag
+        let portName = "\(portGroup.nodeName),t,0x" + String(repeating: "0", count: 4 - tag.count) + tag
         var vendorIdentifier: [UInt8] = []
         vendorIdentifier.appendText(configuration.vendor, width: 8)
         vendorIdentifier.append(contentsOf: serial.utf8)
@@ -81,7 +73,7 @@ extension LogicalUnit {
             .relativeTargetPort(portGroup.relativePortIdentifier),
             .targetPortGroup(portGroup.tag),
             name(portName, .targetPort),
-            name(node.name, .targetDevice),
+            name(portGroup.nodeName, .targetDevice),
         ]).encode()
     }
 
@@ -126,14 +118,14 @@ extension LogicalUnit {
     // MARK: REPORT LUNS
 
     /// SPC-4 clause 6.33; served on every LUN, present or not.
-    static func reportLUNs(_ command: DeviceCommand, node: TargetNode, pool: TargetBufferPool) -> DeviceResult {
-        let allocation = Int(command.cdb.field(at: 6, width: 4))
-        guard allocation >= 16 else { return .check(.badCDBField) }
+    static func reportLUNs(
+        _ selection: LUNReportSelection, allocation: Int, node: TargetNode, pool: TargetBufferPool
+    ) -> DeviceResult {
         let luns: [LogicalUnitNumber]
-        switch command.cdb.bytes[2] {
-        // Addressable units, all units; there are no well-known ones.
-        case 0x00, 0x02: luns = node.units.compactMap { LogicalUnitNumber(index: $0.number) }
-        case 0x01: luns = []
+        switch selection {
+        // There are no well-known units.
+        case .ordinary, .all: luns = node.units.compactMap { LogicalUnitNumber(index: $0.number) }
+        case .wellKnown: luns = []
         default: return .check(.badCDBField)
         }
         return answer(LUNList(luns: luns).encode(), allocation: allocation, pool: pool)
@@ -141,53 +133,32 @@ extension LogicalUnit {
 
     // MARK: capacity
 
-    func readCapacity10(_ command: DeviceCommand) -> DeviceResult {
-        // PMI without an address is the same question; with one it asks about a medium's zones.
-        let pmi = command.cdb.bytes[8] & 1 != 0
-        guard pmi || command.cdb.field(at: 2, width: 4) == 0 else { return .check(.badCDBField) }
-        return answer(ReadCapacity10Data(blockCount: blockCount, blockSize: UInt32(blockSize)).encode(), allocation: 8)
+    func readCapacity10() -> DeviceResult {
+        answer(ReadCapacity10Data(blockCount: blockCount, blockSize: UInt32(blockSize)).encode(), allocation: 8)
     }
 
-    func serviceActionIn16(_ command: DeviceCommand) -> DeviceResult {
-        let allocation = Int(command.cdb.field(at: 10, width: 4))
-        switch command.cdb.bytes[1] & 0x1F {
-        case 0x10:
-            let data = ReadCapacity16Data(
-                blockCount: blockCount, blockSize: UInt32(blockSize),
-                isThinlyProvisioned: backend.isThinlyProvisioned, unmappedReadsZero: backend.isThinlyProvisioned)
-            return answer(data.encode(), allocation: allocation)
-        case 0x12: return getLBAStatus(command, allocation: allocation)
-        default: return .check(.badCDBField)
-        }
+    func readCapacity16(allocation: Int) -> DeviceResult {
+        let isThin = backend.isThinlyProvisioned
+        let data = ReadCapacity16Data(
+            blockCount: blockCount, blockSize: UInt32(blockSize), isThinlyProvisioned: isThin, unmappedReadsZero: isThin)
+        return answer(data.encode(), allocation: allocation)
     }
 
     /// SBC-3 clause 5.6: descriptors of 16 bytes, as many as fit, from the address on.
-    private func getLBAStatus(_ command: DeviceCommand, allocation: Int) -> DeviceResult {
+    func getLBAStatus(from start: UInt64, allocation: Int) -> DeviceResult {
         guard backend.isThinlyProvisioned else { return .check(.badCDBField) }
-        var lba = command.cdb.field(at: 2, width: 8)
-        guard lba < blockCount else { return .check(.blockOutOfRange) }
-        var list: [UInt8] = []
+        guard start < blockCount else { return .check(.blockOutOfRange) }
+        var lba = start
+        var extents: [LBAStatusReport.Extent] = []
         let size = UInt64(blockSize)
-        repeat {
+        let room = max(1, (min(allocation, 4096) - 8) / 16)
+        while lba < blockCount, extents.count < room {
             let (isMapped, byteCount) = backend.mapping(at: lba * size)
             let count = min(max(1, byteCount / size), blockCount - lba, UInt64(UInt32.max))
-            list.append64(lba)
-            list.append32(UInt32(count))
-            list += [isMapped ? 0 : 1, 0, 0, 0]
+            extents.append(
+                .init(range: BlockRange(lba: lba, blockCount: UInt32(count)), status: isMapped ? .mapped : .deallocated))
             lba += count
-        } while lba < blockCount && list.count + 24 <= min(allocation, 4096)
-        var bytes: [UInt8] = []
-        bytes.append32(UInt32(list.count + 4))
-        bytes.append32(0)
-        return answer(bytes + list, allocation: allocation)
-    }
-
-    /// SBC-3 clauses 5.20 and 5.21: a memory or a file has no defects of its own to list.
-    func readDefectData(_ command: DeviceCommand) -> DeviceResult {
-        if command.cdb.operationCode == OperationCode.readDefectData10 {
-            return answer([0, command.cdb.bytes[2] & 0x1F, 0, 0], allocation: Int(command.cdb.field(at: 7, width: 2)))
         }
-        return answer(
-            [0, command.cdb.bytes[1] & 0x1F, 0, 0, 0, 0, 0, 0], allocation: Int(command.cdb.field(at: 6, width: 4)))
+        return answer(LBAStatusReport(extents: extents).encode(), allocation: allocation)
     }
 }

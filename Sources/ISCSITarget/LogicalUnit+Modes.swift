@@ -2,54 +2,44 @@ import ISCSI
 import SCSI
 
 /// The mode parameters that can be changed (SPC-4 clause 7.5.10, the control mode page).
-struct ModeParameters {
+struct ModeState {
     /// D_SENSE: sense data in descriptor format.
     var usesDescriptorSense = false
     /// SWP
     var isWriteProtected = false
 
-    mutating func restoreDefaults() { self = ModeParameters() }
+    mutating func restoreDefaults() { self = ModeState() }
 }
 
 extension LogicalUnit {
-    private enum PageControl: UInt8 {
-        case current = 0
-        case changeable = 1
-        case defaults = 2
-        case saved = 3
-    }
-
     // MARK: MODE SENSE
 
-    func modeSense(_ command: DeviceCommand) -> DeviceResult {
-        let isShort = command.cdb.operationCode == OperationCode.modeSense6
-        let allocation = isShort ? Int(command.cdb.bytes[4]) : Int(command.cdb.field(at: 7, width: 2))
-        guard let control = PageControl(rawValue: command.cdb.bytes[2] >> 6) else { return .check(.badCDBField) }
-        guard control != .saved else { return .check(.illegalRequest(0x39, 0x00)) }
-        let page = command.cdb.bytes[2] & 0x3F
-        let subpage = command.cdb.bytes[3]
-        guard subpage == 0 || subpage == 0xFF else { return .check(.badCDBField) }
-        let disablesDescriptors = command.cdb.bytes[1] & 0x08 != 0
+    func modeSense(_ request: ModeSenseRequest) -> DeviceResult {
+        let control = request.control
+        guard control != .saved else {
+            return .check(SenseData(key: .illegalRequest, additional: .savingParametersNotSupported))
+        }
+        guard request.subpage == 0 || request.subpage == 0xFF else { return .check(.badCDBField) }
         var pages: [UInt8] = []
-        switch page {
+        switch request.page {
         case 0x08: pages = cachingPage(control)
         case 0x0A: pages = controlPage(control)
         case 0x1C: pages = exceptionsPage
         case 0x3F: pages = cachingPage(control) + controlPage(control) + exceptionsPage
         default: return .check(.badCDBField)
         }
-        let descriptor = disablesDescriptors ? [] : blockDescriptor
+        let descriptor = request.disableBlockDescriptors ? [] : blockDescriptor
         // WP and DPOFUA
         let specific: UInt8 = (configuration.isReadOnly || modes.isWriteProtected ? 0x80 : 0) | 0x10
         var bytes: [UInt8]
-        if isShort {
+        if request.format == .six {
             bytes = [0, 0, specific, UInt8(descriptor.count)] + descriptor + pages
             bytes[0] = UInt8(bytes.count - 1)
         } else {
             bytes = [0, 0, 0, specific, 0, 0, 0, UInt8(descriptor.count)] + descriptor + pages
             bytes.set16(at: 0, bytes.count - 2)
         }
-        return answer(bytes, allocation: allocation)
+        return answer(bytes, allocation: Int(request.allocationByteCount))
     }
 
     /// SBC-3 clause 6.4.2.1, the short form: a count that does not fit is all ones.
@@ -60,16 +50,16 @@ extension LogicalUnit {
         return bytes
     }
 
-    /// SBC-3 clause 6.4.5. WCE: a file's writes may sit in the device's cache until SYNCHRONIZE CACHE.
-    private func cachingPage(_ control: PageControl) -> [UInt8] {
+    /// SBC-3 clause 6.4.5. WCE: writes may sit in a cache of the backend until SYNCHRONIZE CACHE.
+    private func cachingPage(_ control: ModePageControl) -> [UInt8] {
         var page = [UInt8](repeating: 0, count: 20)
         page[0] = 0x08
         page[1] = 18
-        if control != .changeable, case .file = configuration.storage { page[2] = 0x04 }
+        if control != .changeable, backend.hasVolatileCache { page[2] = 0x04 }
         return page
     }
 
-    private func controlPage(_ control: PageControl) -> [UInt8] {
+    private func controlPage(_ control: ModePageControl) -> [UInt8] {
         var page = [UInt8](repeating: 0, count: 12)
         page[0] = 0x0A
         page[1] = 10
@@ -80,7 +70,7 @@ extension LogicalUnit {
         case .current:
             page[2] = modes.usesDescriptorSense ? 0x04 : 0
             page[4] = modes.isWriteProtected ? 0x08 : 0
-        case .defaults, .saved: break
+        case .default, .saved: break
         }
         // QUEUE ALGORITHM MODIFIER 1: the initiator orders what must be ordered.
         if control != .changeable { page[3] = 0x10 }
@@ -92,11 +82,10 @@ extension LogicalUnit {
 
     // MARK: MODE SELECT
 
-    func modeSelect(_ command: DeviceCommand) -> DeviceResult {
-        let isShort = command.cdb.operationCode == OperationCode.modeSelect6
-        // PF must be set; SP needs saved pages.
-        guard command.cdb.bytes[1] & 0x10 != 0, command.cdb.bytes[1] & 0x01 == 0 else { return .check(.badCDBField) }
-        let length = isShort ? Int(command.cdb.bytes[4]) : Int(command.cdb.field(at: 7, width: 2))
+    func modeSelect(_ command: DeviceCommand, _ request: ModeSelectRequest) -> DeviceResult {
+        let isShort = request.format == .six
+        guard request.isPageFormat, !request.savesPages else { return .check(.badCDBField) }
+        let length = Int(request.parameterByteCount)
         guard length > 0 else { return .status(.good) }
         let headerLength = isShort ? 4 : 8
         guard length >= headerLength, command.dataOut.count >= length else { return .check(.parameterListLength) }
@@ -124,7 +113,7 @@ extension LogicalUnit {
     }
 
     /// Only what the changeable mask shows may differ from what is.
-    private func apply(_ page: [UInt8], to modes: inout ModeParameters) -> SenseData? {
+    private func apply(_ page: [UInt8], to modes: inout ModeState) -> SenseData? {
         let current: [UInt8]
         let mask: [UInt8]
         switch page[0] & 0x7F {
@@ -145,46 +134,37 @@ extension LogicalUnit {
     // MARK: REQUEST SENSE, START STOP UNIT, PREVENT ALLOW
 
     /// The waiting unit attention, or nothing to report (SPC-4 clause 6.39).
-    func requestSense(_ command: DeviceCommand) -> DeviceResult {
-        let sense = attentions[command.nexus.rawValue].takeFirst()
-            ?? SenseData(key: .noSense, additional: AdditionalSense(0, 0))
-        let format: SenseFormat = command.cdb.bytes[1] & 1 != 0 ? .descriptor : .fixed
-        return answer(sense.encode(format: format), allocation: Int(command.cdb.bytes[4]))
+    func requestSense(_ nexus: NexusIndex, _ format: SenseFormat, allocation: Int) -> DeviceResult {
+        let sense = attentions[nexus.rawValue].takeFirst() ?? SenseData(key: .noSense, additional: .none)
+        return answer(sense.encode(format: format), allocation: allocation)
     }
 
     /// SBC-3 clause 5.25: the medium is not removable, so LOEJ means nothing; a power condition other
     /// than active is accepted and ended by the next command.
-    func startStopUnit(_ command: DeviceCommand) -> DeviceResult {
-        let flags = command.cdb.bytes[4]
-        guard flags & 0x02 == 0 else { return .check(.badCDBField) }
-        if flags >> 4 == 0 { isStopped = flags & 0x01 == 0 }
+    func startStopUnit(_ request: StartStopRequest) -> DeviceResult {
+        guard !request.loadEject else { return .check(.badCDBField) }
+        if request.powerCondition == 0 { isStopped = !request.start }
         return .status(.good)
     }
 
-    func preventAllow(_ command: DeviceCommand) -> DeviceResult {
-        switch command.cdb.bytes[4] & 0x03 {
-        case 0: removalPreventers.removeAll { $0 == command.nexus }
-        case 1:
-            if !removalPreventers.contains(command.nexus) { removalPreventers.append(command.nexus) }
-        default: return .check(.badCDBField)
-        }
+    func preventAllow(_ nexus: NexusIndex, _ removal: MediumRemoval) -> DeviceResult {
+        removalPreventers.removeAll { $0 == nexus }
+        if removal == .prevent { removalPreventers.append(nexus) }
         return .status(.good)
     }
 
     // MARK: RESERVE, RELEASE
 
     /// SPC-2 clause 7.21: the whole unit. Refused beside persistent reservations, but for what CRH allows.
-    func reserve(_ command: DeviceCommand) -> DeviceResult {
-        guard command.cdb.bytes[1] & 0x11 == 0 else { return .check(.badCDBField) }
-        if reservationHolder != nil, reservationHolder != command.nexus { return .status(.reservationConflict) }
-        reservationHolder = command.nexus
+    func reserve(_ nexus: NexusIndex) -> DeviceResult {
+        if reservationHolder != nil, reservationHolder != nexus { return .status(.reservationConflict) }
+        reservationHolder = nexus
         return .status(.good)
     }
 
     /// A release by somebody else is no error and changes nothing.
-    func release(_ command: DeviceCommand) -> DeviceResult {
-        guard command.cdb.bytes[1] & 0x11 == 0 else { return .check(.badCDBField) }
-        if reservationHolder == command.nexus { reservationHolder = nil }
+    func release(_ nexus: NexusIndex) -> DeviceResult {
+        if reservationHolder == nexus { reservationHolder = nil }
         return .status(.good)
     }
 }

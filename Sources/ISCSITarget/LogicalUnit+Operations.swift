@@ -55,6 +55,9 @@ extension LogicalUnit {
         switch (failure, operations[index].kind) {
         case (.noSpace, _):
             sense = SenseData(key: .dataProtect, additional: AdditionalSense(0x27, 0x07))
+        case (.miscompare(let offset), _): sense = .miscompare(at: offset)
+        case (.sense(let own), _): sense = own
+        case (.status(let status), _): return .status(status)
         case (_, .read), (_, .compare), (_, .synchronize):
             sense = SenseData(key: .mediumError, additional: AdditionalSense(0x11, 0x00))
         default:
@@ -80,14 +83,14 @@ extension LogicalUnit {
             return backend.write(offset: operation.offset, from: data, token: token)
         case (.orWrite, 1):
             return backend.write(offset: operation.offset, from: UnsafeRawBufferPointer(memory), token: token)
-        case (.write, _), (.compareAndWrite, _), (.orWrite, _), (.synchronize, _):
+        case (.write, _), (.compareAndWrite, _), (.orWrite, _), (.swap, _), (.synchronize, _):
             return backend.synchronize(token: token)
         case (.fill, _):
             let length = fillByteCount(operation)
             return backend.write(
                 offset: operation.offset + operation.done,
                 from: UnsafeRawBufferPointer(start: operation.buffer.base, count: length), token: token)
-        case (.deallocate, 0):
+        case (.unmap, _):
             let descriptor = 8 + 16 * Int(operation.done)
             let list = operation.command.dataOut
             return backend.deallocate(
@@ -95,6 +98,13 @@ extension LogicalUnit {
                 byteCount: list.field(at: descriptor + 8, width: 4) * UInt64(blockSize), token: token)
         case (.deallocate, _):
             return backend.deallocate(offset: operation.offset, byteCount: operation.byteCount, token: token)
+        case (.zero, _):
+            return backend.writeZeroes(offset: operation.offset, byteCount: operation.byteCount, token: token)
+        case (.swap, 0):
+            let length = Int(operation.byteCount)
+            return backend.compareAndWrite(
+                offset: operation.offset, expected: UnsafeRawBufferPointer(rebasing: operation.command.dataOut[..<length]),
+                new: UnsafeRawBufferPointer(rebasing: operation.command.dataOut[length..<2 * length]), token: token)
         }
     }
 
@@ -113,7 +123,7 @@ extension LogicalUnit {
             result.buffer = operation.buffer
             result.data = UnsafeRawBufferPointer(start: operation.buffer.base, count: length)
             return .end(result)
-        case (.write, 0):
+        case (.write, 0), (.swap, 0):
             operations[index].step = 1
             return operation.synchronizes ? .again : .end(writeDone(operation))
         case (.compare, _):
@@ -132,42 +142,35 @@ extension LogicalUnit {
         case (.compareAndWrite, 1), (.orWrite, 1):
             operations[index].step = 2
             return operation.synchronizes ? .again : .end(writeDone(operation))
-        case (.write, _), (.compareAndWrite, _), (.orWrite, _):
+        case (.write, _), (.compareAndWrite, _), (.orWrite, _), (.swap, _):
             return .end(writeDone(operation))
         case (.fill, _):
             operations[index].done += UInt64(fillByteCount(operation))
             return operations[index].done < operation.byteCount ? .again : .end(writeDone(operation))
-        case (.deallocate, 0):
+        case (.unmap, _):
             operations[index].done += 1
             return operations[index].done < operation.byteCount ? .again : .end(writeDone(operation))
-        case (.deallocate, _), (.synchronize, _):
+        case (.deallocate, _), (.zero, _), (.synchronize, _):
             return .end(writeDone(operation))
         }
     }
 
     /// GOOD, with what the CDB asked of data-out, which residuals are counted against.
     private func writeDone(_ operation: Operation) -> DeviceResult {
-        let wanted: Int
-        switch operation.kind {
-        case .write: wanted = Int(BlockFields(operation.command.cdb).count) * blockSize
-        case .compareAndWrite: wanted = 2 * Int(operation.byteCount)
-        case .orWrite: wanted = Int(operation.byteCount)
-        default: wanted = operation.command.dataOut.count
-        }
-        return .status(.good, dataOutByteCount: wanted)
+        .status(.good, dataOutByteCount: operation.wantedByteCount)
     }
 
+    /// The medium with data-out, which repeats where it is one block for all (BYTCHK 11b).
     private func compared(_ operation: Operation) -> DeviceResult {
-        let length = Int(operation.byteCount)
-        let dataOut = operation.command.dataOut.baseAddress!
-        let repeats = BlockFields(operation.command.cdb).byteCheck == 3
-        let piece = repeats ? blockSize : length
-        for start in stride(from: 0, to: length, by: piece) {
-            if let offset = firstDifference(operation.buffer.base! + start, dataOut, piece) {
+        let piece = operation.wantedByteCount
+        for start in stride(from: 0, to: Int(operation.byteCount), by: piece) {
+            if let offset = firstDifference(
+                operation.buffer.base! + start, operation.command.dataOut.baseAddress!, piece)
+            {
                 return .check(.miscompare(at: start + offset))
             }
         }
-        return .status(.good, dataOutByteCount: piece)
+        return writeDone(operation)
     }
 
     private func firstDifference(_ a: UnsafeRawPointer, _ b: UnsafeRawPointer, _ count: Int) -> Int? {

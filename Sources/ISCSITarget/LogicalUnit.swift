@@ -1,3 +1,4 @@
+import AsyncIO
 public import ISCSI
 import SCSI
 
@@ -11,10 +12,12 @@ public final class LogicalUnit: BackendClient {
     public let blockSize: Int
     public private(set) var blockCount: UInt64
     /// The 16 bytes of the NAA designator.
-    public let identity: [UInt8]
-    public let serial: String
+    public private(set) var identity: [UInt8]
+    public private(set) var serial: String
 
     let backend: any LogicalUnitBackend
+    /// Where reservations outlive a loss of power; nil: they do not.
+    let reservationStore: (any ReservationStore)?
     unowned let node: TargetNode
     let pool: TargetBufferPool
     weak var client: (any DeviceClient)?
@@ -23,9 +26,9 @@ public final class LogicalUnit: BackendClient {
     /// Commands that wait for an exclusive one to end, or for others to end before one of theirs.
     private var waiting: [DeviceCommand] = []
     private var exclusiveOperation = false
-    private var managementWaits: [ManagementWait] = []
+    private var abortWaits: [AbortWait] = []
     var attentions: [UnitAttentions] = []
-    var modes = ModeParameters()
+    var modes = ModeState()
     var persistentReservations = PersistentReservations()
     /// RESERVE (6) or (10), without extents.
     var reservationHolder: NexusIndex?
@@ -35,18 +38,27 @@ public final class LogicalUnit: BackendClient {
     /// Transfers longer than this are refused; in bytes.
     static let maximumTransferByteCount = 32 << 20
 
-    private struct ManagementWait {
-        var token: UInt64
+    /// What waits until aborted operations have ended.
+    private struct AbortWait {
+        var end: End
         var operations: [Int]
+
+        enum End {
+            case nobody
+            case management(token: UInt64)
+            /// PREEMPT AND ABORT
+            case command(DeviceCommand, DeviceResult)
+        }
     }
 
     public init(
         configuration: LogicalUnitConfiguration, backend: any LogicalUnitBackend, node: TargetNode,
-        pool: TargetBufferPool, client: any DeviceClient
+        pool: TargetBufferPool, client: any DeviceClient, reservationStore: (any ReservationStore)? = nil
     ) {
         number = configuration.number
         self.configuration = configuration
         self.backend = backend
+        self.reservationStore = reservationStore
         self.node = node
         self.pool = pool
         self.client = client
@@ -61,7 +73,7 @@ public final class LogicalUnit: BackendClient {
     // MARK: nexuses
 
     func nexusStarted(_ nexus: NexusIndex, attention: UnitAttentions) {
-        while attentions.count <= nexus.rawValue { attentions.append([]) }
+        nexusRemembered(nexus)
         attentions[nexus.rawValue].insert(attention)
     }
 
@@ -80,6 +92,11 @@ public final class LogicalUnit: BackendClient {
 
     func raise(_ attention: UnitAttentions, for nexus: NexusIndex) {
         if attentions.indices.contains(nexus.rawValue) { attentions[nexus.rawValue].insert(attention) }
+    }
+
+    /// A nexus was named that has no session yet.
+    func nexusRemembered(_ nexus: NexusIndex) {
+        while attentions.count <= nexus.rawValue { attentions.append([]) }
     }
 
     /// Whether something still refers to a nexus whose session is gone.
@@ -102,18 +119,25 @@ public final class LogicalUnit: BackendClient {
         {
             return finish(command, .check(sense))
         }
-        if node.portGroups[command.portGroup].state != .optimized, let sense = accessStateRefusal(command) {
+        let request: SCSICommand
+        switch command.request {
+        case .success(let asked): request = asked
+        case .failure(let refusal): return finish(command, .check(refusal))
+        }
+        if node.portGroups[command.portGroup].state != .optimized,
+            let sense = accessStateRefusal(request, command.portGroup)
+        {
             return finish(command, .check(sense))
         }
-        if hasReservation, isReservationConflict(command) {
+        if hasReservation, isReservationConflict(request, command.nexus) {
             return finish(command, .status(.reservationConflict))
         }
         if (!waiting.isEmpty || exclusiveOperation || command.attribute == .ordered), command.attribute != .headOfQueue,
-            usesBackend(command.cdb.operationCode)
+            usesBackend(request)
         {
             return wait(command)
         }
-        dispatch(command)
+        dispatch(command, request)
     }
 
     /// INQUIRY, REPORT LUNS and REQUEST SENSE are served with a unit attention waiting (SPC-4 clause 5.14).
@@ -121,61 +145,68 @@ public final class LogicalUnit: BackendClient {
         code != OperationCode.inquiry && code != OperationCode.reportLUNs && code != OperationCode.requestSense
     }
 
-    private func usesBackend(_ code: UInt8) -> Bool {
-        switch code {
-        case OperationCode.read6, OperationCode.read10, OperationCode.read12, OperationCode.read16,
-            OperationCode.write6, OperationCode.write10, OperationCode.write12, OperationCode.write16,
-            OperationCode.writeVerify10, OperationCode.writeVerify12, OperationCode.writeVerify16,
-            OperationCode.verify10, OperationCode.verify12, OperationCode.verify16,
-            OperationCode.synchronizeCache10, OperationCode.synchronizeCache16, OperationCode.writeSame10,
-            OperationCode.writeSame16, OperationCode.unmap, OperationCode.compareAndWrite, OperationCode.orWrite16,
-            OperationCode.writeAtomic16:
+    private func usesBackend(_ request: SCSICommand) -> Bool {
+        switch request {
+        case .read, .write, .writeAndVerify, .writeAtomic, .verify, .synchronizeCache, .writeSame, .unmap,
+            .compareAndWrite, .orWrite:
             true
         default: false
         }
     }
 
-    private func dispatch(_ command: DeviceCommand) {
-        switch command.cdb.operationCode {
-        case OperationCode.read6, OperationCode.read10, OperationCode.read12, OperationCode.read16: read(command)
-        case OperationCode.write6, OperationCode.write10, OperationCode.write12, OperationCode.write16,
-            OperationCode.writeVerify10, OperationCode.writeVerify12, OperationCode.writeVerify16:
-            write(command)
-        case OperationCode.writeAtomic16: writeAtomic(command)
-        case OperationCode.verify10, OperationCode.verify12, OperationCode.verify16: verify(command)
-        case OperationCode.synchronizeCache10, OperationCode.synchronizeCache16: synchronizeCache(command)
-        case OperationCode.prefetch10, OperationCode.prefetch16: prefetch(command)
-        case OperationCode.writeSame10, OperationCode.writeSame16: writeSame(command)
-        case OperationCode.unmap: unmap(command)
-        case OperationCode.compareAndWrite: compareAndWrite(command)
-        case OperationCode.orWrite16: orWrite(command)
-        default:
-            finish(command, control(command))
+    private func dispatch(_ command: DeviceCommand, _ request: SCSICommand) {
+        switch request {
+        case .read(let range, _): read(command, range)
+        case .write(let range, let options):
+            write(command, range, forcesUnitAccess: options.contains(.forceUnitAccess))
+        case .writeAndVerify(let range, _, _): write(command, range, forcesUnitAccess: false)
+        case .writeAtomic(let range, let options, let boundary):
+            writeAtomic(command, range, options, boundaryBlockCount: boundary)
+        case .verify(let range, _, let mode): verify(command, range, mode)
+        case .synchronizeCache(let range, _): synchronizeCache(command, range)
+        case .preFetch(let range, _): prefetch(command, range)
+        case .writeSame(let range, let options): writeSame(command, range, options)
+        case .unmap(let anchor, let count): unmap(command, anchor: anchor, parameterByteCount: Int(count))
+        case .compareAndWrite(let range, let options):
+            compareAndWrite(command, range, forcesUnitAccess: options.contains(.forceUnitAccess))
+        case .orWrite(let range, let options):
+            orWrite(command, range, forcesUnitAccess: options.contains(.forceUnitAccess))
+        case .persistentReserveOut(let action, let type, let count):
+            persistentReserveOut(command, action, type, parameterByteCount: Int(count))
+        default: finish(command, control(command, request))
         }
     }
 
-    /// Commands that touch no block.
-    private func control(_ command: DeviceCommand) -> DeviceResult {
-        switch command.cdb.operationCode {
-        case OperationCode.testUnitReady:
-            isStopped ? .check(SenseData(key: .notReady, additional: AdditionalSense(0x04, 0x02))) : .status(.good)
-        case OperationCode.requestSense: requestSense(command)
-        case OperationCode.inquiry: inquiry(command)
-        case OperationCode.modeSense6, OperationCode.modeSense10: modeSense(command)
-        case OperationCode.modeSelect6, OperationCode.modeSelect10: modeSelect(command)
-        case OperationCode.reserve6, OperationCode.reserve10: reserve(command)
-        case OperationCode.release6, OperationCode.release10: release(command)
-        case OperationCode.startStopUnit: startStopUnit(command)
-        case OperationCode.preventAllow: preventAllow(command)
-        case OperationCode.readCapacity10: readCapacity10(command)
-        case OperationCode.serviceActionIn16: serviceActionIn16(command)
-        case OperationCode.readDefectData10, OperationCode.readDefectData12: readDefectData(command)
-        case OperationCode.reportLUNs: Self.reportLUNs(command, node: node, pool: pool)
-        case OperationCode.maintenanceIn: maintenanceIn(command)
-        case OperationCode.maintenanceOut: maintenanceOut(command)
-        case OperationCode.persistentReserveIn: persistentReserveIn(command)
-        case OperationCode.persistentReserveOut: persistentReserveOut(command)
-        default: .check(.unsupportedOperationCode)
+    /// Commands that touch no block and end at once.
+    private func control(_ command: DeviceCommand, _ request: SCSICommand) -> DeviceResult {
+        switch request {
+        case .testUnitReady:
+            isStopped ? .check(SenseData(key: .notReady, additional: .initializingCommandRequired)) : .status(.good)
+        case .requestSense(let format, let count): requestSense(command.nexus, format, allocation: Int(count))
+        case .inquiry(let page, let count): inquiry(page, portGroup: command.portGroup, allocation: Int(count))
+        case .modeSense(let request): modeSense(request)
+        case .modeSelect(let request): modeSelect(command, request)
+        case .reserve: reserve(command.nexus)
+        case .release: release(command.nexus)
+        case .startStopUnit(let request): startStopUnit(request)
+        case .preventAllowMediumRemoval(let removal): preventAllow(command.nexus, removal)
+        case .readCapacity10: readCapacity10()
+        case .readCapacity16(let count): readCapacity16(allocation: Int(count))
+        case .getLBAStatus(let lba, let count): getLBAStatus(from: lba, allocation: Int(count))
+        case .readDefectData(let request):
+            answer(request.encodeEmptyList(), allocation: Int(request.allocationByteCount))
+        case .reportLUNs(let selection, let count):
+            Self.reportLUNs(selection, allocation: Int(count), node: node, pool: pool)
+        case .reportTargetPortGroups(let isExtended, let count):
+            answer(portGroupReport(isExtended: isExtended).encode(), allocation: Int(count))
+        case .setTargetPortGroups(let count): setTargetPortGroups(command, parameterByteCount: Int(count))
+        case .reportSupportedOperationCodes(let query, let withTimeouts, let count):
+            reportSupportedOperationCodes(query, withTimeouts: withTimeouts, allocation: Int(count))
+        case .persistentReserveIn(let action, let count): persistentReserveIn(action, allocation: Int(count))
+        // Those of `dispatch`.
+        case .read, .write, .writeAndVerify, .writeAtomic, .verify, .synchronizeCache, .preFetch, .writeSame, .unmap,
+            .compareAndWrite, .orWrite, .persistentReserveOut:
+            .check(.unsupportedOperationCode)
         }
     }
 
@@ -225,7 +256,8 @@ public final class LogicalUnit: BackendClient {
             if next.attribute == .ordered, operations.count > 0 { return }
             waiting.removeFirst()
             let waitingBefore = waiting.count
-            dispatch(next)
+            // Only what was understood is made to wait.
+            if case .success(let request) = next.request { dispatch(next, request) }
             if next.attribute == .ordered, operations.count > 0 { exclusiveOperation = true }
             // Put back: it needs to be alone.
             if waiting.count > waitingBefore { return }
@@ -236,7 +268,7 @@ public final class LogicalUnit: BackendClient {
     func operationEnded(_ index: Int) {
         operations.remove(index)
         if operations.count == 0 { exclusiveOperation = false }
-        if !managementWaits.isEmpty { managementProgressed(index) }
+        if !abortWaits.isEmpty { abortProgressed(index) }
         if !waiting.isEmpty { runWaiting() }
     }
 
@@ -256,18 +288,39 @@ public final class LogicalUnit: BackendClient {
     /// hands when it lets go of them. True where nothing has to be waited for; otherwise
     /// ``DeviceClient/taskManagementFinished(token:)`` follows: only then is it certain that no aborted
     /// write reaches the medium any more.
-    public func abort(_ scope: AbortScope, managementToken: UInt64) -> Bool {
-        let removed = waiting.filter { Self.matches($0, scope) }
-        waiting.removeAll { Self.matches($0, scope) }
+    public func abort(_ scope: AbortScope, managementToken: UInt64?) -> Bool {
+        let pending = abortAll { Self.matches($0, scope) }
+        guard !pending.isEmpty else { return true }
+        abortWaits.append(
+            AbortWait(end: managementToken.map { .management(token: $0) } ?? .nobody, operations: pending))
+        return false
+    }
+
+    /// PREEMPT AND ABORT ends when the commands that it aborts have (SPC-4 clause 5.13.11.2.6).
+    func abort(_ nexuses: [NexusIndex], then command: DeviceCommand, _ result: DeviceResult) {
+        for nexus in nexuses { client?.nexusPreempted(nexus, unit: self) }
+        let pending = abortAll { nexuses.contains($0.nexus) }
+        guard !pending.isEmpty else { return finish(command, result) }
+        abortWaits.append(AbortWait(end: .command(command, result), operations: pending))
+    }
+
+    /// The operations that have to end.
+    private func abortAll(_ matches: (DeviceCommand) -> Bool) -> [Int] {
+        let removed = waiting.filter(matches)
+        waiting.removeAll(where: matches)
         for command in removed { client?.commandAborted(token: command.token) }
         var pending: [Int] = []
-        for index in operations.indices where operations[index].isUsed && Self.matches(operations[index].command, scope) {
+        for index in operations.indices where operations[index].isUsed && matches(operations[index].command) {
             operations[index].isAborted = true
             pending.append(index)
         }
-        guard !pending.isEmpty else { return true }
-        managementWaits.append(ManagementWait(token: managementToken, operations: pending))
-        return false
+        // A PREEMPT AND ABORT may be aborted while it waits itself: it is not answered then.
+        for index in abortWaits.indices {
+            guard case .command(let command, _) = abortWaits[index].end, matches(command) else { continue }
+            abortWaits[index].end = .nobody
+            client?.commandAborted(token: command.token)
+        }
+        return pending
     }
 
     static func matches(_ command: DeviceCommand, _ scope: AbortScope) -> Bool {
@@ -279,11 +332,17 @@ public final class LogicalUnit: BackendClient {
         }
     }
 
-    private func managementProgressed(_ operation: Int) {
-        for index in managementWaits.indices { managementWaits[index].operations.removeAll { $0 == operation } }
-        let done = managementWaits.filter { $0.operations.isEmpty }
-        managementWaits.removeAll { $0.operations.isEmpty }
-        for wait in done { client?.taskManagementFinished(token: wait.token) }
+    private func abortProgressed(_ operation: Int) {
+        for index in abortWaits.indices { abortWaits[index].operations.removeAll { $0 == operation } }
+        let done = abortWaits.filter { $0.operations.isEmpty }
+        abortWaits.removeAll { $0.operations.isEmpty }
+        for wait in done {
+            switch wait.end {
+            case .nobody: break
+            case .management(let token): client?.taskManagementFinished(token: token)
+            case .command(let command, let result): finish(command, result)
+            }
+        }
     }
 
     /// What LOGICAL UNIT RESET does beside aborting (SAM-5 clause 6.3.3).
@@ -295,11 +354,33 @@ public final class LogicalUnit: BackendClient {
         raise(attention)
     }
 
+    /// The capacity of the backend, in blocks.
+    public var backendBlockCount: UInt64 { backend.byteCount / UInt64(blockSize) }
+
     /// Changes the capacity that the unit reports, for tests of what initiators do then; at most what the
     /// backend holds.
     public func setBlockCount(_ count: UInt64) {
-        precondition(count > 0 && count <= backend.byteCount / UInt64(blockSize))
+        precondition(count > 0 && count <= backendBlockCount)
+        guard count != blockCount else { return }
         blockCount = count
         raise(.capacityChanged)
+    }
+
+    /// Makes the unit another one, for tests of what initiators do then; 16 bytes of an NAA designator.
+    public func setIdentity(_ identity: [UInt8], serial: String) {
+        precondition(identity.count == 16)
+        guard identity != self.identity || serial != self.serial else { return }
+        self.identity = identity
+        self.serial = serial
+        raise(.inquiryDataChanged)
+    }
+
+    /// A loss of power: what is not saved is gone (SAM-5 clause 6.3.1).
+    func powerCycle() throws(IOError) {
+        reservationHolder = nil
+        removalPreventers = []
+        modes.restoreDefaults()
+        isStopped = false
+        try restoreReservations()
     }
 }

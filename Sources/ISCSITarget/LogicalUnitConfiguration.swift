@@ -21,6 +21,8 @@ public struct LogicalUnitConfiguration: Hashable, Sendable {
     /// The 16 bytes of an NAA type 6 designator; derived from the serial number where nil.
     public var identity: [UInt8]?
     public var isReadOnly = false
+    /// A file in which persistent reservations outlive the process (APTPL); nil: they do not.
+    public var reservationFile: String?
     public var vendor = "MPIO"
     public var product = "EMBEDDED TARGET"
     public var revision = "0001"
@@ -69,7 +71,7 @@ extension LogicalUnitParseError: CustomStringConvertible {
         case .badSerial(let value): "serial=\(value): expected 1 to 64 printable ASCII characters"
         case .textTooLong(let option, let maximum): "\(option): expected at most \(maximum) printable ASCII characters"
         case .unknownOption(let option):
-            "unknown option '\(option)': expected size, block-size, serial, identity, read-only, vendor, product or revision"
+            "unknown option '\(option)': expected size, block-size, serial, identity, reservations, read-only, vendor, product or revision"
         case .missingValue(let option): "\(option) needs a value: \(option)=VALUE"
         case .duplicateOption(let option): "\(option) is given twice"
         }
@@ -77,7 +79,7 @@ extension LogicalUnitParseError: CustomStringConvertible {
 }
 
 extension LogicalUnitConfiguration {
-    /// Parses `N=KIND[:PATH][,size=1G][,block-size=4096][,serial=…][,identity=naa.…][,read-only][,vendor=…][,product=…][,revision=…]`,
+    /// Parses `N=KIND[:PATH][,size=1G][,block-size=4096][,serial=…][,identity=naa.…][,reservations=FILE][,read-only][,vendor=…][,product=…][,revision=…]`,
     /// KIND being `memory`, `null` or `file`. A path cannot contain a comma.
     public init(parsing text: String) throws(LogicalUnitParseError) {
         guard let equals = text.firstIndex(of: "=") else { throw .missingNumber(text) }
@@ -129,7 +131,7 @@ extension LogicalUnitConfiguration {
             isReadOnly = true
             return
         }
-        guard ["size", "block-size", "serial", "identity", "vendor", "product", "revision"].contains(key) else {
+        guard ["size", "block-size", "serial", "identity", "reservations", "vendor", "product", "revision"].contains(key) else {
             throw .unknownOption(key)
         }
         guard let value, !value.isEmpty else { throw .missingValue(option: key) }
@@ -146,6 +148,7 @@ extension LogicalUnitConfiguration {
         case "identity":
             guard let bytes = Self.parseNAA6(value) else { throw .badIdentity(value) }
             identity = bytes
+        case "reservations": reservationFile = value
         case "vendor": vendor = try Self.text(value, key, maximum: 8)
         case "product": product = try Self.text(value, key, maximum: 16)
         default: revision = try Self.text(value, key, maximum: 4)
@@ -177,7 +180,7 @@ extension LogicalUnitConfiguration {
         return number << shift
     }
 
-    private static func parseNAA6(_ text: String) -> [UInt8]? {
+    static func parseNAA6(_ text: String) -> [UInt8]? {
         guard text.hasPrefix("naa.6"), text.utf8.count == 36 else { return nil }
         var bytes: [UInt8] = []
         var high: UInt8?

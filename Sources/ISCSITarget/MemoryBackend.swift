@@ -5,6 +5,8 @@ final class MemoryBackend: LogicalUnitBackend {
 
     let byteCount: UInt64
     weak var client: (any BackendClient)?
+    var writesAtOnce: Bool { true }
+    var hasVolatileCache: Bool { false }
     var isThinlyProvisioned: Bool { true }
 
     /// The second level holds this many chunks (64 MiB of blocks), so that the first stays small.
@@ -26,8 +28,6 @@ final class MemoryBackend: LogicalUnitBackend {
             table.deallocate()
         }
     }
-
-    func lend(offset: UInt64, byteCount: Int) -> UnsafeRawPointer? { nil }
 
     func read(offset: UInt64, into memory: UnsafeMutableRawBufferPointer, token: UInt32) -> BackendProgress {
         forEachPiece(offset, memory.count) { chunk, within, done, count in

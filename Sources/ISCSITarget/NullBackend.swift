@@ -4,6 +4,8 @@ import Glibc
 final class NullBackend: LogicalUnitBackend {
     let byteCount: UInt64
     weak var client: (any BackendClient)?
+    var writesAtOnce: Bool { true }
+    var hasVolatileCache: Bool { false }
     var isThinlyProvisioned: Bool { false }
 
     /// Untouched anonymous memory: every page of it is the kernel's one zero page.
@@ -31,6 +33,5 @@ final class NullBackend: LogicalUnitBackend {
     func write(offset: UInt64, from memory: UnsafeRawBufferPointer, token: UInt32) -> BackendProgress { .done }
     func synchronize(token: UInt32) -> BackendProgress { .done }
     func deallocate(offset: UInt64, byteCount: UInt64, token: UInt32) -> BackendProgress { .done }
-    func mapping(at offset: UInt64) -> (isMapped: Bool, byteCount: UInt64) { (true, byteCount - offset) }
     func close() {}
 }

@@ -12,7 +12,14 @@ enum OperationKind {
     case orWrite
     /// `pattern` over `byteCount` bytes, a piece at a time.
     case fill
+    /// `byteCount` bytes of zeroes, by a backend that can do it without being sent them.
+    case zero
+    /// COMPARE AND WRITE by a backend that can do it itself.
+    case swap
+    /// One range.
     case deallocate
+    /// UNMAP: `byteCount` descriptors of data-out, one after the other.
+    case unmap
     case synchronize
 }
 
@@ -23,7 +30,9 @@ struct Operation {
     /// In bytes.
     var offset: UInt64
     var byteCount: UInt64
-    /// Bytes (`fill`) or descriptors (`deallocate` by UNMAP) that are done.
+    /// What the CDB asked of data-out, in bytes; residuals are counted against it.
+    var wantedByteCount: Int
+    /// Bytes (`fill`) or descriptors (`unmap`) that are done.
     var done: UInt64 = 0
     var step = 0
     var buffer: TargetBuffer

@@ -2,13 +2,13 @@ import SCSI
 
 /// Registrations and the reservation of one logical unit (SPC-4 clause 5.13). Knows nothing of commands:
 /// it answers who holds what and which other nexuses a change concerns.
-struct PersistentReservations {
-    struct Registration {
+struct PersistentReservations: Equatable {
+    struct Registration: Equatable {
         var nexus: NexusIndex
         var key: UInt64
     }
 
-    struct Reservation {
+    struct Reservation: Equatable {
         var type: ReservationType
         /// Who made it. Where the type is one of all registrants, every one of them holds it.
         var maker: NexusIndex
@@ -22,6 +22,17 @@ struct PersistentReservations {
     /// In the order of registration.
     private(set) var registrations: [Registration] = []
     private(set) var reservation: Reservation?
+    /// APTPL of the last registration: all of it outlives a loss of power.
+    var persistsThroughPowerLoss = false
+
+    init() {}
+
+    /// As they were before a loss of power, which counts PRGENERATION from 0 again (SPC-4 clause 6.15.2).
+    init(registrations: [Registration], reservation: Reservation?) {
+        self.registrations = registrations
+        self.reservation = reservation
+        persistsThroughPowerLoss = true
+    }
 
     func key(of nexus: NexusIndex) -> UInt64? { registrations.first { $0.nexus == nexus }?.key }
     func isRegistered(_ nexus: NexusIndex) -> Bool { registrations.contains { $0.nexus == nexus } }
@@ -41,20 +52,20 @@ struct PersistentReservations {
     /// Nexuses that must be told, and what of.
     typealias Notices = [(nexus: NexusIndex, attention: UnitAttentions)]
 
-    /// REGISTER with the present key already checked; key 0 ends the registration. nil: no room.
-    mutating func register(_ nexus: NexusIndex, key: UInt64) -> Notices? {
-        if let index = registrations.firstIndex(where: { $0.nexus == nexus }) {
+    /// REGISTER with the present key already checked; key 0 ends the registration. `others` are registered with
+    /// the same key where they are not yet (SPEC_I_PT, ALL_TG_PT). nil: no room.
+    mutating func register(_ nexus: NexusIndex, key: UInt64, others: [NexusIndex] = []) -> Notices? {
+        let known = registrations.firstIndex { $0.nexus == nexus }
+        if let known, key == 0 {
             generation &+= 1
-            if key != 0 {
-                registrations[index].key = key
-                return []
-            }
-            return unregister(index)
+            return unregister(known)
         }
         guard key != 0 else { return [] }
-        guard registrations.count < Self.capacity else { return nil }
+        let added = ((known == nil ? [nexus] : []) + others.filter { $0 != nexus && !isRegistered($0) })
+        guard registrations.count + added.count <= Self.capacity else { return nil }
         generation &+= 1
-        registrations.append(Registration(nexus: nexus, key: key))
+        if let known { registrations[known].key = key }
+        for nexus in added where !isRegistered(nexus) { registrations.append(Registration(nexus: nexus, key: key)) }
         return []
     }
 
@@ -91,6 +102,20 @@ struct PersistentReservations {
         registrations = []
         reservation = nil
         return notices
+    }
+
+    /// REGISTER AND MOVE by the holder of a reservation that is not one of all registrants. False: no room.
+    mutating func move(from nexus: NexusIndex, to target: NexusIndex, key: UInt64, unregisters: Bool) -> Bool {
+        if let known = registrations.firstIndex(where: { $0.nexus == target }) {
+            registrations[known].key = key
+        } else {
+            guard registrations.count < Self.capacity else { return false }
+            registrations.append(Registration(nexus: target, key: key))
+        }
+        generation &+= 1
+        reservation?.maker = target
+        if unregisters { registrations.removeAll { $0.nexus == nexus } }
+        return true
     }
 
     enum PreemptResult {

@@ -33,6 +33,10 @@ public struct TargetConfiguration: Sendable {
     public var allowsExplicitTransitions = false
     /// An idle connection is asked by NOP-In after this time, and dropped when it does not answer in as long again; nil: never.
     public var pingInterval: Duration? = .seconds(30)
+    /// Further iSCSI nodes: targets with units of their own, or peers behind the same units.
+    public var furtherNodes: [TargetNodeConfiguration] = []
+    /// Where the chances of faults begin.
+    public var faultSeed: UInt64 = 1
 
     public init(
         name: String, portals: [TargetPortalConfiguration], logicalUnits: [LogicalUnitConfiguration],

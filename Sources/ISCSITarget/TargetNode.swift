@@ -3,6 +3,8 @@ public import SCSI
 
 /// A portal group, which is a SCSI target port (RFC 7143 section 4.6.2) and here also a target port group.
 public struct PortGroup: Sendable {
+    /// The iSCSI name of the node that the portals lead to.
+    public let nodeName: String
     /// The portal group tag; as well the number of the target port group.
     public let tag: UInt16
     /// 1…65,535
@@ -28,8 +30,10 @@ public struct NexusIdentity: Hashable, Sendable {
     }
 }
 
-/// What the logical units of a target share: its name, its ports, and one another.
+/// A SCSI target device: what its logical units share, that is its ports and one another. It may be reached under
+/// several iSCSI names: the controllers of an array, each a node with port groups of its own.
 public final class TargetNode {
+    /// The first iSCSI name.
     public let name: String
     /// In the order of their tags.
     public internal(set) var portGroups: [PortGroup]
@@ -45,7 +49,9 @@ public final class TargetNode {
     private struct Nexus {
         var identity: NexusIdentity
         var isActive: Bool
-        /// Counts logins, to find the nexus that was gone longest.
+        /// It had a session; otherwise it was only named, by a reservation.
+        var hadSession: Bool
+        /// Counts uses, to find the nexus that was gone longest.
         var lastUse: UInt64
     }
 
@@ -53,11 +59,20 @@ public final class TargetNode {
     /// Nexuses that are remembered after their session ended, beyond those that hold a registration.
     private static let rememberedNexuses = 256
 
-    public init(name: String, portGroupTags: [UInt16], allowsExplicitTransitions: Bool = false) {
+    public convenience init(name: String, portGroupTags: [UInt16], allowsExplicitTransitions: Bool = false) {
+        self.init(
+            name: name, ports: Set(portGroupTags).map { (tag: $0, nodeName: name) },
+            allowsExplicitTransitions: allowsExplicitTransitions)
+    }
+
+    /// No two of `ports` may have one tag.
+    public init(name: String, ports: [(tag: UInt16, nodeName: String)], allowsExplicitTransitions: Bool = false) {
+        precondition(Set(ports.map(\.tag)).count == ports.count, "a portal group tag names one group")
         self.name = name
         self.allowsExplicitTransitions = allowsExplicitTransitions
-        portGroups = Set(portGroupTags).sorted().enumerated().map {
-            PortGroup(tag: $0.element, relativePortIdentifier: UInt16($0.offset + 1))
+        portGroups = ports.sorted { $0.tag < $1.tag }.enumerated().map {
+            PortGroup(
+                nodeName: $0.element.nodeName, tag: $0.element.tag, relativePortIdentifier: UInt16($0.offset + 1))
         }
     }
 
@@ -82,20 +97,48 @@ public final class TargetNode {
     /// new here, I_T NEXUS LOSS to one that had a session before.
     public func nexusStarted(_ identity: NexusIdentity) -> NexusIndex {
         useCount += 1
-        if let index = nexuses.firstIndex(where: { $0.identity == identity }) {
-            nexuses[index].isActive = true
-            nexuses[index].lastUse = useCount
-            return start(index, .nexusLoss)
-        }
-        let nexus = Nexus(identity: identity, isActive: true, lastUse: useCount)
-        if nexuses.count >= Self.rememberedNexuses, let index = forgettable() {
-            for unit in units { unit.nexusForgotten(NexusIndex(rawValue: index)) }
-            nexuses[index] = nexus
-            return start(index, .powerOn)
-        }
-        nexuses.append(nexus)
-        return start(nexuses.count - 1, .powerOn)
+        let index = place(identity, idleSince: useCount)
+        let attention: UnitAttentions = nexuses[index].hadSession ? .nexusLoss : .powerOn
+        nexuses[index].isActive = true
+        nexuses[index].hadSession = true
+        return start(index, attention)
     }
+
+    /// The indexes of nexuses that have no session, or not yet: persistent reservations name them.
+    func remember(_ identities: [NexusIdentity]) -> [NexusIndex] {
+        let start = useCount + 1
+        return identities.map {
+            useCount += 1
+            return NexusIndex(rawValue: place($0, idleSince: start))
+        }
+    }
+
+    /// The slot of a nexus, an old one or one that is made. None that was used at or after `limit` makes room for it.
+    private func place(_ identity: NexusIdentity, idleSince limit: UInt64) -> Int {
+        if let index = nexuses.firstIndex(where: { $0.identity == identity }) {
+            nexuses[index].lastUse = useCount
+            return index
+        }
+        let nexus = Nexus(identity: identity, isActive: false, hadSession: false, lastUse: useCount)
+        let index: Int
+        if nexuses.count >= Self.rememberedNexuses, let old = forgettable(idleSince: limit) {
+            for unit in units { unit.nexusForgotten(NexusIndex(rawValue: old)) }
+            nexuses[old] = nexus
+            index = old
+        } else {
+            index = nexuses.count
+            nexuses.append(nexus)
+        }
+        for unit in units { unit.nexusRemembered(NexusIndex(rawValue: index)) }
+        return index
+    }
+
+    /// A target port lost its power: to whoever comes back to it, it is new.
+    func portGroupRestarted(_ group: Int) {
+        for index in nexuses.indices where nexuses[index].identity.portGroup == group { nexuses[index].hadSession = false }
+    }
+
+    var identities: [NexusIdentity] { nexuses.map(\.identity) }
 
     private func start(_ index: Int, _ attention: UnitAttentions) -> NexusIndex {
         let nexus = NexusIndex(rawValue: index)
@@ -105,10 +148,10 @@ public final class TargetNode {
 
     /// Initiators that take a random ISID at each login would fill the table: the nexus that is gone
     /// longest makes room, unless a registration or a command still names it.
-    private func forgettable() -> Int? {
+    private func forgettable(idleSince limit: UInt64) -> Int? {
         nexuses.indices
             .filter { index in
-                !nexuses[index].isActive && !units.contains { $0.needsNexus(NexusIndex(rawValue: index)) }
+                !nexuses[index].isActive && nexuses[index].lastUse < limit && !units.contains { $0.needsNexus(NexusIndex(rawValue: index)) }
             }
             .min { nexuses[$0].lastUse < nexuses[$1].lastUse }
     }

@@ -1,3 +1,5 @@
+public import SCSI
+
 /// What the engine is to do, in the order in which it is handed out.
 public enum PseudoLUNAction: Sendable {
     /// Send the request on the path.
@@ -16,6 +18,8 @@ public enum PseudoLUNAction: Sendable {
     case disconnect(PathIndex)
     /// Answered by `fenceResult`.
     case fence(PathIndex, FenceStep)
+    /// Send SET TARGET PORT GROUPS with this one change on the path. Answered by `transitionFinished`.
+    case setTargetPortGroup(PathIndex, TargetPortGroupChange)
     case event(MultipathEvent)
 }
 

@@ -52,6 +52,16 @@ open class DefaultDSM: DeviceSpecificModule {
 
     open func failBack(_ table: CandidateTable, at now: Instant) { balance.failBack(table, at: now) }
 
+    open func grade(of state: AccessState, isPreferred: Bool) -> PathGrade { PathGrade(state) }
+
+    open func wantedTransition(
+        _ groups: [GroupAccess], since: Instant, isImplicit: Bool, at now: Instant
+    ) -> ExplicitTransition? { nil }
+
+    open var nextTransition: Instant { .distantFuture }
+
+    open func transitionEnded(_ transition: ExplicitTransition, _ outcome: PathOutcome, at now: Instant) {}
+
     open func disposition(
         of outcome: PathOutcome, for request: RequestDescriptor, on path: PathIndex
     ) -> ErrorDisposition {

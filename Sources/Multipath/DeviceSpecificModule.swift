@@ -40,6 +40,19 @@ public protocol DeviceSpecificModule: AnyObject, SendableMetatype {
     /// Goes back to the preferred path at once.
     func failBack(_ table: CandidateTable, at now: Instant)
 
+    // MARK: Asymmetric access
+
+    /// How good a path is whose port group is in this state. `.unusable` where it must not carry data.
+    func grade(of state: AccessState, isPreferred: Bool) -> PathGrade
+    /// No path carries data, and requests wait: which port group the array should be asked to make active. Nil:
+    /// none, or not before ``nextTransition``. See ``ExplicitTransitions/wanted(_:since:isImplicit:at:)``.
+    func wantedTransition(_ groups: [GroupAccess], since: Instant, isImplicit: Bool, at now: Instant)
+        -> ExplicitTransition?
+    /// When to ask for a transition again although nothing happened.
+    var nextTransition: Instant { get }
+    /// How the array answered.
+    func transitionEnded(_ transition: ExplicitTransition, _ outcome: PathOutcome, at now: Instant)
+
     // MARK: Judging
 
     /// What an outcome other than ``PathOutcome/good`` means.
@@ -58,12 +71,21 @@ public protocol DeviceSpecificModule: AnyObject, SendableMetatype {
     func pathRemoved(_ path: PathIndex, at now: Instant)
 }
 
+extension DeviceSpecificModule {
+    public func grade(of state: AccessState, isPreferred: Bool) -> PathGrade { PathGrade(state) }
+    public func wantedTransition(
+        _ groups: [GroupAccess], since: Instant, isImplicit: Bool, at now: Instant
+    ) -> ExplicitTransition? { nil }
+    public var nextTransition: Instant { .distantFuture }
+    public func transitionEnded(_ transition: ExplicitTransition, _ outcome: PathOutcome, at now: Instant) {}
+}
+
 /// The modules that may claim a LUN, in the order in which they are asked.
 public struct DSMRegistry: Sendable {
     private var types: [any DeviceSpecificModule.Type]
 
-    /// Only ``DefaultDSM``, which claims everything.
-    public init() { types = [DefaultDSM.self] }
+    /// ``ALUADSM`` for what has asymmetric access, and ``DefaultDSM``, which claims everything.
+    public init() { types = [ALUADSM.self, DefaultDSM.self] }
 
     /// Puts a module before those that are registered already.
     public mutating func register(_ type: any DeviceSpecificModule.Type) { types.insert(type, at: 0) }

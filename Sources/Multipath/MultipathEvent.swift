@@ -18,6 +18,9 @@ public indirect enum MultipathEvent: Hashable, Sendable {
     case pathAdded(PathIndex)
     case pathRemoved(PathIndex)
     case accessStateChanged(PathIndex, from: AccessState, to: AccessState)
+    /// The array was asked to make the path's port group active, and what it answered.
+    case transitionRequested(PathIndex, TargetPortGroupChange)
+    case transitionEnded(PathIndex, TargetPortGroupChange, PathOutcome)
     /// Traffic left a path that failed; `to` is where the next request goes.
     case failOver(from: PathIndex, to: PathIndex, redriven: Int)
     /// Traffic went back to a path that works again, from one that works too.

@@ -1,3 +1,4 @@
+public import SCSI
 public import Timebase
 
 /// How good a candidate is, worst first. Only the best grade that any candidate has carries data.
@@ -9,9 +10,20 @@ public enum PathGrade: UInt8, Hashable, Comparable, Sendable {
     case marginal
     case nonOptimized
     case optimized
+    /// Optimized, and the array would rather have it used than others that are.
+    case preferred
 
     @inlinable
     public static func < (left: PathGrade, right: PathGrade) -> Bool { left.rawValue < right.rawValue }
+
+    /// By the access state alone.
+    public init(_ state: AccessState) {
+        switch state {
+        case .optimized, .lbaDependent: self = .optimized
+        case .nonOptimized: self = .nonOptimized
+        case .standby, .unavailable, .offline, .transitioning: self = .unusable
+        }
+    }
 }
 
 /// One row of the table that a policy chooses from: a path of a LUN, or a connection of a session.

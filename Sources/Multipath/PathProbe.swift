@@ -51,6 +51,8 @@ public struct PathProbe {
     private var impliedState: AccessState?
     private var groups: [TargetPortGroup]?
     private var isCapacityVerified = true
+    private var asksExtended = false
+    private var transitionTime: Duration?
 
     /// - Parameters:
     ///   - targetName: the iSCSI name, which a locally assigned identity needs.
@@ -216,7 +218,10 @@ public struct PathProbe {
             if let failure = dsm.verificationFailure(outcome) { return .finished(.failed(failure)) }
             return fail(.notReady, "TEST UNIT READY: \(Self.words(outcome))")
         }
-        return device.targetPortGroupSupport.isEmpty ? askCapacity() : askGroups(byteCount: 4096)
+        guard !device.targetPortGroupSupport.isEmpty else { return askCapacity() }
+        // Only the extended header tells how long a transition may take; asked once, and not by those who lack it.
+        asksExtended = device.targetPortGroupSupport.contains(.implicit)
+        return askGroups(byteCount: 4096)
     }
 
     private static func accessState(in sense: SenseData) -> AccessState? {
@@ -231,7 +236,9 @@ public struct PathProbe {
     }
 
     private mutating func askGroups(byteCount: Int) -> Step {
-        send(.groups, .reportTargetPortGroups(allocationByteCount: UInt32(byteCount)), byteCount)
+        send(
+            .groups, .reportTargetPortGroups(extendedHeader: asksExtended, allocationByteCount: UInt32(byteCount)),
+            byteCount)
     }
 
     private mutating func grouped(_ outcome: PathOutcome, _ data: [UInt8]) -> Step {
@@ -243,6 +250,10 @@ public struct PathProbe {
                 return askGroups(byteCount: min(report.declaredByteCount, 1 << 20))
             }
             groups = report.groups
+            if let seconds = report.implicitTransitionSeconds, seconds > 0 { transitionTime = .seconds(Int(seconds)) }
+        } else if asksExtended, Self.isIllegalRequest(outcome) {
+            asksExtended = false
+            return askGroups(byteCount: 4096)
         } else if !Self.isIllegalRequest(outcome), impliedState == nil {
             return fail(.verificationFailed, "REPORT TARGET PORT GROUPS: \(Self.words(outcome))")
         }
@@ -293,15 +304,17 @@ public struct PathProbe {
         return finish()
     }
 
-    /// A port in standby need not tell the capacity (SPC-4 clause 5.15.2.4.4); what other paths showed is
+    /// A port in standby need not tell the capacity (SPC-4 clause 5.15.2.4.4); what other paths showed, if any, is
     /// taken until the port is active and can be asked.
     private mutating func unsized(_ outcome: PathOutcome, _ command: String) -> Step {
         guard case .status(.checkCondition, let sense?) = outcome, let state = Self.accessState(in: sense),
-            let known, known.identity == device.identity
+            known == nil || known?.identity == device.identity
         else { return fail(.verificationFailed, "\(command): \(Self.words(outcome))") }
         impliedState = impliedState ?? state
-        device.blockSize = known.blockSize
-        device.blockCount = known.blockCount
+        if let known {
+            device.blockSize = known.blockSize
+            device.blockCount = known.blockCount
+        }
         isCapacityVerified = false
         return finish()
     }
@@ -311,7 +324,8 @@ public struct PathProbe {
             .usable(
                 PathReport(
                     device: device, accessState: impliedState ?? .optimized, targetPortGroups: groups ?? [],
-                    isCapacityVerified: isCapacityVerified, unitAttentions: unitAttentions)))
+                    isCapacityVerified: isCapacityVerified, unitAttentions: unitAttentions,
+                    implicitTransitionTime: transitionTime)))
     }
 }
 

@@ -60,16 +60,20 @@ public struct PathReport: Hashable, Sendable {
     public var accessState: AccessState
     /// Empty where the device has no asymmetric access.
     public var targetPortGroups: [TargetPortGroup]
-    /// False where the port would not tell (standby) and block size and count are other paths'.
+    /// False where the port would not tell (standby): block size and count are other paths', or mean nothing
+    /// where there is none.
     public var isCapacityVerified: Bool
     /// What the device said about itself while it was asked.
     public var unitAttentions: [SenseData]
+    /// How long a transition of its own may take (SPC-4 clause 6.37); nil where it does not say.
+    public var implicitTransitionTime: Duration?
 
     public init(
         device: DeviceDescription, accessState: AccessState = .optimized,
         targetPortGroups: [TargetPortGroup] = [], isCapacityVerified: Bool = true,
-        unitAttentions: [SenseData] = []
+        unitAttentions: [SenseData] = [], implicitTransitionTime: Duration? = nil
     ) {
+        self.implicitTransitionTime = implicitTransitionTime
         self.isCapacityVerified = isCapacityVerified
         self.unitAttentions = unitAttentions
         self.device = device
@@ -132,6 +136,10 @@ struct PathRecord {
     var pendingHold: Duration?
     var accessState: AccessState = .optimized
     var isPreferred = false
+    /// The path's own port group as its port described it last.
+    var group: TargetPortGroup?
+    /// How long the array says that a transition takes; nil where it does not.
+    var transitionTime: Duration?
     /// When a transition that does not end counts as standby.
     var transitionDeadline = Instant.distantFuture
     var refreshAt = Instant.distantFuture
@@ -178,18 +186,7 @@ struct PathRecord {
     }
 
     /// Whether the access state lets data through.
-    var carriesData: Bool {
-        switch accessState {
-        case .optimized, .lbaDependent, .nonOptimized: true
-        case .standby, .unavailable, .offline, .transitioning: false
-        }
-    }
-
-    var grade: PathGrade {
-        guard case .up = link, !isDrained, stalledSince == nil, carriesData, isCapacityVerified else { return .unusable }
-        if marginalUntil != nil { return .marginal }
-        return accessState == .nonOptimized ? .nonOptimized : .optimized
-    }
+    var carriesData: Bool { PathGrade(accessState) > .unusable }
 
     var isRemoved: Bool { link == .removed }
 

@@ -40,12 +40,13 @@ extension PseudoLUN {
         settle(at: now)
     }
 
-    /// Takes the state of the path's own group; `fallback` where the answer does not name it.
+    /// Takes the state of the path's own group, what the path says of others being hearsay; `fallback` where the answer does not name it.
     func adopt(_ groups: [TargetPortGroup], fallback: AccessState, on index: Int, at now: Instant) {
         guard let own = ownGroup(groups, on: index) else {
             return setAccessState(index, fallback, at: now)
         }
         paths[index].isPreferred = own.isPreferred
+        paths[index].group = own
         setAccessState(index, own.state, at: now)
     }
 
@@ -69,7 +70,9 @@ extension PseudoLUN {
             paths[index].refreshAt = min(paths[index].refreshAt, now + Self.accessStateInterval)
             // A target that is still in transition after its time is treated as standby, and asked on.
             if old == .standby, paths[index].transitionDeadline <= now { return }
-            if old != .transitioning { paths[index].transitionDeadline = now + Self.transitionLimit }
+            if old != .transitioning {
+                paths[index].transitionDeadline = now + (paths[index].transitionTime ?? Self.transitionLimit)
+            }
         } else {
             paths[index].transitionDeadline = .distantFuture
             paths[index].refreshAt = .distantFuture
@@ -84,7 +87,9 @@ extension PseudoLUN {
 
     /// Asks every path that is up for its access state.
     func refreshAccessStates(at now: Instant) {
-        for index in paths.indices where paths[index].link == .up { refreshAccessState(index, at: now) }
+        for index in paths.indices where paths[index].link == .up && paths[index].stalledSince == nil {
+            refreshAccessState(index, at: now)
+        }
     }
 
     func refreshAccessState(_ index: Int, at now: Instant) {

@@ -10,6 +10,7 @@ extension PseudoLUN {
             guard paths[index].fence == .reinstating else { return }
             if result == .done { return nexusReinstated(index, at: now) }
             paths[index].fence = .waiting
+            if result == .taskSetAborted { endCopies(.taskSetAborted, at: now) { $0.path == path.rawValue } }
         case .abortTaskSet:
             guard paths[index].fence == .aborting else { return }
             paths[index].fence = .waiting
@@ -20,7 +21,7 @@ extension PseudoLUN {
             resetVia = -1
             if result == .done { unitWasReset(at: now) } else { wasResetRefused = true }
         }
-        if result != .done { post(.fenceFailed(path, step, result)) }
+        if result == .failed || result == .unsupported { post(.fenceFailed(path, step, result)) }
         settle(at: now)
     }
 

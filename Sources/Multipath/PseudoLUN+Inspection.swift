@@ -124,6 +124,8 @@ extension PseudoLUN {
         case .marginal where rows[index].grade < bestGrade: return "marginal: held out because it failed too often"
         case .activeNonOptimized where rows[index].grade < bestGrade:
             return "active/non-optimized, and an active/optimized path is left"
+        case .activeOptimized where rows[index].grade < bestGrade:
+            return "active/optimized, but the array prefers the port group of another path"
         case .activeOptimized where record.settings.role == .standby
             && settings.policy.kind == .roundRobinWithSubset && rows[index].inFlight == 0:
             return "standby by configuration; it joins when a primary is missing (\(load(index)))"

@@ -190,12 +190,13 @@ extension PseudoLUN {
         paths[index].isTransportUp = true
         paths[index].isVerifying = false
         noteUnitAttentions(report.unitAttentions, on: index, isFullProbe: true, at: now)
-        if let refusal = refusal(of: report.device, on: index, at: now) {
+        if let refusal = refusal(of: report, on: index, at: now) {
             return refuse(index, refusal, at: now)
         }
         paths[index].device = report.device
         paths[index].expectsNewCapacity = false
         paths[index].isCapacityVerified = report.isCapacityVerified
+        paths[index].transitionTime = report.implicitTransitionTime
         adopt(report.targetPortGroups, fallback: report.accessState, on: index, at: now)
         if paths[index].carriesData, !report.isCapacityVerified {
             // It changed its state in mid-probe; asked again soon.
@@ -244,7 +245,8 @@ extension PseudoLUN {
         post(.pathRegained(path))
     }
 
-    private func refusal(of found: DeviceDescription, on index: Int, at now: Instant) -> RefusalReason? {
+    private func refusal(of report: PathReport, on index: Int, at now: Instant) -> RefusalReason? {
+        let found = report.device
         if let pinnedIdentity, found.identity != pinnedIdentity {
             return .mismatch(.identity(expected: pinnedIdentity, found: found.identity))
         }
@@ -256,6 +258,8 @@ extension PseudoLUN {
             {
                 return .unidentified
             }
+            // A port that does not tell the capacity can't define the LUN; but its module may have it made active.
+            guard report.isCapacityVerified else { return claim(found, by: index, at: now) ? nil : .notClaimed }
             return define(found, by: index, at: now)
         }
         if found.identity == nil, definingPath != Int32(index) { return .unidentified }
@@ -274,21 +278,27 @@ extension PseudoLUN {
 
     /// The first path says what the LUN is.
     private func define(_ found: DeviceDescription, by index: Int, at now: Instant) -> RefusalReason? {
-        if let registry {
-            guard
-                let module = registry.module(
-                    for: found, transport: paths[index].transport, policy: settings.policy)
-            else { return .notClaimed }
-            dsm = module
-            for other in paths.indices where !paths[other].isRemoved {
-                module.pathAdded(PathIndex(other), at: now)
-            }
-        }
+        guard claim(found, by: index, at: now) else { return .notClaimed }
         device = found
         definingPath = Int32(index)
         areCandidatesStale = true
         post(.defined(found, module: dsm.name))
         return nil
+    }
+
+    /// Finds the module for the device; false where none wants it.
+    private func claim(_ found: DeviceDescription, by index: Int, at now: Instant) -> Bool {
+        guard let registry else { return true }
+        guard let module = registry.module(for: found, transport: paths[index].transport, policy: settings.policy)
+        else { return false }
+        // Another path that showed as little may have brought it in, and it may have begun something.
+        if device == nil, !hadPath, type(of: module) == type(of: dsm) { return true }
+        dsm = module
+        areCandidatesStale = true
+        for other in paths.indices where !paths[other].isRemoved {
+            module.pathAdded(PathIndex(other), at: now)
+        }
+        return true
     }
 
     private func refuse(_ index: Int, _ reason: RefusalReason, at now: Instant) {
@@ -406,6 +416,7 @@ extension PseudoLUN {
         let count = bestGrade > .unusable ? redriveStalled(index, at: now) : 0
         post(.pathStalled(path, redriven: count))
         if count > 0 { noteFailOver(from: index, redriven: count, at: now) }
+        if bestGrade == .unusable { refreshAccessStates(at: now) }
         settle(at: now)
     }
 

@@ -91,6 +91,7 @@ extension PseudoLUN {
     func settle(at now: Instant) {
         refreshCandidates(at: now)
         checkAvailability(at: now)
+        if bestGrade == .unusable || transition != nil { considerTransition(at: now) }
         if bestGrade > .unusable {
             for index in paths.indices where paths[index].stalledSince != nil {
                 let count = redriveStalled(index, at: now)
@@ -105,13 +106,21 @@ extension PseudoLUN {
         updateDeadline()
     }
 
+    private func grade(of record: PathRecord) -> PathGrade {
+        guard case .up = record.link, !record.isDrained, record.stalledSince == nil, record.isCapacityVerified
+        else { return .unusable }
+        let grade = dsm.grade(
+            of: record.accessState, isPreferred: record.isPreferred && settings.asymmetricAccess.followsPreferredBit)
+        return record.marginalUntil != nil ? min(grade, .marginal) : grade
+    }
+
     /// Brings the candidate rows in line with the paths and tells the DSM where any changed.
     func refreshCandidates(at now: Instant) {
         var best = PathGrade.unusable
         for index in paths.indices {
             let record = paths[index]
             let row = rows + index
-            let grade = record.grade
+            let grade = grade(of: record)
             best = max(best, grade)
             if row.pointee.grade != grade {
                 if row.pointee.grade == .unusable { row.pointee.usableSince = now }
@@ -213,6 +222,7 @@ extension PseudoLUN {
 
     private func updateDeadline() {
         var deadline = min(dsm.nextDeadline, staleWrites.nextDeadline)
+        if bestGrade == .unusable { deadline = min(deadline, transitionAt) }
         if let since = noPathSince, !isExpired, case .after(let period) = settings.timers.pdoRemovePeriod {
             deadline = min(deadline, since + period)
         }

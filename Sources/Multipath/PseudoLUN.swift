@@ -69,6 +69,13 @@ public final class PseudoLUN {
     var resetFor: Int32 = -1
     var wasResetRefused = false
 
+    // MARK: Asymmetric access
+
+    /// The SET TARGET PORT GROUPS that is out.
+    var transition: ExplicitTransition?
+    /// When the module would like to ask for one.
+    var transitionAt = Instant.distantFuture
+
     // MARK: Output
 
     @exclusivity(unchecked) var actions: Ring<PseudoLUNAction>

@@ -184,18 +184,33 @@ public struct StaleWriteGuardSettings: Hashable, Sendable {
     public init() {}
 }
 
+/// How a LUN with asymmetric access (ALUA) is treated.
+public struct AsymmetricAccessSettings: Hashable, Sendable {
+    /// Among optimized port groups those that the array marks as preferred (PREF) carry all. Off: the mark is shown
+    /// but means nothing, and all optimized groups share the traffic.
+    public var followsPreferredBit: Bool = true
+    /// Where no path carries data, requests wait, and the array leaves it to initiators, a standby group is made active
+    /// by SET TARGET PORT GROUPS. Off where something else is in charge of the array's fail-over.
+    public var setsTargetPortGroups: Bool = true
+
+    public init() {}
+}
+
 /// All that a user decides about one LUN, paths apart.
 public struct LUNSettings: Hashable, Sendable {
     public var policy: PolicySettings
     public var timers: Timers
     public var marginalPaths: MarginalPathSettings
     public var staleWriteGuard: StaleWriteGuardSettings
+    public var asymmetricAccess: AsymmetricAccessSettings
 
     public init(
         policy: PolicySettings = PolicySettings(.roundRobin), timers: Timers = Timers(),
         marginalPaths: MarginalPathSettings = MarginalPathSettings(),
-        staleWriteGuard: StaleWriteGuardSettings = StaleWriteGuardSettings()
+        staleWriteGuard: StaleWriteGuardSettings = StaleWriteGuardSettings(),
+        asymmetricAccess: AsymmetricAccessSettings = AsymmetricAccessSettings()
     ) {
+        self.asymmetricAccess = asymmetricAccess
         self.policy = policy
         self.timers = timers
         self.marginalPaths = marginalPaths

@@ -5,6 +5,7 @@ import Timebase
 public enum FenceStep: Hashable, Sendable {
     /// Log in with the same ISID through any portal of the path's target port group, now. Answered
     /// `.done` once logged in; the session may become the path's own (then `pathLoggedIn` follows).
+    /// `.taskSetAborted` where the engine had to use another portal and has done the rest as well.
     case reinstateNexus
     /// ABORT TASK SET on the path's nexus.
     case abortTaskSet
@@ -15,6 +16,9 @@ public enum FenceStep: Hashable, Sendable {
 @frozen
 public enum FenceResult: Hashable, Sendable {
     case done
+    /// Of `.reinstateNexus`: logged in through another portal of the target port group, and ABORT TASK SET was
+    /// answered there. The path itself is as lost as before.
+    case taskSetAborted
     /// The target refused, or did not answer.
     case failed
     /// The transport knows no such thing (a kernel device).

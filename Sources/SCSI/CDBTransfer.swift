@@ -174,6 +174,19 @@ extension CommandDescriptorBlock {
         return block
     }
 
+    /// WRITE ATOMIC (16): all of the blocks are written or none (SBC-4 clause 5.49).
+    /// - Parameter boundaryBlockCount: ATOMIC BOUNDARY; 0 asks for the whole transfer in one.
+    public static func writeAtomic16(
+        lba: UInt64, blockCount: UInt16, boundaryBlockCount: UInt16 = 0, options: TransferOptions = []
+    ) -> Self {
+        var block = Self(operationCode: OperationCode.writeAtomic16)
+        block.bytes[1] = options.rawValue
+        block.setField(at: 2, width: 8, to: lba)
+        block.setField(at: 10, width: 2, to: UInt64(boundaryBlockCount))
+        block.setField(at: 12, width: 2, to: UInt64(blockCount))
+        return block
+    }
+
     /// ORWRITE (16): the blocks become the bitwise OR of what they hold and the Data-Out buffer.
     public static func orWrite16(lba: UInt64, blockCount: UInt32, options: TransferOptions = []) -> Self {
         sixteenByte(OperationCode.orWrite16, lba: lba, blockCount: blockCount, options: options)

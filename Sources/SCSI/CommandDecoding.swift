@@ -6,6 +6,16 @@ extension CommandDescriptorBlock {
     /// - Parameter supportsProtection: whether RDPROTECT, WRPROTECT and VRPROTECT may be other than 0.
     /// - Throws: what to answer by CHECK CONDITION.
     public func decode(supportsProtection: Bool = false) throws(IllegalRequest) -> SCSICommand {
+        // Nearly all commands are one of these four, and nearly all of them have nothing to refuse.
+        if bytes[1] & 0xE0 == 0 || supportsProtection {
+            switch operationCode {
+            case OperationCode.read10 where !bit(2, at: 9): return .read(range10, transferOptions)
+            case OperationCode.write10 where !bit(2, at: 9): return .write(range10, transferOptions)
+            case OperationCode.read16 where !bit(2, at: 15): return .read(range16, transferOptions)
+            case OperationCode.write16 where !bit(2, at: 15): return .write(range16, transferOptions)
+            default: break
+            }
+        }
         let command = try decodeCommand()
         if operationCode >> 5 < 6, operationCode >> 5 != 3, bit(2, at: Int(count) - 1) {
             throw .fieldInCommand(byte: UInt16(count) - 1, bit: 2)
@@ -42,6 +52,10 @@ extension CommandDescriptorBlock {
         case OperationCode.compareAndWrite:
             .compareAndWrite(BlockRange(lba: uint64(at: 2), blockCount: UInt32(bytes[13])), transferOptions)
         case OperationCode.orWrite16: .orWrite(range, transferOptions)
+        case OperationCode.writeAtomic16:
+            .writeAtomic(
+                BlockRange(lba: uint64(at: 2), blockCount: UInt32(uint16(at: 12))), transferOptions,
+                boundaryBlockCount: uint16(at: 10))
         default: nil
         }
     }
@@ -52,6 +66,9 @@ extension CommandDescriptorBlock {
         case OperationCode.writeSame10, OperationCode.writeSame16:
             // NDOB's bit is obsolete in the 10-byte form.
             let mask: UInt8 = operationCode == OperationCode.writeSame16 ? 0xF9 : 0xF8
+            // LBDATA and PBDATA are obsolete; a device that ignored them would write other data than was asked.
+            if bit(2, at: 1) { throw .fieldInCommand(byte: 1, bit: 2) }
+            if bit(1, at: 1) { throw .fieldInCommand(byte: 1, bit: 1) }
             let options = WriteSameOptions(rawValue: bytes[1] & mask)
             if options.contains(.anchor), !options.contains(.unmap) { throw .fieldInCommand(byte: 1, bit: 4) }
             return .writeSame(range, options)
@@ -201,11 +218,14 @@ extension CommandDescriptorBlock {
     /// The address and count of the 10, 12 and 16-byte layouts.
     private var range: BlockRange {
         switch count {
-        case 10: BlockRange(lba: UInt64(uint32(at: 2)), blockCount: UInt32(uint16(at: 7)))
+        case 10: range10
         case 12: BlockRange(lba: UInt64(uint32(at: 2)), blockCount: uint32(at: 6))
-        default: BlockRange(lba: uint64(at: 2), blockCount: uint32(at: 10))
+        default: range16
         }
     }
+
+    private var range10: BlockRange { BlockRange(lba: UInt64(uint32(at: 2)), blockCount: UInt32(uint16(at: 7))) }
+    private var range16: BlockRange { BlockRange(lba: uint64(at: 2), blockCount: uint32(at: 10)) }
 
     private var transferOptions: TransferOptions { TransferOptions(rawValue: bytes[1] & 0xF8) }
     private var verifyOptions: TransferOptions { TransferOptions(rawValue: bytes[1] & 0xF0) }
@@ -221,7 +241,8 @@ extension SCSICommand {
     var protection: UInt8 {
         switch self {
         case .read(_, let options), .write(_, let options), .writeAndVerify(_, let options, _),
-            .verify(_, let options, _), .compareAndWrite(_, let options), .orWrite(_, let options):
+            .verify(_, let options, _), .compareAndWrite(_, let options), .orWrite(_, let options),
+            .writeAtomic(_, let options, _):
             options.protection
         case .writeSame(_, let options): options.protection
         default: 0

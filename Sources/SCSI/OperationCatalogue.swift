@@ -21,7 +21,7 @@ extension SupportedOperation {
         ten(OperationCode.preFetch10, 0x02),
         ten(OperationCode.synchronizeCache10, 0x02),
         plain(OperationCode.readDefectData10, [0, 0x1F, 0, 0, 0, 0, 0xFF, 0xFF, 0]),
-        ten(OperationCode.writeSame10, 0xF8),
+        ten(OperationCode.writeSame10, 0xFE),
         plain(OperationCode.unmap, [0x01, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0]),
         plain(OperationCode.modeSelect10, [0x11, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0]),
         plain(OperationCode.reserve10, [0, 0, 0, 0, 0, 0, 0, 0, 0]),
@@ -45,7 +45,8 @@ extension SupportedOperation {
             sixteen(OperationCode.verify16, 0xF6),
             sixteen(OperationCode.preFetch16, 0x02),
             sixteen(OperationCode.synchronizeCache16, 0x02),
-            sixteen(OperationCode.writeSame16, 0xF9),
+            sixteen(OperationCode.writeSame16, 0xFF),
+            sixteen(OperationCode.writeAtomic16, 0xF8),
             action(
                 OperationCode.serviceActionIn16, ServiceAction.readCapacity16,
                 [0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0, 0]),

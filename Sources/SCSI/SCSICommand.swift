@@ -20,6 +20,8 @@ public enum SCSICommand: Hashable, Sendable {
     /// At most 255 blocks; the buffer has twice as many.
     case compareAndWrite(BlockRange, TransferOptions)
     case orWrite(BlockRange, TransferOptions)
+    /// All of the blocks or none; a boundary of 0: none is asked for.
+    case writeAtomic(BlockRange, TransferOptions, boundaryBlockCount: UInt16)
 
     case unmap(anchor: Bool, parameterByteCount: UInt16)
     /// A count of 0: up to the last block.
@@ -77,12 +79,25 @@ public enum DataTransfer: Hashable, Sendable {
 }
 
 extension SCSICommand {
+    /// The blocks that the CDB itself names; nil for commands that name none there (UNMAP names them in its
+    /// parameter list).
+    public var blockRange: BlockRange? {
+        switch self {
+        case .read(let range, _), .write(let range, _), .writeAndVerify(let range, _, _), .verify(let range, _, _),
+            .synchronizeCache(let range, _), .preFetch(let range, _), .compareAndWrite(let range, _),
+            .orWrite(let range, _), .writeAtomic(let range, _, _), .writeSame(let range, _):
+            range
+        default: nil
+        }
+    }
+
     /// The data phase that the CDB asks for on a medium with blocks of `blockSize` bytes.
     public func transfer(blockSize: UInt32) -> DataTransfer {
         let size = UInt64(blockSize)
         return switch self {
         case .read(let range, _): Self.input(UInt64(range.blockCount) * size)
-        case .write(let range, _), .writeAndVerify(let range, _, _), .orWrite(let range, _):
+        case .write(let range, _), .writeAndVerify(let range, _, _), .orWrite(let range, _),
+            .writeAtomic(let range, _, _):
             Self.output(UInt64(range.blockCount) * size)
         case .verify(let range, _, let mode): Self.output(mode.compareBlockCount(range) * size)
         case .compareAndWrite(let range, _): Self.output(2 * UInt64(range.blockCount) * size)

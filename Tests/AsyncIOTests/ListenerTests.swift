@@ -25,7 +25,11 @@ struct ListenerTests {
 
     @Test("a thousand connections at once are all accepted, more than one turn takes")
     func acceptMany() throws {
-        try withReactor(.with { $0.acceptsPerTurn = 7 }) { reactor in
+        let options = LibaioReactor.Options.with {
+            $0.acceptsPerTurn = 7
+            $0.socketCapacity = 2048
+        }
+        try withReactor(options) { reactor in
             let clients = (0..<1000).map { _ in Recorder(reactor) }
             var servers: [Recorder] = []
             let acceptor = Acceptor { _, _ in

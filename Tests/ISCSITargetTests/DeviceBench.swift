@@ -17,7 +17,7 @@ final class DeviceBench: DeviceClient {
 
     init(
         blockSize: Int = 512, byteCount: UInt64 = 16 << 20, backend: (any LogicalUnitBackend)? = nil,
-        explicitTransitions: Bool = false, isReadOnly: Bool = false
+        explicitTransitions: Bool = false, isReadOnly: Bool = false, reservationStore: (any ReservationStore)? = nil
     ) {
         node = TargetNode(
             name: "iqn.2026-11.org.example:disk", portGroupTags: [1, 2], allowsExplicitTransitions: explicitTransitions)
@@ -25,7 +25,7 @@ final class DeviceBench: DeviceClient {
         configuration.isReadOnly = isReadOnly
         unit = LogicalUnit(
             configuration: configuration, backend: backend ?? MemoryBackend(byteCount: byteCount), node: node, pool: pool,
-            client: self)
+            client: self, reservationStore: reservationStore)
     }
 
     deinit { for buffer in buffers.values { buffer.deallocate() } }

@@ -1,3 +1,5 @@
+import AsyncIO
+import ISCSI
 import SCSI
 import Testing
 
@@ -127,5 +129,121 @@ import Testing
                 == .parameterListLengthError)
         #expect(bench.run(.persistentReserveOut(.register), nexus, dataOut: Array(list[..<10])).additional == .parameterListLengthError)
         #expect(keys(nexus) == [])
+    }
+
+    // MARK: registrations of others, and loss of power
+
+    private func transportID(_ qualifier: UInt16) -> TransportID {
+        TransportID(iSCSIName: "iqn.2026-11.org.example:host", isid: ISID.random(1, qualifier: qualifier).rawValue)
+    }
+
+    private func register(_ nexus: NexusIndex, _ parameters: ReservationParameters, on bench: DeviceBench? = nil) -> DeviceBench.Outcome {
+        let list = parameters.encode()
+        return (bench ?? self.bench).run(
+            .persistentReserveOut(.register, parameterByteCount: UInt32(list.count)), nexus, dataOut: list)
+    }
+
+    @Test func aRegistrationCanCountForAllTargetPorts() {
+        let a = bench.nexus(1)
+        let through2 = bench.nexus(1, portGroup: 1)
+        #expect(register(a, ReservationParameters(key: 0, actionKey: 5, coversAllTargetPorts: true)).status == .good)
+        #expect(keys(a) == [5, 5])
+        #expect(out(.reserve, through2, key: 5, type: .writeExclusive).status == .good)
+        #expect(access(a) == [true, false])
+    }
+
+    @Test func otherInitiatorPortsAreRegisteredBeforeTheyLogIn() {
+        let a = bench.nexus(1)
+        #expect(register(a, ReservationParameters(key: 0, actionKey: 5, initiatorPorts: [transportID(2), transportID(3)])).status == .good)
+        #expect(keys(a) == [5, 5, 5])
+        let b = bench.nexus(2)
+        #expect(out(.reserve, b, key: 5, type: .writeExclusive).status == .good)
+        #expect(
+            register(a, ReservationParameters(key: 5, actionKey: 6, initiatorPorts: [transportID(4)])).additional
+                == .invalidFieldInParameterList, "only with a first registration")
+        #expect(keys(a) == [5, 5, 5])
+    }
+
+    @Test func aReservationMovesToAnotherPort() throws {
+        let a = bench.nexus(1)
+        func move(_ nexus: NexusIndex, key: UInt64, to qualifier: UInt16, unregisters: Bool = false, port: UInt16 = 2) -> DeviceBench.Outcome {
+            let list = RegisterAndMoveParameters(
+                key: key, actionKey: 9, unregisters: unregisters, relativeTargetPort: port, initiatorPort: transportID(qualifier)
+            ).encode()
+            return bench.run(.persistentReserveOut(.registerAndMove, parameterByteCount: UInt32(list.count)), nexus, dataOut: list)
+        }
+        #expect(move(a, key: 1, to: 2).status == .reservationConflict, "not registered")
+        _ = out(.register, a, key: 0, new: 1)
+        #expect(move(a, key: 1, to: 2).additional == .invalidFieldInCommand, "nothing is reserved")
+        _ = out(.reserve, a, key: 1, type: .writeExclusive)
+        #expect(move(a, key: 1, to: 1, port: 1).additional == .invalidFieldInParameterList, "to itself")
+        #expect(move(a, key: 1, to: 2, port: 7).additional == .invalidFieldInParameterList, "no such port")
+        #expect(move(a, key: 1, to: 2, unregisters: true).status == .good)
+        let b = bench.nexus(2, portGroup: 1)
+        #expect(keys(b) == [9])
+        #expect(holder(b) == .init(key: 9, type: .writeExclusive))
+        #expect(access(b) == [true, true] && access(a) == [true, false])
+    }
+
+    @Test func whatIsToOutliveALossOfPowerDoes() throws {
+        let store = MemoryStore()
+        let first = DeviceBench(reservationStore: store)
+        let a = first.nexus(1)
+        #expect(register(a, ReservationParameters(key: 0, actionKey: 5, persistsThroughPowerLoss: true), on: first).status == .good)
+        #expect(first.run(.persistentReserveOut(.reserve, type: .exclusiveAccess), a, dataOut: ReservationParameters(key: 5).encode()).status == .good)
+        let second = DeviceBench(reservationStore: store)
+        try second.unit.restoreReservations()
+        let (again, stranger) = (second.nexus(1), second.nexus(2))
+        #expect(second.run(.read(lba: 0, blockCount: 1), again).status == .good)
+        #expect(second.run(.read(lba: 0, blockCount: 1), stranger).status == .reservationConflict)
+        store.isBroken = true
+        #expect(register(again, ReservationParameters(key: 5, actionKey: 6, persistsThroughPowerLoss: true), on: second).sense?.key == .hardwareError)
+        store.isBroken = false
+        #expect(second.run(.persistentReserveOut(.release, type: .exclusiveAccess), again, dataOut: ReservationParameters(key: 5).encode()).status == .good, "the key did not change")
+        #expect(register(again, ReservationParameters(key: 5, actionKey: 5), on: second).status == .good)
+        #expect(store.bytes == nil, "APTPL 0 forgets")
+        #expect(
+            register(bench.nexus(1), ReservationParameters(key: 0, actionKey: 5, persistsThroughPowerLoss: true)).additional
+                == .invalidFieldInParameterList, "nowhere to keep it")
+    }
+
+    @Test func aSavedStateIsReadStrictly() throws {
+        var image = ReservationImage()
+        image.registrations = [.init(key: 0xFFFF_FFFF_FFFF_FFFF, isid: .random(1, qualifier: 2), groupTag: 7, initiatorName: "a b\n%")]
+        image.reservation = (.writeExclusive, 0)
+        #expect(try ReservationImage(parsing: image.encode()) == image)
+        let text = String(decoding: image.encode(), as: UTF8.self)
+        for (wrong, line) in [
+            ("", 1), ("other 1\n", 1), (text + "x\n", 4), (text.replacing("registration f", with: "registration g"), 2),
+            (text.replacing("reservation 1", with: "reservation 2"), 3), (String(text.dropLast()), 1),
+        ] {
+            #expect(throws: ReservationImage.BadLine(number: line)) { try ReservationImage(parsing: Array(wrong.utf8)) }
+        }
+    }
+
+    @Test func preemptAndAbortWaitsForWhatItAborts() {
+        let backend = LateBackend()
+        let bench = DeviceBench(backend: backend)
+        let (a, b) = (bench.nexus(1), bench.nexus(2))
+        _ = register(a, ReservationParameters(key: 0, actionKey: 1), on: bench)
+        _ = register(b, ReservationParameters(key: 0, actionKey: 2), on: bench)
+        let write = bench.begin(.write(lba: 0, blockCount: 1), a, dataOut: bytes(512))
+        let preempt = bench.begin(
+            .persistentReserveOut(.preemptAndAbort, type: .writeExclusive), b,
+            dataOut: ReservationParameters(key: 2, actionKey: 1).encode())
+        #expect(bench.results[preempt] == nil)
+        backend.finishOne()
+        #expect(bench.aborted == [write])
+        #expect(bench.outcome(preempt)?.status == .good)
+    }
+}
+
+private final class MemoryStore: ReservationStore {
+    var bytes: [UInt8]?
+    var isBroken = false
+    func load() throws(IOError) -> [UInt8]? { bytes }
+    func save(_ bytes: [UInt8]?) throws(IOError) {
+        if isBroken { throw IOError(code: 5, operation: "write") }
+        self.bytes = bytes
     }
 }

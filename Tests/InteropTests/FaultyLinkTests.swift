@@ -49,7 +49,7 @@ struct FaultyLinkTests {
     @Test func aHeldWriteLandsAfterItsSenderIsGone() async throws {
         let initiator = try ChildProcess(
             executable: Tool.path("qemu-io"),
-            arguments: ["-f", "raw", "-c", "read 0 1M", "-c", "sleep 1000", "-c", "write -P 1 0 4k", disk.location])
+            arguments: ["-f", "raw", "-c", "read 0 1M", "-c", "sleep 3000", "-c", "write -P 1 0 4k", disk.location])
         // The read is through, and with it all that comes before: the write is next.
         #expect(try await eventually { link.byteCount(.fromTarget) > 1 << 20 })
         link.hold(.toTarget)

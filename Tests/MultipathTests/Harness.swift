@@ -28,6 +28,7 @@ final class Harness {
     var probes: [(path: PathIndex, reason: ProbeReason)] = []
     var fences: [(path: PathIndex, step: FenceStep)] = []
     var disconnects: [PathIndex] = []
+    var transitions: [ExplicitTransition] = []
     var admitted: [UInt32: RequestDescriptor] = [:]
     /// How much was finished when a slot was given out last.
     var finishedBefore: [UInt32: Int] = [:]
@@ -213,6 +214,7 @@ final class Harness {
         case .probe(let path, let reason): probes.append((path, reason))
         case .disconnect(let path): disconnects.append(path)
         case .fence(let path, let step): fences.append((path, step))
+        case .setTargetPortGroup(let path, let change): transitions.append(ExplicitTransition(path: path, change: change))
         case .event(let event): events.append(event)
         }
     }

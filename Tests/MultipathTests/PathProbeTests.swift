@@ -147,8 +147,11 @@ private struct Device {
         #expect(found?.accessState == .standby)
         #expect(found?.isCapacityVerified == false)
         #expect(found?.device.blockCount == 1 << 21)
+        // Another unit's capacity says nothing about this one.
         device.ready = [.sense(.notReady, 0x04, 0x0B)]
-        #expect(failure(device.probe()) != nil)
+        #expect(failure(device.probe(known: Harness.device(identity: .naa6(high: 1, low: 2)))) != nil)
+        device.ready = [.sense(.notReady, 0x04, 0x0B)]
+        #expect(report(device.probe())?.isCapacityVerified == false, "nobody knows; who it is can be told all the same")
     }
 
     @Test func aLongIdentificationPageIsAskedForAgain() {

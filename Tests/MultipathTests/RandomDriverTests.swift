@@ -97,6 +97,7 @@ final class RandomDriver {
                 // This LUN's commands end with its session; they may still be executed late.
                 lose(path.index)
             case .fence(let path, let step): pendingFences.append((path, step))
+            case .setTargetPortGroup: break
             case .event: break
             }
         }

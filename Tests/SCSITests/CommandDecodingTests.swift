@@ -39,6 +39,8 @@ import Testing
                 .compareAndWrite(BlockRange(lba: far.lba, blockCount: 255), .forceUnitAccess)),
             (.orWrite16(lba: far.lba, blockCount: 5, options: flags), .orWrite(BlockRange(lba: far.lba, blockCount: 5), flags)),
             (.unmap(parameterByteCount: 24, anchor: true), .unmap(anchor: true, parameterByteCount: 24)),
+            (.writeAtomic16(lba: far.lba, blockCount: 9, boundaryBlockCount: 3, options: .forceUnitAccess),
+                .writeAtomic(BlockRange(lba: far.lba, blockCount: 9), .forceUnitAccess, boundaryBlockCount: 3)),
             (.writeSame10(lba: 0x0102_0304, blockCount: 0x0506, options: .unmap), .writeSame(range, .unmap)),
             (.writeSame16(lba: far.lba, blockCount: far.blockCount, options: [.unmap, .anchor, .noDataOut]),
                 .writeSame(far, [.unmap, .anchor, .noDataOut])),
@@ -148,6 +150,7 @@ import Testing
         #expect(refusal(hex("120200000000")) == .fieldInCommand(byte: 1, bit: 1))
         #expect(refusal(hex("a000000000000000000f0000")) == .fieldInCommand(byte: 6))
         #expect(refusal(hex("41100000000000000100")) == .fieldInCommand(byte: 1, bit: 4))
+        #expect(refusal(hex("41020000000000000100")) == .fieldInCommand(byte: 1, bit: 1))
         #expect(refusal(hex("2f040000000000000100")) == .fieldInCommand(byte: 1, bit: 2))
         #expect(refusal(hex("28200000000000000100")) == .fieldInCommand(byte: 1, bit: 7))
         #expect(refusal(hex("161000000000")) == .fieldInCommand(byte: 1, bit: 4))

@@ -28,7 +28,7 @@ public final class PathManager: Sendable {
         do {
             initiatorName = try Self.initiatorName(of: configuration)
             lease = try ISIDLease.acquire(initiatorName: initiatorName, directory: options.runtimeDirectory)
-            var reactorOptions = LibaioReactor.Options()
+            var reactorOptions = LibaioReactor.Options(for: configuration)
             reactorOptions.busyPoll = options.busyPoll
             reactor = try LibaioReactor(options: reactorOptions)
             try reactor.start()
@@ -180,5 +180,20 @@ public enum PathManagerError: Error, Sendable, CustomStringConvertible {
         case .cannotStart(let words): words
         case .shutDown: "the path manager was shut down"
         }
+    }
+}
+
+extension LibaioReactor.Options {
+    /// As much as the policy file can need. The kernel reserves asynchronous operations for all of it, from
+    /// 65,536 for the whole machine, which many processes share.
+    fileprivate init(for configuration: Configuration) {
+        self.init()
+        let sessions = configuration.targets.reduce(0) { $0 + $1.portals.count }
+        // Beside its own, a session may have one that reinstates its nexus.
+        socketCapacity = 2 * sessions + 8
+        let hasDevices = configuration.luns.contains { lun in
+            lun.paths.contains { if case .device = $0.transport { true } else { false } }
+        }
+        if !hasDevices { fileOperationsInFlight = 8 }
     }
 }

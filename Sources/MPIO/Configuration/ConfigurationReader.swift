@@ -53,7 +53,7 @@ struct ConfigurationReader {
     // MARK: Settings of defaults and LUNs
 
     static let settingsKeys =
-        ["policy"] + PolicyOption.allCases.map(\.rawValue) + ["timers", "marginal-paths", "allow-lun-reset"]
+        ["policy"] + PolicyOption.allCases.map(\.rawValue) + ["timers", "marginal-paths", "allow-lun-reset", "asymmetric-access"]
 
     static func readSettings(_ mapping: PolicyMapping, onto base: LUNSettings) -> SettingsLayer {
         var layer = SettingsLayer(settings: base)
@@ -68,6 +68,7 @@ struct ConfigurationReader {
         if let value = mapping["allow-lun-reset"]?.boolean() {
             layer.settings.staleWriteGuard.allowsLogicalUnitReset = value
         }
+        if let node = mapping["asymmetric-access"] { readAsymmetricAccess(node, into: &layer.settings.asymmetricAccess) }
         return layer
     }
 
@@ -167,6 +168,14 @@ struct ConfigurationReader {
         {
             node.report("silence-timeout (\(Units.format(timers.silenceTimeout))) has to be shorter than command-timeout (\(Units.format(timers.commandTimeout)))")
         }
+    }
+
+    private static func readAsymmetricAccess(_ node: PolicyNode, into access: inout AsymmetricAccessSettings) {
+        guard let mapping = node.mapping(keys: ["preferred-bit", "set-target-port-groups"]) else { return }
+        if let value = mapping["preferred-bit"]?.choice([("follow", true), ("ignore", false)]) {
+            access.followsPreferredBit = value
+        }
+        if let value = mapping["set-target-port-groups"]?.boolean() { access.setsTargetPortGroups = value }
     }
 
     private static func readMarginal(_ node: PolicyNode, into marginal: inout MarginalPathSettings) {

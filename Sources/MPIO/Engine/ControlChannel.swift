@@ -37,9 +37,26 @@ final class ControlChannel {
         answer: @escaping (ControlAnswer) -> Void
     ) {
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: max(byteCount, 1), alignment: 16)
+        submit(cdb, lun: lun, direction: byteCount > 0 ? .read : .none, buffer, byteCount: byteCount, answer: answer)
+    }
+
+    /// Sends a command with a parameter list.
+    func execute(
+        _ cdb: CommandDescriptorBlock, lun: LogicalUnitNumber, parameters: [UInt8],
+        answer: @escaping (ControlAnswer) -> Void
+    ) {
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: max(parameters.count, 1), alignment: 16)
+        buffer.copyBytes(from: parameters)
+        submit(cdb, lun: lun, direction: .write, buffer, byteCount: parameters.count, answer: answer)
+    }
+
+    private func submit(
+        _ cdb: CommandDescriptorBlock, lun: LogicalUnitNumber, direction: DataDirection,
+        _ buffer: UnsafeMutableRawBufferPointer, byteCount: Int, answer: @escaping (ControlAnswer) -> Void
+    ) {
         let token = takeToken()
         let request = SCSICommandRequest(
-            token: token, lun: lun, cdb: cdb, direction: byteCount > 0 ? .read : .none,
+            token: token, lun: lun, cdb: cdb, direction: direction,
             buffer: byteCount > 0 ? buffer.baseAddress : nil, byteCount: byteCount)
         guard path.submit(request) else {
             buffer.deallocate()

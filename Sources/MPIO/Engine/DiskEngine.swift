@@ -203,6 +203,7 @@ package final class DiskEngine {
         case .probe(let path, let reason): paths[path.index].probe(reason)
         case .disconnect(let path): paths[path.index].disconnect()
         case .fence(let path, let step): paths[path.index].fence(step)
+        case .setTargetPortGroup(let path, let change): paths[path.index].setTargetPortGroup(change)
         case .event(let event): handle(event)
         }
     }

@@ -42,7 +42,7 @@ final class DiskOpening: TimerHandler {
                 _ = disk.host.port.setTimer(at: disk.now + Self.patience, handler: self, token: 0)
             }
             if isSettled || disk.now >= definedAt! + Self.patience { finish(.opened(device)) }
-        } else if isSettled || disk.now >= deadline {
+        } else if isSettled && !snapshot.paths.contains(where: \.state.mayBecomeUsable) || disk.now >= deadline {
             finish(.failed(snapshot.paths.map { PathTrouble(name: $0.name, words: $0.troubleWords) }))
         }
     }
@@ -66,6 +66,9 @@ public struct PathTrouble: Hashable, Sendable, CustomStringConvertible {
 
 extension Multipath.PathState {
     var isConnecting: Bool { self == .connecting }
+
+    /// Whether the array may let it carry data any moment, by itself or because it is asked to.
+    var mayBecomeUsable: Bool { self == .standby || self == .transitioning }
 
     /// Whether it can carry data.
     var isUsable: Bool {

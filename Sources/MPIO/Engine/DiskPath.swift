@@ -213,6 +213,7 @@ package final class DiskPath {
             // The login itself reinstates: the same ISID through the path's own portal. That it came about
             // is told as for any other login.
             guard !reference.path.isLoggedIn else { return fenced(step, .done) }
+            if reference.path.isOwnPortalUnreachable, reinstateElsewhere(reference) { return }
             isReinstating = true
             reference.path.connect(for: client)
         case (.session, .abortTaskSet) where disk.host.plantedBug == .fenceWithoutAbort: fenced(step, .done)
@@ -220,6 +221,14 @@ package final class DiskPath {
             manage(.abortTaskSet, reference, step)
         case (.session, .logicalUnitReset(let via)):
             disk.paths[via.index].resetLogicalUnit(for: self, step)
+        }
+    }
+
+    /// False: there is no other portal of the target port group.
+    private func reinstateElsewhere(_ reference: SessionReference) -> Bool {
+        guard let lun else { return false }
+        return reference.path.abortTaskSetElsewhere(of: lun, for: client) { [weak self] isDone in
+            self?.fenced(.reinstateNexus, isDone ? .taskSetAborted : .failed)
         }
     }
 
@@ -237,6 +246,26 @@ package final class DiskPath {
             guard let self, self.epoch == epoch else { return }
             self.fenced(step, response == .functionComplete ? .done : .failed)
         }
+    }
+
+    /// Asks the array for an explicit ALUA transition.
+    func setTargetPortGroup(_ change: TargetPortGroupChange) {
+        guard case .session(let reference) = transport, let lun else {
+            return transitionFinished(change, .returned(wasSent: false, .logicalUnitMissing))
+        }
+        let parameters = TargetPortGroupChange.encode([change])
+        let epoch = epoch
+        reference.inventory.channel.execute(
+            .setTargetPortGroups(parameterByteCount: UInt32(parameters.count)), lun: lun, parameters: parameters
+        ) { [weak self] answer in
+            guard let self, self.epoch == epoch, !self.hasLeft else { return }
+            self.transitionFinished(change, answer.outcome)
+        }
+    }
+
+    private func transitionFinished(_ change: TargetPortGroupChange, _ outcome: PathOutcome) {
+        pseudoLUN.transitionFinished(index, change, outcome, at: now)
+        settleSoon()
     }
 
     func fenced(_ step: FenceStep, _ result: FenceResult) {
@@ -260,6 +289,7 @@ package final class DiskPath {
         pseudoLUN.pathFailed(index, failure, at: now)
         if isReinstating {
             isReinstating = false
+            if case .session(let reference) = transport, reinstateElsewhere(reference) { return settleSoon() }
             pseudoLUN.fenceResult(index, .reinstateNexus, .failed, at: now)
         }
         settleSoon()

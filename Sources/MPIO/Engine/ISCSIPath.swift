@@ -93,6 +93,10 @@ package final class ISCSIPath {
     /// This host's end, once connected.
     package private(set) var localAddress: SocketAddress?
     package private(set) var loginCount = 0
+    /// The target port group that the last login reached.
+    private(set) var portalGroupTag: UInt16?
+    /// This session's settings with other portals that are known to lead to the same target port group now.
+    var alternatives: () -> [ISCSIPathSettings] = { [] }
 
     private let port: any IOPort
     private let host: EngineHost
@@ -112,6 +116,9 @@ package final class ISCSIPath {
     @exclusivity(unchecked) private var isDraining = false
     /// The target wants this session to end.
     private var isAskedToLogOut = false
+    /// While it lives no connection is made here: both have the same ISID.
+    private var reinstatement: NexusReinstatement?
+    private var connectAfterReinstatement = false
 
     package init(settings: ISCSIPathSettings, host: EngineHost) {
         self.settings = settings
@@ -158,11 +165,14 @@ package final class ISCSIPath {
     /// The client needs the session no longer; with the last one it is logged out.
     package func release(_ client: PathClientID) {
         users.remove(client)
-        if users.isEmpty { logOut() }
+        guard users.isEmpty else { return }
+        connectAfterReinstatement = false
+        reinstatement?.cancel()
+        logOut()
     }
 
     /// Whether no session exists or is being made.
-    package var isOver: Bool { socketInUse == nil }
+    package var isOver: Bool { socketInUse == nil && reinstatement == nil }
 
     /// Calls `body` when the session that exists has ended; at once where none does.
     package func whenOver(_ body: @escaping () -> Void) {
@@ -171,6 +181,10 @@ package final class ISCSIPath {
     }
 
     private func connect() {
+        guard reinstatement == nil else {
+            connectAfterReinstatement = true
+            return
+        }
         switch state {
         case .idle, .down:
             destination = settings.portal
@@ -178,6 +192,53 @@ package final class ISCSIPath {
             startConnection()
         case .connecting, .loggingIn, .loggedIn, .loggingOut: break
         }
+    }
+
+    // MARK: Reinstatement through another portal
+
+    /// What the last failure says of the own portal: where it cannot be reached, trying it first would only take time.
+    var isOwnPortalUnreachable: Bool {
+        guard case .down(let failure) = state else { return false }
+        switch failure.reason {
+        case .connectionRefused, .unreachable, .connectTimedOut, .loginTimedOut, .notAcknowledged, .silent: return true
+        default: return false
+        }
+    }
+
+    /// Ends the old commands of this session's nexus on one unit, through another portal of the same target port group.
+    /// False: nothing to do it through, or this session is being made itself; `answer` is not called.
+    func abortTaskSetElsewhere(
+        of lun: LogicalUnitNumber, for client: PathClientID, answer: @escaping (Bool) -> Void
+    ) -> Bool {
+        guard socketInUse == nil else { return false }
+        users.insert(client)
+        if let reinstatement {
+            reinstatement.abortTaskSet(of: lun, answer: answer)
+            return true
+        }
+        let portals = alternatives()
+        guard !portals.isEmpty else { return false }
+        let started = NexusReinstatement(through: portals, host: host) { [weak self] in self?.reinstatementEnded() }
+        reinstatement = started
+        started.abortTaskSet(of: lun, answer: answer)
+        started.start()
+        return true
+    }
+
+    private func reinstatementEnded() {
+        reinstatement = nil
+        if connectAfterReinstatement {
+            connectAfterReinstatement = false
+            connect()
+        }
+        host.runDirtyDisks()
+        if isOver { tellEndings() }
+    }
+
+    private func tellEndings() {
+        let endings = endings
+        self.endings.removeAll()
+        for ending in endings { ending() }
     }
 
     /// Ends the session in an orderly way where there is one; clients get ``ISCSIPathClient/pathLost(_:failure:)``.
@@ -226,9 +287,7 @@ package final class ISCSIPath {
         for client in clients { client?.pathLost(self, failure: failure) }
         for leftover in leftovers { handBack(leftover) }
         host.runDirtyDisks()
-        let endings = endings
-        self.endings.removeAll()
-        for ending in endings { ending() }
+        if isOver { tellEndings() }
     }
 
     private enum Leftover {
@@ -383,6 +442,7 @@ package final class ISCSIPath {
         state = .loggedIn(socket, result)
         connectDeadline = .distantFuture
         loginCount += 1
+        portalGroupTag = result.portalGroupTag
         for client in clients { client?.pathLoggedIn(self) }
     }
 

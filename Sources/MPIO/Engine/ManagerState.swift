@@ -159,7 +159,7 @@ final class ManagerState: @unchecked Sendable {
                 InventoryVisit.start(inventory) { result in
                     let units = result.mapError {
                         PathTroubleError(trouble: PathTrouble(name: entry.name, words: "\($0)"))
-                    }.map { $0.map { TargetInventory.Unit(lun: $0.lun, device: $0.device) } }
+                    }.map { $0.map { TargetInventory.Unit(lun: $0.lun, device: $0.isCapacityKnown ? $0.device : nil) } }
                     results.append((order, TargetInventory(target: settings.name, portal: entry.name, units: units)))
                     pending -= 1
                     finishIfDone()

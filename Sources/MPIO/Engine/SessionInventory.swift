@@ -7,6 +7,8 @@ package struct InventoryEntry: Sendable {
     package var lun: LogicalUnitNumber
     /// Nil where it could not be asked.
     package var device: DeviceDescription?
+    /// False where the port, being in standby, tells who the unit is but not how large.
+    package var isCapacityKnown = true
 }
 
 /// What logical units a session leads to: REPORT LUNS, then each unit's description. Taken once for each
@@ -95,7 +97,10 @@ package final class SessionInventory: SessionObserver {
         prober = PathProber(probe, channel: channel, lun: lun) { [weak self] result in
             guard let self, self.epoch == epoch else { return }
             var entry = InventoryEntry(lun: lun, device: nil)
-            if case .usable(let report) = result { entry.device = report.device }
+            if case .usable(let report) = result {
+                entry.device = report.device
+                entry.isCapacityKnown = report.isCapacityVerified
+            }
             self.describe(luns, done: done + [entry])
         }
         prober?.start()

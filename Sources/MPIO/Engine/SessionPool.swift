@@ -37,7 +37,25 @@ final class SessionPool {
         let path = ISCSIPath(settings: settings(key, timers), host: host)
         let inventory = SessionInventory(path: path)
         inventories[key] = inventory
+        path.alternatives = { [weak self, weak path] in
+            guard let self, let path else { return [] }
+            return self.alternatives(to: path, key)
+        }
         return inventory
+    }
+
+    /// The other portals of the target that lead to the port group of this session, as their own logins showed, and that
+    /// work now.
+    private func alternatives(to path: ISCSIPath, _ key: Key) -> [ISCSIPathSettings] {
+        guard let tag = path.portalGroupTag else { return [] }
+        return configuration.targets[key.target].portals.indices.compactMap { portal in
+            guard portal != key.portal, let other = inventories[Key(target: key.target, portal: portal)]?.path,
+                other.login?.portalGroupTag == tag
+            else { return nil }
+            return ISCSIPathSettings(
+                name: other.settings.name, portal: other.settings.portal, source: other.settings.source,
+                session: path.settings.session)
+        }
     }
 
     /// All sessions made so far.

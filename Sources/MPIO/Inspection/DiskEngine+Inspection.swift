@@ -101,7 +101,7 @@ extension GuardState {
         case .clear: "clear"
         case .raised(let paths):
             paths.map { path in
-                "raised by \(names[path.path.index]) (\(path.copies) writes, \(path.stage.rawValue))"
+                "raised by \(names[path.path.index]) (\(path.copies == 1 ? "1 write" : "\(path.copies) writes"), \(path.stage.rawValue))"
             }.joined(separator: "; ")
         }
     }

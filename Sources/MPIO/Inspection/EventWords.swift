@@ -8,7 +8,8 @@ extension MultipathEvent {
         case .pathRegained(let path), .pathLost(let path, _, _), .pathRefused(let path, _), .pathMarginal(let path, _),
             .pathNoLongerMarginal(let path), .pathStalled(let path, _), .pathResumed(let path), .pathSlow(let path, _),
             .pathDrained(let path), .pathTakenOut(let path, _), .pathRestored(let path), .pathAdded(let path),
-            .pathRemoved(let path), .accessStateChanged(let path, _, _), .failOver(let path, _, _), .failBack(_, let path),
+            .pathRemoved(let path), .accessStateChanged(let path, _, _), .transitionRequested(let path, _),
+            .transitionEnded(let path, _, _), .failOver(let path, _, _), .failBack(_, let path),
             .guardRaised(let path, _), .guardCleared(let path, _, _), .fenceFailed(let path, _, _),
             .capacityChanged(let path, _, _), .notice(let path, _), .queueShrunk(let path, _), .lunFailed(let path):
             path
@@ -35,6 +36,8 @@ extension MultipathEvent {
         case .pathAdded: "path-added"
         case .pathRemoved: "path-removed"
         case .accessStateChanged: "access-state-changed"
+        case .transitionRequested: "transition-requested"
+        case .transitionEnded: "transition-ended"
         case .failOver: "fail-over"
         case .failBack: "fail-back"
         case .allPathsLost: "all-paths-lost"
@@ -72,6 +75,11 @@ extension MultipathEvent {
         case .pathAdded(let path): "\(name(path)) added"
         case .pathRemoved(let path): "\(name(path)) removed"
         case .accessStateChanged(let path, let old, let new): "\(name(path)) went from \(old) to \(new)"
+        case .transitionRequested(let path, let change):
+            "asked for port group \(change.identifier) to be made \(change.state), over \(name(path))"
+        case .transitionEnded(_, let change, .good): "the array takes port group \(change.identifier) to \(change.state)"
+        case .transitionEnded(let path, let change, let outcome):
+            "port group \(change.identifier) was not made \(change.state), over \(name(path)): \(Self.words(outcome))"
         case .failOver(let from, let to, let redriven): "fail-over from \(name(from)) to \(name(to))\(Self.redriven(redriven))"
         case .failBack(let from, let to): "fail-back from \(name(from)) to \(name(to))"
         case .allPathsLost: "all paths are lost; requests wait"
@@ -87,6 +95,16 @@ extension MultipathEvent {
         case .requestTimedOut(let kind, let lba, let path):
             "a \(kind) at block \(lba) was not answered in time" + (path.map { " on \(name($0))" } ?? "")
         case .lunFailed(let path): "the unit was given up, after \(name(path))"
+        }
+    }
+
+    private static func words(_ outcome: PathOutcome) -> String {
+        switch outcome {
+        case .good: "done"
+        case .status(let status, let sense): sense.map { "\($0)" } ?? "\(status)"
+        case .targetFailure(let code): "iSCSI response code \(code)"
+        case .short: "cut short"
+        case .returned(_, let reason): PathFailure(reason).description
         }
     }
 

@@ -97,6 +97,7 @@ extension EmbeddedTargetError {
         case .duplicatePortal(let address): "the portal \(address) is given twice"
         case .duplicateUnit(let number): "LUN \(number) is given twice"
         case .twoUnitsOfOneIdentity(let number, let other): "LUNs \(other) and \(number) have one identity; give each its own by serial= or identity="
+        case .badNode(let problem): problem.description
         case .cannotListen(let address, let error):
             switch error.code {
             case EADDRINUSE: "\(address) is in use: another process listens there"
@@ -111,7 +112,7 @@ extension EmbeddedTargetError {
 
     fileprivate var status: ExitCode {
         switch self {
-        case .noPortal, .duplicatePortal, .duplicateUnit, .twoUnitsOfOneIdentity: ExitStatus.usage
+        case .noPortal, .duplicatePortal, .duplicateUnit, .twoUnitsOfOneIdentity, .badNode: ExitStatus.usage
         default: ExitStatus.failed
         }
     }
