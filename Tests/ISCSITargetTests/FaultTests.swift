@@ -11,7 +11,7 @@ import Testing
     private func set(_ running: RunningTarget, _ faults: String...) throws {
         for text in faults {
             let fault = try FaultCommand(parsing: text)
-            try running.onTarget { try $0.setFault(fault) }
+            _ = try running.onTarget { try $0.setFault(fault) }
         }
     }
 
