@@ -135,8 +135,7 @@ extension LogicalUnit {
             operations[index].step = 1
             return .again
         case (.orWrite, 0):
-            let medium = UnsafeMutableRawBufferPointer(start: operation.buffer.base, count: length)
-            for position in 0..<length { medium[position] |= operation.command.dataOut[position] }
+            or(operation.buffer.base!, operation.command.dataOut.baseAddress!, length)
             operations[index].step = 1
             return .again
         case (.compareAndWrite, 1), (.orWrite, 1):
@@ -173,10 +172,23 @@ extension LogicalUnit {
         return writeDone(operation)
     }
 
+    // Lengths are whole blocks, so whole words.
+
+    private func or(_ medium: UnsafeMutableRawPointer, _ data: UnsafeRawPointer, _ count: Int) {
+        for offset in stride(from: 0, to: count, by: 8) {
+            let word = medium.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+            medium.storeBytes(
+                of: word | data.loadUnaligned(fromByteOffset: offset, as: UInt64.self), toByteOffset: offset, as: UInt64.self)
+        }
+    }
+
     private func firstDifference(_ a: UnsafeRawPointer, _ b: UnsafeRawPointer, _ count: Int) -> Int? {
         guard memcmp(a, b, count) != 0 else { return nil }
-        return (0..<count).first {
-            a.load(fromByteOffset: $0, as: UInt8.self) != b.load(fromByteOffset: $0, as: UInt8.self)
+        for offset in stride(from: 0, to: count, by: 8) {
+            let left = a.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+            let difference = left ^ b.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+            if difference != 0 { return offset + difference.littleEndian.trailingZeroBitCount / 8 }
         }
+        return nil
     }
 }
