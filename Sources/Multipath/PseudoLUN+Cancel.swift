@@ -5,15 +5,17 @@ extension PseudoLUN {
     /// Which unit it must be by configuration; nil where the first path defines it.
     public var pinned: LogicalUnitIdentity? { pinnedIdentity }
 
-    /// Ends a request that waits (for a path, a retry, or an overlapping write) as `cancelled`. One that is
-    /// in flight goes on: its memory may be in use. False: not waiting.
+    /// Ends a request that waits (for a path, a retry, or an overlapping write) as `cancelled`; as
+    /// `outcomeUnknown` where it changes blocks and an earlier attempt may have done so. One that is in
+    /// flight goes on: its memory may be in use. False: not waiting.
     @discardableResult
     public func cancel(slot: UInt32, at now: Instant) -> Bool {
         guard slot < UInt32(requestCapacity) else { return false }
         let index = Int32(truncatingIfNeeded: slot)
         switch slots[Int(index)].state {
         case .ready, .delayed, .blocked:
-            fail(index, .cancelled)
+            let entry = slots[Int(index)]
+            fail(index, entry.wasIssued && entry.descriptor.kind.changesBlocks ? .outcomeUnknown : .cancelled)
             settle(at: now)
             return true
         case .free, .inFlight, .finished: return false
