@@ -22,6 +22,10 @@ final class ControlChannel {
     private(set) var client = PathClientID(rawValue: 0)
     private var pending: [UInt64: Pending] = [:]
     private var nextToken: UInt64 = 0
+    /// A session has room for 64 requests that are no commands; some of it is others'.
+    private static let abortsAtOnce = 16
+    private var underWayAborts = 0
+    private var waitingAborts = FIFO<(command: UInt64, lun: LogicalUnitNumber)>()
     /// Told, in the order of registration, of what happens to the session.
     private var observers: [(id: Int, observer: any SessionObserver)] = []
     private var nextObserver = 0
@@ -72,6 +76,24 @@ final class ControlChannel {
         let token = takeToken()
         guard path.submit(function, lun: lun, token: token) else { return answer(nil) }
         pending[token] = .taskManagement(answer)
+    }
+
+    /// ABORT TASK of another client's command, by its token. How it ends shows in that command's completion.
+    func abort(_ command: UInt64, lun: LogicalUnitNumber) {
+        guard underWayAborts < Self.abortsAtOnce else { return waitingAborts.append((command, lun)) }
+        _ = submitAbort(command, lun)
+    }
+
+    /// False: not sent, since the command is not open any more, or the session is not.
+    private func submitAbort(_ command: UInt64, _ lun: LogicalUnitNumber) -> Bool {
+        let token = takeToken()
+        guard path.submit(.abortTask, lun: lun, referencing: command, token: token) else { return false }
+        underWayAborts += 1
+        pending[token] = .taskManagement { [unowned self] _ in
+            underWayAborts -= 1
+            while let next = waitingAborts.removeFirst(), !submitAbort(next.command, next.lun) {}
+        }
+        return true
     }
 
     private func takeToken() -> UInt64 {
