@@ -204,12 +204,7 @@ extension InitiatorSession {
         let task = table.slots[slot]
         table.release(slot)
         connections[c.rawValue].owedCount -= 1
-        // "Task does not exist" comes after the status of a task that had one, on the same connection. One that is
-        // still open then was received and ended without an answer, by a reset for example (RFC 7143 section 11.5.1).
-        let response = header.taskManagementResponse
-        if response == .functionComplete || response == .taskDoesNotExist && task.function == .abortTask {
-            abortCommands(of: task, at: now)
-        }
+        if header.taskManagementResponse == .functionComplete { abortCommands(of: task, at: now) }
         events.append(.taskManagementCompleted(token: task.token, header.taskManagementResponse))
     }
 
@@ -232,6 +227,16 @@ extension InitiatorSession {
         case .clearACA, .taskReassign:
             return
         }
+    }
+
+    /// Ends an open command that the target was heard to have no more and that it will not answer, a reset having
+    /// ended it: ABORT TASK was answered "task does not exist", and whatever status was on its way had time to come
+    /// (RFC 7143 section 11.5.1: a command that was sent and not received would have been called complete). The
+    /// command is completed as `.aborted`; a status after all fails the connection. Without effect where the
+    /// command is not open.
+    public mutating func endUnanswered(_ command: UInt64, at now: Instant) {
+        guard !isOver, let slot = table.slot(forToken: command) else { return }
+        abort(slot, by: command, at: now)
     }
 
     private mutating func abort(_ slot: Int, by token: UInt64, at now: Instant) {
