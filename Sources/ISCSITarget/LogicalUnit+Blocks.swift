@@ -113,7 +113,7 @@ extension LogicalUnit {
         guard hasNoData || command.dataOut.count == blockSize else { return finish(command, .check(.badCDBField)) }
         let isZero = hasNoData || command.dataOut.allSatisfy { $0 == 0 }
         let wanted = hasNoData ? 0 : blockSize
-        if isZero, options.contains(.unmap), backend.isThinlyProvisioned {
+        if isZero, options.contains(.unmap), backend.isThinlyProvisioned, backend.deallocatedContent == .zeroes {
             return start(begin(command, .deallocate, range, wanted: wanted))
         }
         if isZero, backend.writesZeroes { return start(begin(command, .zero, range, wanted: wanted)) }
@@ -154,10 +154,15 @@ extension LogicalUnit {
 
     // MARK: commands that must be alone
 
+    /// The CDB has one byte for it.
+    var maximumCompareAndWriteBlocks: UInt8 { UInt8(min(255, backend.compareAndWriteLimitByteCount / blockSize)) }
+
     func compareAndWrite(_ command: DeviceCommand, _ range: BlockRange, forcesUnitAccess: Bool) {
         if let sense = refusal(range) ?? writeRefusal { return finish(command, .check(sense)) }
         let byteCount = Int(range.blockCount) * blockSize
-        guard command.dataOut.count == 2 * byteCount else { return finish(command, .check(.badCDBField)) }
+        guard command.dataOut.count == 2 * byteCount, range.blockCount <= maximumCompareAndWriteBlocks else {
+            return finish(command, .check(.badCDBField))
+        }
         guard byteCount > 0 else { return finish(command, .status(.good)) }
         if mustWaitToBeAlone(command) { return }
         var buffer = TargetBuffer.none

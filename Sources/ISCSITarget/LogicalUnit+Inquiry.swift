@@ -53,7 +53,7 @@ extension LogicalUnit {
             let isThin = backend.isThinlyProvisioned
             data.supportsUnmap = isThin
             data.supportsWriteSame16Unmap = isThin
-            data.readsZeroField = isThin ? 1 : 0
+            data.readsZeroField = isThin && backend.deallocatedContent != .anything ? 1 : 0
             data.type = isThin ? .thin : .fullOrUnknown
             return data.encode()
         default: return nil
@@ -98,7 +98,7 @@ extension LogicalUnit {
 
     private var blockLimits: [UInt8] {
         var limits = BlockLimits()
-        limits.maxCompareAndWriteBlockCount = 255
+        limits.maxCompareAndWriteBlockCount = maximumCompareAndWriteBlocks
         limits.maxTransferBlockCount = UInt32(Self.maximumTransferByteCount / blockSize)
         limits.optimalTransferGranularity = UInt16(4096 / blockSize)
         limits.optimalTransferBlockCount = UInt32((1 << 20) / blockSize)
@@ -140,7 +140,8 @@ extension LogicalUnit {
     func readCapacity16(allocation: Int) -> DeviceResult {
         let isThin = backend.isThinlyProvisioned
         let data = ReadCapacity16Data(
-            blockCount: blockCount, blockSize: UInt32(blockSize), isThinlyProvisioned: isThin, unmappedReadsZero: isThin)
+            blockCount: blockCount, blockSize: UInt32(blockSize), isThinlyProvisioned: isThin,
+            unmappedReadsZero: isThin && backend.deallocatedContent != .anything)
         return answer(data.encode(), allocation: allocation)
     }
 

@@ -76,7 +76,9 @@ extension LogicalUnit {
             return backend.read(offset: operation.offset, into: memory, token: token)
         case (.write, 0):
             let data = UnsafeRawBufferPointer(rebasing: operation.command.dataOut[..<Int(operation.byteCount)])
-            return backend.write(offset: operation.offset, from: data, token: token)
+            return operation.synchronizes && backend.writesThrough
+                ? backend.writeThrough(offset: operation.offset, from: data, token: token)
+                : backend.write(offset: operation.offset, from: data, token: token)
         case (.compareAndWrite, 1):
             let length = Int(operation.byteCount)
             let data = UnsafeRawBufferPointer(rebasing: operation.command.dataOut[length..<2 * length])
@@ -123,6 +125,7 @@ extension LogicalUnit {
             result.buffer = operation.buffer
             result.data = UnsafeRawBufferPointer(start: operation.buffer.base, count: length)
             return .end(result)
+        case (.write, 0) where backend.writesThrough: return .end(writeDone(operation))
         case (.write, 0), (.swap, 0):
             operations[index].step = 1
             return operation.synchronizes ? .again : .end(writeDone(operation))
