@@ -144,22 +144,4 @@ extension LogicalUnit {
             unmappedReadsZero: isThin && backend.deallocatedContent != .anything)
         return answer(data.encode(), allocation: allocation)
     }
-
-    /// SBC-3 clause 5.6: descriptors of 16 bytes, as many as fit, from the address on.
-    func getLBAStatus(from start: UInt64, allocation: Int) -> DeviceResult {
-        guard backend.isThinlyProvisioned else { return .check(.badCDBField) }
-        guard start < blockCount else { return .check(.blockOutOfRange) }
-        var lba = start
-        var extents: [LBAStatusReport.Extent] = []
-        let size = UInt64(blockSize)
-        let room = max(1, (min(allocation, 4096) - 8) / 16)
-        while lba < blockCount, extents.count < room {
-            let (isMapped, byteCount) = backend.mapping(at: lba * size)
-            let count = min(max(1, byteCount / size), blockCount - lba, UInt64(UInt32.max))
-            extents.append(
-                .init(range: BlockRange(lba: lba, blockCount: UInt32(count)), status: isMapped ? .mapped : .deallocated))
-            lba += count
-        }
-        return answer(LBAStatusReport(extents: extents).encode(), allocation: allocation)
-    }
 }

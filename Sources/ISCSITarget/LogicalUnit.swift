@@ -152,7 +152,7 @@ public final class LogicalUnit: BackendClient {
     private func usesBackend(_ request: SCSICommand) -> Bool {
         switch request {
         case .read, .write, .writeAndVerify, .writeAtomic, .verify, .synchronizeCache, .writeSame, .unmap,
-            .compareAndWrite, .orWrite:
+            .compareAndWrite, .orWrite, .getLBAStatus:
             true
         default: false
         }
@@ -170,6 +170,7 @@ public final class LogicalUnit: BackendClient {
         case .synchronizeCache(let range, _): synchronizeCache(command, range)
         case .preFetch(let range, _): prefetch(command, range)
         case .writeSame(let range, let options): writeSame(command, range, options)
+        case .getLBAStatus(let lba, let count): getLBAStatus(command, from: lba, allocation: Int(count))
         case .unmap(let anchor, let count): unmap(command, anchor: anchor, parameterByteCount: Int(count))
         case .compareAndWrite(let range, let options):
             compareAndWrite(command, range, forcesUnitAccess: options.contains(.forceUnitAccess))
@@ -196,7 +197,6 @@ public final class LogicalUnit: BackendClient {
         case .preventAllowMediumRemoval(let removal): preventAllow(command.nexus, removal)
         case .readCapacity10: readCapacity10()
         case .readCapacity16(let count): readCapacity16(allocation: Int(count))
-        case .getLBAStatus(let lba, let count): getLBAStatus(from: lba, allocation: Int(count))
         case .readDefectData(let request):
             answer(request.encodeEmptyList(), allocation: Int(request.allocationByteCount))
         case .reportLUNs(let selection, let count):
@@ -209,7 +209,7 @@ public final class LogicalUnit: BackendClient {
         case .persistentReserveIn(let action, let count): persistentReserveIn(action, allocation: Int(count))
         // Those of `dispatch`.
         case .read, .write, .writeAndVerify, .writeAtomic, .verify, .synchronizeCache, .preFetch, .writeSame, .unmap,
-            .compareAndWrite, .orWrite, .persistentReserveOut:
+            .compareAndWrite, .orWrite, .getLBAStatus, .persistentReserveOut:
             .check(.unsupportedOperationCode)
         }
     }

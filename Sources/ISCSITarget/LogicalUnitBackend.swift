@@ -36,6 +36,17 @@ extension BackendClient {
     public func backendCapacityChanged() {}
 }
 
+/// Neighbouring bytes that are, or are not, backed by storage.
+public struct BackendExtent: Hashable, Sendable {
+    public var byteCount: UInt64
+    public var isMapped: Bool
+
+    public init(byteCount: UInt64, isMapped: Bool) {
+        self.byteCount = byteCount
+        self.isMapped = isMapped
+    }
+}
+
 /// What a range holds after ``LogicalUnitBackend/deallocate(offset:byteCount:token:)``.
 public enum DeallocatedContent: Sendable {
     /// Zeroes, all of it.
@@ -105,6 +116,11 @@ public protocol LogicalUnitBackend: AnyObject {
     func compareAndWrite(
         offset: UInt64, expected: UnsafeRawBufferPointer, new: UnsafeRawBufferPointer, token: UInt32
     ) -> BackendProgress
+    /// Fills `list` from its start with what is mapped from `offset` on, until it is full or the unit ends; elements
+    /// that it does not need stay as they are, all zero.
+    func listExtents(
+        from offset: UInt64, into list: UnsafeMutableBufferPointer<BackendExtent>, token: UInt32
+    ) -> BackendProgress
     /// Whether the byte at `offset` is backed by storage, and how many bytes from there share the answer.
     func mapping(at offset: UInt64) -> (isMapped: Bool, byteCount: UInt64)
     func close()
@@ -120,6 +136,18 @@ extension LogicalUnitBackend {
     public var hasVolatileCache: Bool { true }
 
     public func lend(offset: UInt64, byteCount: Int) -> UnsafeRawPointer? { nil }
+    /// By ``mapping(at:)``.
+    public func listExtents(
+        from offset: UInt64, into list: UnsafeMutableBufferPointer<BackendExtent>, token: UInt32
+    ) -> BackendProgress {
+        var position = offset
+        for index in list.indices where position < byteCount {
+            let (isMapped, count) = mapping(at: position)
+            list[index] = BackendExtent(byteCount: count, isMapped: isMapped)
+            position += count
+        }
+        return .done
+    }
     /// All mapped: what a backend says that does not know better.
     public func mapping(at offset: UInt64) -> (isMapped: Bool, byteCount: UInt64) { (true, byteCount - offset) }
     public func writeThrough(offset: UInt64, from: UnsafeRawBufferPointer, token: UInt32) -> BackendProgress {
