@@ -449,6 +449,7 @@ extension PseudoLUN {
             if leavesCopies { keepCopy(slot, at: now) }
             unissue(slot)
             if withdraw { actions.push(.withdraw(request, on: PathIndex(index))) }
+            if plantedMistake != nil, mistreatLost(slot, isYoungest: slot == taken.last) { continue }
             if entry.pointee.descriptor.isRepeatable {
                 entry.pointee.state = .ready
                 taken[kept] = slot
