@@ -23,6 +23,9 @@ struct TortureTests {
         }
         if let pace = environment["MPIO_TORTURE_PACE"].flatMap(Double.init) { settings.pace = pace }
         if let interval = environment["MPIO_TORTURE_REPORT"].flatMap(Int.init) { settings.reportInterval = max(interval, 1) }
+        if let silence = environment["MPIO_TORTURE_SILENCE_MS"].flatMap(Int.init) {
+            settings.silenceTimeout = .milliseconds(silence)
+        }
         settings.isVerbose = environment["MPIO_TORTURE_VERBOSE"] != nil
         if let seed = environment["MPIO_TORTURE_SEED"].flatMap(UInt64.init) { settings.seed = seed }
         if let policy = environment["MPIO_TORTURE_POLICY"], !policy.isEmpty { settings.policy = policy }
