@@ -454,6 +454,7 @@ extension PseudoLUN {
             keepCopy(slot, at: now)
             unissue(slot)
             if withdraw { actions.push(.withdraw(request, on: PathIndex(index))) }
+            if plantedMistake != nil, mistreatLost(slot, isYoungest: slot == taken.last) { continue }
             if entry.pointee.descriptor.isRepeatable {
                 entry.pointee.state = .ready
                 taken[kept] = slot
