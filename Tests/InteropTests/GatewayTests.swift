@@ -85,14 +85,14 @@ struct GatewayTests {
 
     /// The peer's conformance suite through the gateway. Of what tgtd itself fails, the gateway passes GetLBAStatus,
     /// PrinServiceactionRange, ProutReserve and ProutPreempt; in the one test of MultipathIO that is left out, tgtd answers
-    /// ILLEGAL REQUEST to COMPARE AND WRITE. Left out as well is what is slow (Unmap, and those that wait for answers that
+    /// ILLEGAL REQUEST to COMPARE AND WRITE. Left out as well is what is slow (Unmap, OrWrite, and those that wait for answers that
     /// must not come), what the embedded target does not have (Sanitize), and the iSCSI families, which never get to a
     /// disk.
     @Test func thePeersConformanceSuitePassesThroughTwoTgtd() async throws {
         let servers = try controllers()
         let gateway = try await RunningGateway(
             to: servers.flatMap(\.portals), of: servers[0].targetName, lun: 1, in: directory)
-        let left = ["ALL.Reserve6", "ALL.MultipathIO", "ALL.Unmap", "ALL.Sanitize"]
+        let left = ["ALL.Reserve6", "ALL.MultipathIO", "ALL.Unmap", "ALL.OrWrite", "ALL.Sanitize"]
         let list = try await CommandRunner.require("iscsi-test-cu", ["-l"]).standardOutput.split(separator: "\n")
         var suites = list.filter { $0.hasPrefix("ALL.") && $0.filter { $0 == "." }.count == 1 }.map(String.init)
         #expect(suites.count > 40)
@@ -111,7 +111,7 @@ struct GatewayTests {
             }
             passed += numbers[2]
         }
-        #expect(passed >= 200)
+        #expect(passed >= 185)
         print("through the gateway: \(passed) tests of \(suites.count) families passed")
         #expect(!gateway.behind.events.contains { if case .pathLost = $0 { true } else { false } }, "\(gateway.behind.events)")
         try await gateway.stop()

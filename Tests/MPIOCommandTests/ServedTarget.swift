@@ -28,7 +28,7 @@ final class ServedTarget {
             executable: Mpio.binary, arguments: arguments, environment: ["XDG_RUNTIME_DIR": folder.path],
             standardOutput: .file(folder.path + "/\(log).out"), standardError: .file(folder.path + "/\(log).err"))
         for _ in 0..<1000 {
-            if !portals[0].isFree { return }
+            if !portals[0].isFree, output.contains("Ctrl-C ends it.") { return }
             guard process.isRunning else { break }
             usleep(5000)
         }
