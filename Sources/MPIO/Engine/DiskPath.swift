@@ -92,7 +92,13 @@ package final class DiskPath {
                     token: client.token(Self.token(of: request)), lun: lun, cdb: command.cdb,
                     direction: command.direction, buffer: command.buffer, byteCount: command.byteCount))
         }
-        return sent ? nil : .connectionClosed
+        return sent ? nil : refusal
+    }
+
+    /// Why the session takes no command.
+    private var refusal: PathFailureReason {
+        if case .session(let reference) = transport, reference.path.isAskedToLogOut { return .logoutRequested }
+        return .connectionClosed
     }
 
     private func issueToDevice(

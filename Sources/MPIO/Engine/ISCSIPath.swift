@@ -115,7 +115,7 @@ package final class ISCSIPath {
     @exclusivity(unchecked) private var sendIsRequested = false
     @exclusivity(unchecked) private var isDraining = false
     /// The target wants this session to end.
-    private var isAskedToLogOut = false
+    private(set) var isAskedToLogOut = false
     /// While it lives no connection is made here: both have the same ISID.
     private var reinstatement: NexusReinstatement?
     private var connectAfterReinstatement = false
