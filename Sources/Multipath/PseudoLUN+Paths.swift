@@ -463,6 +463,7 @@ extension PseudoLUN {
             let entry = slots + Int(slot)
             let request = RequestIndex(slot: UInt32(slot), attempt: entry.pointee.attempt)
             keepCopy(slot, at: now)
+            slots[Int(slot)].mayHaveRun = true
             unissue(slot)
             if withdraw { actions.push(.withdraw(request, on: PathIndex(index))) }
             if plantedMistake != nil, mistreatLost(slot, isYoungest: slot == taken.last) { continue }
@@ -487,6 +488,7 @@ extension PseudoLUN {
         for slot in taken {
             let request = RequestIndex(slot: UInt32(slot), attempt: slots[Int(slot)].attempt)
             keepCopy(slot, at: now)
+            slots[Int(slot)].mayHaveRun = true
             unissue(slot)
             slots[Int(slot)].state = .ready
             actions.push(.withdraw(request, on: PathIndex(index)))
