@@ -1,5 +1,6 @@
 import AsyncIO
 import ISCSI
+import Multipath
 import Timebase
 
 /// What is known of the nexus behind a portal, for the stale-write guard and the inspector.
@@ -139,7 +140,8 @@ final class NexusSurvey: TimerHandler {
         targets[target]?.failures = failures
         let pause = failures == 0 ? Self.delay : min(Self.firstPause * (1 << min(failures - 1, 10)), Self.longestPause)
         // What is still unknown is tried again; so is what became so meanwhile.
-        targets[target]?.due = targets[target]?.unproven.isEmpty == false ? host.port.now + pause : .distantFuture
+        let isUnproven = targets[target]?.unproven.isEmpty == false
+        targets[target]?.due = isUnproven ? host.port.now + pause : .distantFuture
         rearm()
     }
 }
