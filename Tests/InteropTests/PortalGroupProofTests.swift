@@ -68,7 +68,6 @@ struct PortalGroupProofTests {
         let before = try accepted(array)
         try array.setPortal(0, enabled: true)
         #expect(try await disk.first { $0 == .pathRegained(PathIndex(0)) } != nil)
-        #expect(await disk.nexuses[0] == .unproven)
         #expect(try await disk.provenNexuses() == [.shared, .shared])
         #expect(try accepted(array) == before + 3, "the path's own login and two of the proof")
         try await disk.close()
@@ -85,7 +84,7 @@ struct PortalGroupProofTests {
         })
         let start = ContinuousClock.now
         try await disk.close()
-        #expect(start.seconds < 1.5, "\(start.seconds) s")
+        #expect(start.seconds < 3, "\(start.seconds) s; the proof would have waited for 5 s")
         #expect(try first.with { $0.sessionCount } == 0 && second.with { $0.sessionCount } == 0)
         try first.stop()
         try second.stop()
