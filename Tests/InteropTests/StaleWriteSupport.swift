@@ -156,6 +156,20 @@ final class WatchedDisk: Sendable {
         return buffer.bytes.allSatisfy { $0 == buffer[0] } ? buffer[0] : nil
     }
 
+    /// What is known of the nexus of each path.
+    var nexuses: [NexusProof?] {
+        get async { await manager.report().luns.first?.paths.map(\.nexus) ?? [] }
+    }
+
+    /// Waits until it is known of every path, and returns it.
+    func provenNexuses(within limit: Duration = .seconds(10)) async throws -> [NexusProof?] {
+        _ = try await eventually(within: limit) {
+            let nexuses = await self.nexuses
+            return !nexuses.isEmpty && !nexuses.contains(.unproven)
+        }
+        return await nexuses
+    }
+
     func close() async throws {
         try await manager.shutdown()
         watcher.cancel()

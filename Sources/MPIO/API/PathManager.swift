@@ -191,8 +191,9 @@ extension LibaioReactor.Options {
     fileprivate init(for configuration: Configuration, hostsTarget: Bool) {
         self.init()
         let sessions = configuration.targets.reduce(0) { $0 + $1.portals.count }
-        // Beside its own, a session may have one that reinstates its nexus.
-        socketCapacity = 2 * sessions + 8
+        // Beside its own, a session may have one that reinstates its nexus; and one target at a time has its portals
+        // proven, with a session at each and one that logs in.
+        socketCapacity = 2 * sessions + (configuration.targets.map(\.portals.count).max() ?? 0) + 1 + 8
         if hostsTarget {
             // The connections of its initiators; and it may have files.
             socketCapacity += 512

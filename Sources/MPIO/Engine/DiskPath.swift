@@ -224,6 +224,10 @@ package final class DiskPath {
     func fence(_ step: FenceStep) {
         switch (transport, step) {
         case (.device, _): fenced(step, .unsupported)
+        // The target keeps a session whose ISID logs in again: the new one reaches nothing of the old.
+        case (.session(let reference), .reinstateNexus) where reference.path.nexus().reinstates == false,
+            (.session(let reference), .abortTaskSet) where reference.path.nexus().reinstates == false:
+            fenced(step, .unsupported)
         case (.session(let reference), .reinstateNexus):
             // The login itself reinstates: the same ISID through the path's own portal. That it came about
             // is told as for any other login.

@@ -95,8 +95,10 @@ package final class ISCSIPath {
     package private(set) var loginCount = 0
     /// The target port group that the last login reached.
     private(set) var portalGroupTag: UInt16?
-    /// This session's settings with other portals that are known to lead to the same target port group now.
+    /// This session's settings with other portals that are proven to lead to the same nexus, and work now.
     var alternatives: () -> [ISCSIPathSettings] = { [] }
+    /// What is known of this session's nexus.
+    var nexus: () -> NexusKnowledge = { NexusKnowledge() }
 
     private let port: any IOPort
     private let host: EngineHost
@@ -154,6 +156,9 @@ package final class ISCSIPath {
     package var login: LoginResult? {
         if case .loggedIn(_, let result) = state { result } else { nil }
     }
+
+    /// Whether the last login was sent on to another address.
+    var isRedirected: Bool { redirectCount > 0 }
 
     // MARK: Life
 

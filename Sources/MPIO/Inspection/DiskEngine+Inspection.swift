@@ -74,11 +74,24 @@ extension DiskPath {
         shown.lun = lun.map { UInt64($0.index ?? Int(truncatingIfNeeded: $0.rawValue)) }
         shown.isid = "\(path.settings.session.login.isid)"
         if let tag = path.login?.portalGroupTag { shown.tpg = Int(tag) }
+        let nexus = path.nexus()
+        shown.nexus = NexusProof(nexus)
+        shown.nexusSharedWith = nexus.sharedWith
         shown.connections = [
             ConnectionSnapshot(
                 cid: 0, portal: "\(path.settings.portal)", source: shown.source, state: path.stateName,
                 inFlight: path.load.counters.requests, requests: shown.requests)
         ]
+    }
+}
+
+extension NexusProof {
+    fileprivate init(_ knowledge: NexusKnowledge) {
+        switch knowledge.reinstates {
+        case nil: self = .unproven
+        case false?: self = .notReinstated
+        case true?: self = knowledge.sharedWith.isEmpty ? .single : .shared
+        }
     }
 }
 
