@@ -89,7 +89,10 @@ public final class Simulation {
             targets.append(target)
             target.start()
         }
-        targetOracle.interruptions = { [unowned self] in watchers.reduce(0) { $0 + $1.interruptionCount } }
+        // A path that is taken out by hand leaves its session alive for a while, and its requests go elsewhere all the same.
+        targetOracle.interruptions = { [unowned self] in
+            watchers.reduce(pathOracle.lossCount) { $0 + $1.interruptionCount }
+        }
     }
 
     private func makeLink(_ index: Int) -> Link {
