@@ -42,7 +42,7 @@ private struct BugTable {
     private let wordsWidth: Int
 
     init(bugs: [PlantedBug]) {
-        nameWidth = (bugs.map(\.rawValue.count).max() ?? 0) + 2
+        nameWidth = bugs.map(\.rawValue.count).max() ?? 0
         wordsWidth = bugs.map(\.words.count).max() ?? 0
     }
 
@@ -52,7 +52,7 @@ private struct BugTable {
     }
 
     func printRow(_ bug: PlantedBug, oracle: String?, seeds: UInt64) {
-        row("`\(bug.rawValue)`", bug.words, oracle ?? "NOT FOUND", "\(seeds)")
+        row(bug.rawValue, bug.words, oracle ?? "NOT FOUND", "\(seeds)")
     }
 
     private func row(_ name: String, _ words: String, _ oracle: String, _ seeds: String) {
