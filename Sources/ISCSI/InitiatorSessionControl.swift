@@ -229,6 +229,16 @@ extension InitiatorSession {
         }
     }
 
+    /// Ends an open command that the target was heard to have no more and that it will not answer, a reset having
+    /// ended it: ABORT TASK was answered "task does not exist", and whatever status was on its way had time to come
+    /// (RFC 7143 section 11.5.1: a command that was sent and not received would have been called complete). The
+    /// command is completed as `.aborted`; a status after all fails the connection. Without effect where the
+    /// command is not open.
+    public mutating func endUnanswered(_ command: UInt64, at now: Instant) {
+        guard !isOver, let slot = table.slot(forToken: command) else { return }
+        abort(slot, by: command, at: now)
+    }
+
     private mutating func abort(_ slot: Int, by token: UInt64, at now: Instant) {
         commandProgressed(ConnectionIndex(rawValue: Int(table.slots[slot].connection)), at: now)
         let received = table.slots[slot].direction == .read ? table.slots[slot].receivedByteCount : 0

@@ -153,6 +153,9 @@ struct PathRecord {
     var recovery = RecoverySchedule()
     var marginal = MarginalTracker()
     var fence = PathFence.none
+    var fenceSince = Instant.zero
+    /// `.drop` was asked for.
+    var isDropped = false
     var lastFailure: (at: Instant, failure: PathFailure)?
     var stateSince: Instant = .zero
     var shownState: PathState = .connecting

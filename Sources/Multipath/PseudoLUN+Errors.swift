@@ -40,7 +40,9 @@ extension PseudoLUN {
     ) {
         let (failure, isTransportUp) =
             switch outcome {
-            case .returned(_, let returned): (PathFailure(returned), false)
+            // A session that takes no more commands (a logout is under way) still touches the buffers of those
+            // it has; that it is over is told by pathFailed.
+            case .returned(_, let returned): (PathFailure(returned), paths[path].transport == .iSCSI && paths[path].isTransportUp)
             case .status(_, let sense): (PathFailure(reason, detail: sense.map { "\($0)" } ?? ""), true)
             case .good, .targetFailure, .short: (PathFailure(reason), true)
             }
