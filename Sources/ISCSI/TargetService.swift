@@ -37,6 +37,8 @@ public struct TargetServiceSettings: Sendable {
     public var connectionLoss = ConnectionLossBehaviour.keepSession
     /// At level 1 and above: data of reads that is kept until its status is confirmed, in bytes, over all sessions.
     public var retainedByteLimit = 32 << 20
+    /// At level 2: the longest that tasks of a lost connection are kept, whatever Time2Wait the initiator asks for.
+    public var retentionLimit: Duration = .seconds(120)
     /// At level 1 and above: so long after a PDU was dropped, Data-Out that does not come is asked for again.
     public var transferTimeout: Duration = .seconds(1)
     /// What initiators must prove before SendTargets is answered.

@@ -96,9 +96,11 @@ extension TargetSession {
         }
     }
 
-    /// Time2Wait, then Time2Retain (section 7.1.4.4).
+    /// Time2Wait, then Time2Retain (section 7.1.4.4). An initiator that wants to wait for an hour has its memory kept
+    /// for less.
     private var retentionTime: Duration {
-        parameters.defaultTime2Retain == 0 ? .zero : .seconds(parameters.defaultTime2Wait + parameters.defaultTime2Retain)
+        guard parameters.defaultTime2Retain > 0 else { return .zero }
+        return min(.seconds(parameters.defaultTime2Wait + parameters.defaultTime2Retain), service.settings.retentionLimit)
     }
 
     private func keep(_ connection: TargetConnection, isLoggedOut: Bool) {
