@@ -54,7 +54,12 @@ public struct InitiatorLogin: Sendable {
                 stage = .choosingMethod
                 return send(pairs, LoginFlags(current: .securityNegotiation, next: nil))
             }
-            return beginOperational(provedWith: nil, after: pairs)
+            if settings.skipsSecurityStage { return beginOperational(provedWith: nil, after: pairs) }
+            // A login may begin with the operational stage (RFC 7143 section 6.3). tgt 1.0.85 then forgets to end the old
+            // session of the same ISID, and with it its commands: what the stale-write guard lives by.
+            pairs.append(TextPair("AuthMethod", "None"))
+            stage = .leavingSecurity(nil)
+            return send(pairs, LoginFlags(current: .securityNegotiation, next: .operationalNegotiation))
         } catch {
             return fail(error)
         }
@@ -190,6 +195,8 @@ public struct InitiatorLogin: Sendable {
         case .leavingSecurity(var chap):
             if chap != nil {
                 do throws(CHAPFailure) { _ = try chap?.receive(parameters) } catch { throw .chap(error) }
+            } else if settings.chap == nil, let answer = parameters["AuthMethod"], answer != "None" {
+                throw .authenticationMethod(offered: "None", answered: answer)
             }
             return try leaveSecurity(chap, flags)
         case .operational(var negotiation, let algorithm):

@@ -79,6 +79,9 @@ public struct LoginSettings: Sendable {
     /// The session's next CmdSN: any number in a leading login.
     public var cmdSN: UInt32 = 1
     public var chap: CHAPCredentials?
+    /// Begins with the operational stage where there is no CHAP, as RFC 7143 section 6.3 allows; see ``InitiatorLogin/start()``
+    /// for why it is not done.
+    package var skipsSecurityStage = false
     public var operational = OperationalSettings()
     /// Where `tsih` is not 0: what the session's leading login agreed on. Only digests and
     /// MaxRecvDataSegmentLength are negotiated anew (RFC 7143 section 13, "LO").

@@ -186,6 +186,12 @@ extension PseudoLUN {
         }
     }
 
+    /// ``PlantedMistake/lostCommandForgotten``
+    func forget(_ slot: Int32) {
+        slots[Int(slot)].state = .finished
+        removeAge(slot)
+    }
+
     func release(_ slot: Int32) {
         slots[Int(slot)].state = .free
         slots[Int(slot)].next = freeSlots

@@ -17,7 +17,7 @@ final class EmbeddedArray: Sendable {
     /// One portal for each of `tags`, its target port group.
     init(
         tags: [UInt16], portals: [LoopbackPortal]? = nil, explicit: Bool = false,
-        prepare: @escaping @Sendable () -> Void = {}
+        prepare: @escaping @Sendable () -> Void = {}, change: (inout ISCSITarget.TargetConfiguration) -> Void = { _ in }
     ) throws {
         let portals = try portals ?? LoopbackPortal.unused(count: tags.count)
         var configuration = TargetConfiguration(
@@ -27,6 +27,7 @@ final class EmbeddedArray: Sendable {
                     address: SocketAddress(numericHost: $0.address, port: $0.port)!, groupTag: $1)
             }, logicalUnits: [LogicalUnitConfiguration(number: 0, storage: .memory, byteCount: 16 << 20)])
         configuration.allowsExplicitTransitions = explicit
+        change(&configuration)
         let final = configuration
         let reactor = try LibaioReactor()
         try reactor.start()
@@ -95,11 +96,12 @@ final class WatchedDisk: Sendable {
     private let watcher: Task<Void, Never>
 
     /// - Parameters:
+    ///   - targetKeys: more keys of the target, as one line of YAML.
     ///   - prepare: run on the manager's thread before anything is opened.
     init(
         over portals: [LoopbackPortal], of target: String = EmbeddedArray.name, lun: Int = 0, timers: String = "",
-        isGuarded: Bool = true, policy: String = "fail-over-only", in directory: TemporaryDirectory,
-        prepare: @escaping @Sendable () -> Void = {}
+        isGuarded: Bool = true, policy: String = "fail-over-only", targetKeys: String = "", hostsTarget: Bool = false,
+        in directory: TemporaryDirectory, prepare: @escaping @Sendable () -> Void = {}
     ) async throws {
         var configuration = try Configuration(
             yaml: """
@@ -109,6 +111,7 @@ final class WatchedDisk: Sendable {
                   timers: {\(timers)}
                 targets:
                   - name: \(target)
+                    \(targetKeys)
                     portals:
                 \(portals.map { "      - {address: \"\($0)\"}" }.joined(separator: "\n"))
                 luns:
@@ -118,6 +121,7 @@ final class WatchedDisk: Sendable {
         configuration.luns[0].settings.staleWriteGuard.isEnabled = isGuarded
         var options = PathManager.Options()
         options.runtimeDirectory = directory.path + "/run-\(UInt32.random(in: 0...(.max)))"
+        options.hostsTarget = hostsTarget
         manager = try await PathManager(configuration: configuration, options: options)
         await manager.run { prepare() }
         disk = try await manager.open("disk")

@@ -105,7 +105,7 @@ package final class DiskPath {
     /// Sees to it that the path touches the caller's memory no more, or that the disk waits for it.
     func withdraw(_ request: RequestIndex, _ record: UnsafeMutablePointer<RequestRecord>) {
         switch transport {
-        case .session where disk.host.plantedBug == .bufferReleasedEarly: break
+        case .session where pseudoLUN.plantedMistake == .bufferReleasedEarly: break
         case .session(let reference): reference.path.detach(client.token(Self.token(of: request)))
         case .device: disk.lend(request)
         }
@@ -225,7 +225,7 @@ package final class DiskPath {
             if reference.path.isOwnPortalUnreachable, reinstateElsewhere(reference) { return }
             isReinstating = true
             reference.path.connect(for: client)
-        case (.session, .abortTaskSet) where disk.host.plantedBug == .fenceWithoutAbort: fenced(step, .done)
+        case (.session, .abortTaskSet) where pseudoLUN.plantedMistake == .fenceWithoutAbort: fenced(step, .done)
         case (.session(let reference), .abortTaskSet):
             manage(.abortTaskSet, reference, step)
         case (.session, .logicalUnitReset(let via)):
@@ -359,7 +359,7 @@ extension DiskPath: ISCSIPathClient {
 
     package func path(_ path: ISCSIPath, abandoned token: UInt64, wasSent: Bool) {
         guard let (request, record) = request(of: token) else { return }
-        if disk.host.plantedBug == .doubleCompletion, wasSent { disk.completeTwice(record.pointee) }
+        if pseudoLUN.plantedMistake == .doubleCompletion, wasSent { disk.completeTwice(record.pointee) }
         ended(request, record, outcome: .returned(wasSent: wasSent, .connectionClosed))
     }
 

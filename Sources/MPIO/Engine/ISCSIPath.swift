@@ -119,6 +119,8 @@ package final class ISCSIPath {
     /// While it lives no connection is made here: both have the same ISID.
     private var reinstatement: NexusReinstatement?
     private var connectAfterReinstatement = false
+    /// The last one that ended: it may still be at work when it says so.
+    private var endedReinstatement: NexusReinstatement?
 
     package init(settings: ISCSIPathSettings, host: EngineHost) {
         self.settings = settings
@@ -226,6 +228,7 @@ package final class ISCSIPath {
     }
 
     private func reinstatementEnded() {
+        endedReinstatement = reinstatement
         reinstatement = nil
         if connectAfterReinstatement {
             connectAfterReinstatement = false
