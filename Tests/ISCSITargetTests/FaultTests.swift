@@ -143,7 +143,7 @@ import Testing
                         id = try target.setFault(fault)
                     }
                     let command = DeviceCommand(token: 1, nexus: NexusIndex(rawValue: 0), cdb: .read(lba: UInt64(number), blockCount: 1))
-                    if case .answer(.busy, nil) = target.faults!.decide(command, unit: 0, portal: 0, group: 1, node: RunningTarget.name) {
+                    if case .answer(.busy, nil) = target.faults!.decide(command, unit: 0, portal: 0, group: 1, node: RunningTarget.name, connection: nil) {
                         return true
                     }
                     return false

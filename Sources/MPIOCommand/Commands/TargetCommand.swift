@@ -71,6 +71,12 @@ struct TargetCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("CRC32C digests that initiators may have: header, data, header,data or none.", valueName: "which"), completion: .list(["none", "header", "data", "header,data"]))
     var digests = Digests(header: true, data: true)
 
+    @Option(help: ArgumentHelp("Connections that one session may have (MaxConnections), 1 to 64. More than one puts all portals into one portal group.", valueName: "n"))
+    var maxConnections = 1
+
+    @Option(help: ArgumentHelp("The highest ErrorRecoveryLevel that initiators get: 0, 1 or 2.", valueName: "level"))
+    var errorRecoveryLevel = 0
+
     @Flag(help: "Say nothing but errors.")
     var quiet = false
 
@@ -116,6 +122,8 @@ struct TargetCommand: AsyncParsableCommand {
         guard (chapUser == nil) == (chapSecretFile == nil) else { throw ValidationError("--chap-user and --chap-secret-file go together.") }
         guard (mutualUser == nil) == (mutualSecretFile == nil) else { throw ValidationError("--mutual-user and --mutual-secret-file go together.") }
         guard mutualUser == nil || chapUser != nil else { throw ValidationError("--mutual-user needs --chap-user: the target proves itself to a user.") }
+        guard (1...64).contains(maxConnections) else { throw ValidationError("--max-connections \(maxConnections): give 1 to 64.") }
+        guard (0...2).contains(errorRecoveryLevel) else { throw ValidationError("--error-recovery-level \(errorRecoveryLevel): give 0, 1 or 2.") }
         guard !peer.isEmpty || (peerName == nil && peerState == nil) else {
             throw ValidationError("--peer-name and --peer-state need --peer.")
         }
@@ -161,12 +169,16 @@ struct TargetCommand: AsyncParsableCommand {
         guard !lun.isEmpty else { throw CommandFailure("mpio target needs a --lun; see mpio target --help", status: ExitStatus.usage) }
         let (own, other) = try addresses()
         let portals = own.enumerated().map { index, address in
-            // A controller's ports are one target port group, as in arrays; alone, each port is one.
-            TargetPortalConfiguration(address: address, groupTag: other.isEmpty ? UInt16(clamping: index + 1) : 1)
+            // A controller's ports are one target port group, as in arrays; alone, each port is one, unless the connections
+            // of a session are to use several.
+            TargetPortalConfiguration(
+                address: address, groupTag: other.isEmpty && maxConnections == 1 ? UInt16(clamping: index + 1) : 1)
         }
         var configuration = ISCSITarget.TargetConfiguration(name: name, portals: portals, logicalUnits: try units())
         configuration.allowsHeaderDigest = digests.header
         configuration.allowsDataDigest = digests.data
+        configuration.maximumConnectionsPerSession = maxConnections
+        configuration.errorRecoveryLevel = errorRecoveryLevel
         configuration.allowsExplicitTransitions = explicitAlua
         configuration.authentication = try authentication()
         guard !other.isEmpty else { return configuration }
