@@ -112,10 +112,9 @@ final class PortalGroupProof: TimerHandler {
         guard open > 0 else { return tellOver(isComplete) }
         for session in sessions {
             session.path.release(session.channel.client)
-            session.path.whenOver { [self] in
-                session.forget()
+            session.path.whenOver { [weak self] in
                 open -= 1
-                if open == 0 { tellOver(isComplete) }
+                if open == 0 { self?.tellOver(isComplete) }
             }
         }
     }
@@ -205,18 +204,14 @@ private final class ProofSession: SessionObserver {
     let path: ISCSIPath
     let channel: ControlChannel
     private weak var proof: PortalGroupProof?
-    private var observation = 0
 
     init(_ portal: PortalGroupProof.Portal, host: EngineHost, proof: PortalGroupProof) {
         self.portal = portal
         self.proof = proof
         path = ISCSIPath(settings: portal.settings, host: host)
         channel = ControlChannel(path: path)
-        observation = channel.observe(self)
+        channel.owner = self
     }
-
-    /// The channel, which the path has, holds its observers, which would keep all three.
-    func forget() { channel.stopObserving(observation) }
 
     func sessionLoggedIn() { proof?.loggedIn(self) }
     func sessionLost(_ failure: PathFailure) { proof?.lost(self, failure) }
