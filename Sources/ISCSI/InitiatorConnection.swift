@@ -49,7 +49,9 @@ struct InitiatorConnection: ~Copyable {
         output = OutputQueue(
             byteCapacity: 2 * InitiatorConnection.controlReserve + 64 * commandCapacity,
             segmentCapacity: 4 * commandCapacity + 256)
-        decoder = PDUDecoder(crc32c: crc32c)
+        // Nothing that a target sends has an AHS (RFC 7143 section 11.2.2). A length that was damaged on the way would
+        // have us wait for it, before the digest could show the damage.
+        decoder = PDUDecoder(crc32c: crc32c, maxAdditionalHeaderByteCount: 0)
     }
 
     /// A transport that failed had the stream before; the next one starts with a new one. Not done at
