@@ -46,10 +46,19 @@ struct InitiatorConnection: ~Copyable {
     var liveness = Liveness()
 
     init(commandCapacity: Int, crc32c: CRC32CFunction) {
-        output = OutputQueue(
+        self.init(output: InitiatorConnection.output(commandCapacity: commandCapacity), crc32c: crc32c)
+    }
+
+    /// - Parameter output: an empty one.
+    init(output: consuming OutputQueue, crc32c: CRC32CFunction) {
+        self.output = output
+        decoder = PDUDecoder(crc32c: crc32c)
+    }
+
+    static func output(commandCapacity: Int) -> OutputQueue {
+        OutputQueue(
             byteCapacity: 2 * InitiatorConnection.controlReserve + 64 * commandCapacity,
             segmentCapacity: 4 * commandCapacity + 256)
-        decoder = PDUDecoder(crc32c: crc32c)
     }
 
     /// A transport that failed had the stream before; the next one starts with a new one. Not done at
