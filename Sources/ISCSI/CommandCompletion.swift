@@ -51,6 +51,11 @@ struct CompletionRing: ~Copyable {
 
     deinit { slots.deallocate() }
 
+    mutating func removeAll() {
+        head = 0
+        tail = 0
+    }
+
     var count: Int { tail &- head }
     var hasRoom: Bool { tail &- head <= mask }
 

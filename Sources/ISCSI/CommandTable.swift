@@ -89,9 +89,24 @@ struct CommandTable: ~Copyable {
     }
 
     deinit {
-        for slot in 0..<untouched { slots[slot].ownBuffer?.deallocate() }
+        releaseOwnBuffers()
         slots.deallocate()
         free.deallocate()
+    }
+
+    private func releaseOwnBuffers() {
+        for slot in 0..<untouched { slots[slot].ownBuffer?.deallocate() }
+    }
+
+    /// As new, in the same memory.
+    mutating func removeAll() {
+        releaseOwnBuffers()
+        untouched = 0
+        freeCount = 0
+        commandCount = 0
+        controlCount = 0
+        first = CommandTable.none
+        last = CommandTable.none
     }
 
     var hasRoomForCommand: Bool { commandCount < commandCapacity }
@@ -210,6 +225,12 @@ struct BurstTable: ~Copyable {
     }
 
     deinit { bursts.deallocate() }
+
+    /// As new, in the same memory.
+    mutating func removeAll() {
+        freeHead = CommandTable.none
+        untouched = 0
+    }
 
     mutating func take(_ burst: DataBurst) -> UInt32? {
         let index: UInt32

@@ -46,12 +46,21 @@ struct InitiatorConnection: ~Copyable {
     var liveness = Liveness()
 
     init(commandCapacity: Int, crc32c: CRC32CFunction) {
-        output = OutputQueue(
-            byteCapacity: 2 * InitiatorConnection.controlReserve + 64 * commandCapacity,
-            segmentCapacity: 4 * commandCapacity + 256)
+        self.init(output: InitiatorConnection.output(commandCapacity: commandCapacity), crc32c: crc32c)
+    }
+
+    /// - Parameter output: an empty one.
+    init(output: consuming OutputQueue, crc32c: CRC32CFunction) {
+        self.output = output
         // Nothing that a target sends has an AHS (RFC 7143 section 11.2.2). A length that was damaged on the way would
         // have us wait for it, before the digest could show the damage.
         decoder = PDUDecoder(crc32c: crc32c, maxAdditionalHeaderByteCount: 0)
+    }
+
+    static func output(commandCapacity: Int) -> OutputQueue {
+        OutputQueue(
+            byteCapacity: 2 * InitiatorConnection.controlReserve + 64 * commandCapacity,
+            segmentCapacity: 4 * commandCapacity + 256)
     }
 
     /// A transport that failed had the stream before; the next one starts with a new one. Not done at

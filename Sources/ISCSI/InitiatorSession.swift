@@ -58,24 +58,31 @@ public struct InitiatorSession: ~Copyable {
     ///     MaxOutstandingR2T is asked for up to 64, which bounds memory.
     ///   - crc32c: for digests; ``CRC32C/table`` where there is nothing faster.
     public init(settings: SessionSettings, cryptography: any CryptographicServices, crc32c: @escaping CRC32CFunction) {
+        self.init(settings: settings, cryptography: cryptography, crc32c: crc32c, memory: SessionMemory(settings))
+    }
+
+    init(
+        settings: SessionSettings, cryptography: any CryptographicServices, crc32c: @escaping CRC32CFunction,
+        memory: consuming SessionMemory
+    ) {
         var settings = settings
-        let maxOutstandingR2T = min(max(settings.login.operational.maxOutstandingR2T, 1), 64)
-        settings.login.operational.maxOutstandingR2T = maxOutstandingR2T
+        settings.login.operational.maxOutstandingR2T = settings.maxOutstandingR2T
         self.settings = settings
         timing = SessionTiming(settings)
         isNormal = settings.login.sessionType == .normal
         self.cryptography = cryptography
         self.crc32c = crc32c
-        table = CommandTable(commandCapacity: settings.commandCapacity)
-        bursts = BurstTable(capacity: settings.commandCapacity * (maxOutstandingR2T + 1))
-        completionLimit = 2 * settings.commandCapacity
-        completions = CompletionRing(capacity: completionLimit)
-        connectionCount = max(settings.login.operational.maxConnections, 1)
+        completionLimit = settings.completionCapacity
+        connectionCount = settings.connectionCapacity
         connections = .allocate(capacity: connectionCount)
         for index in 0..<connectionCount {
-            (connections + index).initialize(
-                to: InitiatorConnection(commandCapacity: settings.commandCapacity, crc32c: crc32c))
+            let output = (memory.outputs + index).move()
+            (connections + index).initialize(to: InitiatorConnection(output: output, crc32c: crc32c))
         }
+        memory.outputs.deallocate()
+        table = memory.table
+        bursts = memory.bursts
+        completions = memory.completions
     }
 
     deinit {

@@ -47,6 +47,19 @@ struct OutputQueue: ~Copyable {
         segments.deallocate()
     }
 
+    /// As new, in the same memory. No transport may still be sending from it.
+    mutating func removeAll() {
+        byteHead = 0
+        byteTail = 0
+        segmentHead = 0
+        segmentTail = 0
+        headSentByteCount = 0
+        endsInOwnBytes = false
+        queuedPosition = 0
+        sentPosition = 0
+        offeredPosition = 0
+    }
+
     var isEmpty: Bool { queuedPosition == sentPosition }
     var segmentCount: Int { segmentTail &- segmentHead }
     var queuedByteCount: Int { Int(queuedPosition &- sentPosition) }

@@ -269,8 +269,7 @@ package final class ISCSIPath {
 
 
     private func startConnection() {
-        session = InitiatorSession(
-            settings: settings.session, cryptography: host.cryptography, crc32c: host.crc32c)
+        session.renew()
         sendIsRequested = false
         isAskedToLogOut = false
         connectDeadline = port.now + settings.session.loginTimeout

@@ -58,9 +58,12 @@ final class SessionPool {
     private func alternatives(to path: ISCSIPath, _ key: Key) -> [ISCSIPathSettings] {
         survey.groups(ofTarget: key.target).sharing(with: key.portal).compactMap { portal in
             guard let other = inventories[Key(target: key.target, portal: portal)]?.path, other.isLoggedIn else { return nil }
+            var session = path.settings.session
+            // It carries nothing but task management.
+            session.commandCapacity = 2
             return ISCSIPathSettings(
                 name: other.settings.name, portal: other.settings.portal, source: other.settings.source,
-                session: path.settings.session)
+                session: session)
         }
     }
 
