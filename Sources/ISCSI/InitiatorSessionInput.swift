@@ -43,6 +43,8 @@ extension InitiatorSession {
                     failConnection(c, .violation(error))
                 }
                 if isOver || connection.pointee.phase == .closed { return }
+                if leavingCount > 0 { advanceLeaving(at: now) }
+                if recoveryCount > 0 { advanceRecoveries(at: now) }
             case .dataDigestError:
                 failConnection(c, .dataDigestMismatch(connection.pointee.decoder.header.opcode))
                 return
@@ -102,7 +104,7 @@ extension InitiatorSession {
         case .textResponse: try textResponse(header, on: c, at: now)
         case .asyncMessage: try asyncMessage(header, on: c, at: now)
         case .reject: try reject(header, on: c, at: now)
-        case .logoutResponse: try logoutResponse(header, on: c)
+        case .logoutResponse: try logoutResponse(header, on: c, at: now)
         default: throw .unexpectedPDU(header.opcode)
         }
     }
@@ -160,8 +162,13 @@ extension InitiatorSession {
         let slot = try command(header, on: c)
         let task = table.slots + slot
         guard task.pointee.direction == .read else { throw .wrongDirection(.dataIn) }
-        guard header.dataSN == task.pointee.expectedDataSN else {
-            throw .dataSN(received: header.dataSN, expected: task.pointee.expectedDataSN)
+        if header.dataSN != task.pointee.expectedDataSN {
+            guard begins(task, anewWith: header) else {
+                throw .dataSN(received: header.dataSN, expected: task.pointee.expectedDataSN)
+            }
+            task.pointee.isReassigned = false
+            task.pointee.expectedDataSN = 0
+            task.pointee.receivedByteCount = 0
         }
         let byteCount = header.dataSegmentByteCount
         let offset = Int(header.bufferOffset)
@@ -250,6 +257,7 @@ extension InitiatorSession {
         let slot = try command(header, on: c)
         let task = table.slots + slot
         guard task.pointee.direction == .write else { throw .wrongDirection(.readyToTransfer) }
+        if task.pointee.isReassigned { continueWrite(task, with: header) }
         guard header.r2tSN == task.pointee.expectedDataSN else {
             throw .r2tSN(received: header.r2tSN, expected: task.pointee.expectedDataSN)
         }

@@ -428,7 +428,9 @@ package final class ISCSIPath {
         case .slow(_, let isSlow): tell(.slow(isSlow))
         case .asyncMessage(let message, let sense): handle(message, sense)
         case .windowOpened, .pingAnswered, .commandOverdue: break
-        case .connectionAdded, .connectionFailed: break  // a second connection is never asked for
+        case .connectionAdded, .connectionFailed, .connectionLost, .connectionWanted, .connectionRecovered, .commandLost,
+            .connectionLeaving, .connectionRemoved:
+            break  // a second connection is never asked for
         case .text, .targets, .discoveryFailed: break  // only discovery sessions ask
         }
     }
