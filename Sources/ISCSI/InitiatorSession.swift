@@ -187,6 +187,20 @@ public struct InitiatorSession: ~Copyable {
         if !isOver, connections[c.rawValue].phase == .closed { reinstatementFailed(c, reason, at: now) }
     }
 
+    /// The owner gives the whole session up: everything open is handed back.
+    public mutating func abandon(_ reason: SessionFailure) { failSession(reason) }
+
+    /// Whether the command window and the command table take one more command. Where not, `windowOpened` follows.
+    public mutating func hasRoomForCommand() -> Bool {
+        if SerialNumber.isAtMost(cmdSN, maxCmdSN), table.hasRoomForCommand,
+            completions.count + table.commandCount < completionLimit
+        {
+            return true
+        }
+        refusedCommand = true
+        return false
+    }
+
     private var openConnectionCount: Int {
         var count = 0
         for index in 0..<connectionCount where connections[index].phase != .closed { count += 1 }

@@ -217,10 +217,13 @@ extension InitiatorSession {
         let task = table.slots[slot]
         table.release(slot)
         connections[c.rawValue].owedCount -= 1
-        guard task.purpose == .owner else {
-            return recoveryAnswered(task, header.taskManagementResponse, at: now)
+        let response = header.taskManagementResponse
+        guard task.purpose == .owner else { return recoveryAnswered(task, response, at: now) }
+        // "Task does not exist" comes after the status of a task that had one, on the same connection. One that is
+        // still open then was received and ended without an answer, by a reset for example (RFC 7143 section 11.5.1).
+        if response == .functionComplete || response == .taskDoesNotExist && task.function == .abortTask {
+            abortCommands(of: task, at: now)
         }
-        if header.taskManagementResponse == .functionComplete { abortCommands(of: task, at: now) }
         events.append(.taskManagementCompleted(token: task.token, header.taskManagementResponse))
     }
 

@@ -221,6 +221,15 @@ public final class TargetSession {
         }
     }
 
+    /// Drops a task whose connection goes on. A command of which only a part is here has its turn all the same: what
+    /// is still to come of it finds no task, and nobody would count it.
+    private func abandon(_ slot: Int) {
+        let task = tasks[slot]
+        let isNext = task.state == .receiving && !task.isImmediate && !task.isDelivered && task.cmdSN == expCmdSN
+        drop(slot)
+        if isNext { advance() }
+    }
+
     /// A command that never will be delivered must not stop those behind it.
     private func skipIfHeld(_ slot: Int) {
         guard !tasks[slot].isDelivered, !tasks[slot].isImmediate else { return }
@@ -503,7 +512,7 @@ public final class TargetSession {
             guard tasks[slot].state == .executing else {
                 // Its status is on the way, and leaves before this answer.
                 let isOver = tasks[slot].state == .responding
-                if !isOver { drop(slot) }
+                if !isOver { abandon(slot) }
                 return connection.sendManagementResponse(
                     isOver ? .taskDoesNotExist : .functionComplete, tag: header.initiatorTaskTag)
             }
@@ -537,7 +546,7 @@ public final class TargetSession {
     /// task management function of this or another nexus. Those handed over are its own to abort.
     public func dropUndelivered(lun: LogicalUnitNumber?) {
         for slot in 0..<capacity where tasks[slot].state == .receiving && (lun == nil || tasks[slot].lun == lun) {
-            drop(slot)
+            abandon(slot)
         }
     }
 

@@ -10,12 +10,17 @@ public enum PseudoLUNAction: Sendable {
     /// back to the caller while the path's socket could touch it. A late answer may be handed in
     /// (`completed`); for a write it should be, it ends the old copy.
     case withdraw(RequestIndex, on: PathIndex)
+    /// Ask the target to end this request (ABORT TASK), if it still has it. Nothing answers but the request's own
+    /// completion, late or not.
+    case abort(RequestIndex, on: PathIndex)
     /// Connect the path's transport, by the same ISID. Several LUNs may wish the same.
     case connect(PathIndex)
     /// Ask the path; see ``ProbeReason`` for what to ask and how to answer.
     case probe(PathIndex, ProbeReason)
     /// This LUN no longer needs the path's transport.
     case disconnect(PathIndex)
+    /// End the path's session now, without a word to the target; for the other LUNs on it as well. `pathFailed` follows.
+    case drop(PathIndex)
     /// Answered by `fenceResult`.
     case fence(PathIndex, FenceStep)
     /// Send SET TARGET PORT GROUPS with this one change on the path. Answered by `transitionFinished`.

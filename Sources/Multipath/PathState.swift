@@ -153,6 +153,7 @@ struct PathRecord {
     var recovery = RecoverySchedule()
     var marginal = MarginalTracker()
     var fence = PathFence.none
+    var fenceSince = Instant.zero
     var lastFailure: (at: Instant, failure: PathFailure)?
     var stateSince: Instant = .zero
     var shownState: PathState = .connecting

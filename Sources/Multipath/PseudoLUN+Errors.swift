@@ -12,8 +12,10 @@ extension PseudoLUN {
         var mayRunLater = false
         if case .returned(let wasSent, let reason) = outcome {
             mayHaveRun = wasSent
-            // A kernel device that says EIO has ended the command; nothing of it is still to come.
-            mayRunLater = wasSent && reason != .inputOutputError
+            // A kernel device that says EIO has ended the command, and so has a session that lost it with one of its
+            // connections; nothing of it is still to come.
+            mayRunLater = wasSent && reason != .inputOutputError && reason != .taskLost
+            if reason == .taskLost { redrivenCount += 1 }
         } else {
             hot[path].lastHeard = now.nanoseconds
         }
@@ -40,7 +42,9 @@ extension PseudoLUN {
     ) {
         let (failure, isTransportUp) =
             switch outcome {
-            case .returned(_, let returned): (PathFailure(returned), false)
+            // A session that takes no more commands (a logout is under way) still touches the buffers of those
+            // it has; that it is over is told by pathFailed.
+            case .returned(_, let returned): (PathFailure(returned), paths[path].transport == .iSCSI && paths[path].isTransportUp)
             case .status(_, let sense): (PathFailure(reason, detail: sense.map { "\($0)" } ?? ""), true)
             case .good, .targetFailure, .short: (PathFailure(reason), true)
             }

@@ -15,7 +15,12 @@ extension PseudoLUN {
             guard paths[index].fence == .aborting else { return }
             paths[index].fence = .waiting
             if result == .done { endCopies(.taskSetAborted, at: now) { $0.path == path.rawValue } }
-            if paths[index].link == .fencing { cameUp(index, at: now) }
+            switch paths[index].link {
+            case .fencing: cameUp(index, at: now)
+            // Nothing more to be had from the session but its end, with which the quiesce time begins.
+            case .takenOut, .removed: drop(index)
+            default: break
+            }
         case .logicalUnitReset(let via):
             guard resetVia == via.rawValue else { return }
             resetVia = -1
@@ -34,7 +39,8 @@ extension PseudoLUN {
             StaleCopy(
                 request: RequestIndex(slot: UInt32(slot), attempt: entry.pointee.attempt),
                 path: entry.pointee.path, lba: request.lba, blockCount: request.blockCount,
-                sequence: entry.pointee.sequence, since: now, deadline: now + settings.timers.quiesceTime))
+                sequence: entry.pointee.sequence, since: now,
+                deadline: hasOpenSession(Int(entry.pointee.path)) ? .distantFuture : now + settings.timers.quiesceTime))
         ranges.insert(request.lba, request.blockCount)
         wasResetRefused = false
         // Later overlapping writes wait for this write already; now they wait for its copy as well.
@@ -51,10 +57,50 @@ extension PseudoLUN {
         }
     }
 
+    /// What is left of a command may still go out on it.
+    private func hasOpenSession(_ index: Int) -> Bool {
+        paths[index].transport == .iSCSI && paths[index].isTransportUp
+    }
+
+    /// The session is over: nothing of the old copies can reach the target any more that has not done so, and
+    /// `quiesce-time` says how long what it has may take.
+    func startQuiescing(_ index: Int, at now: Instant) {
+        staleWrites.setDeadline(now + settings.timers.quiesceTime, ofCopiesOn: Int32(index))
+    }
+
+    /// Ends a session whose copies can't be known dead while it lives: a session that stalls, or that does not answer
+    /// what it was asked, may still carry out what it took, at any time. The end makes way for the next steps.
+    func dropOverdueSessions(at now: Instant) {
+        for index in paths.indices where sessionDropDeadline(index) <= now { drop(index) }
+    }
+
+    func drop(_ index: Int) {
+        guard paths[index].isTransportUp else { return }
+        actions.push(.drop(PathIndex(index)))
+    }
+
+    /// When the session of a path with old copies is given up for the sake of the writes that wait for them, or of
+    /// the path itself, which waits for its ABORT TASK SET.
+    func sessionDropDeadline(_ index: Int) -> Instant {
+        guard hasOpenSession(index) else { return .distantFuture }
+        if paths[index].fence == .aborting { return paths[index].fenceSince + settings.timers.quiesceTime }
+        guard blockedCount > 0, let since = staleWrites.oldest(on: Int32(index)), isAnyoneBarred(by: Int32(index)) else {
+            return .distantFuture
+        }
+        if let stalledSince = paths[index].stalledSince { return stalledSince + settings.timers.silenceTimeout }
+        return since + settings.timers.quiesceTime
+    }
+
+    private func setFence(_ index: Int, _ fence: PathFence, at now: Instant) {
+        paths[index].fence = fence
+        paths[index].fenceSince = now
+    }
+
     /// An answer for an attempt that was given up.
     func lateAnswer(_ request: RequestIndex, _ path: PathIndex, _ outcome: PathOutcome, at now: Instant) {
         let end: StaleCopyEnd
         switch outcome {
+        case .returned(wasSent: true, .taskLost): end = .taskEnded
         case .returned(wasSent: true, _): return
         case .returned(wasSent: false, _): end = .neverSent
         case .good, .status, .targetFailure, .short: end = .answered
@@ -67,7 +113,11 @@ extension PseudoLUN {
     /// Starts the ladder for a path that has old copies.
     func raiseGuard(_ index: Int, at now: Instant) {
         let count = staleWrites.count(on: Int32(index))
-        guard count > 0 else { return }
+        guard count > 0 else {
+            // An ABORT TASK SET that was out ended with its session; nobody waits for its answer.
+            if !paths[index].isTransportUp { paths[index].fence = .none }
+            return
+        }
         let path = PathIndex(index)
         if paths[index].fence == .none { post(.guardRaised(path, copies: count)) }
         if !paths[index].isTransportUp {
@@ -81,7 +131,7 @@ extension PseudoLUN {
             // The session is kept, so its answers may still come; asking it anything more is in vain.
             paths[index].fence = .waiting
         } else if paths[index].fence != .aborting {
-            paths[index].fence = .aborting
+            setFence(index, .aborting, at: now)
             actions.push(.fence(path, .abortTaskSet))
         }
     }
@@ -90,7 +140,7 @@ extension PseudoLUN {
     /// login alone is no fence: a target may execute what it took before.)
     func nexusReinstated(_ index: Int, at now: Instant) {
         guard staleWrites.count(on: Int32(index)) > 0, paths[index].fence != .aborting else { return }
-        paths[index].fence = .aborting
+        setFence(index, .aborting, at: now)
         actions.push(.fence(PathIndex(index), .abortTaskSet))
     }
 
@@ -98,8 +148,8 @@ extension PseudoLUN {
     /// itself has nothing more to offer.
     func escalateFences(at now: Instant) {
         guard settings.staleWriteGuard.allowsLogicalUnitReset, !wasResetRefused, resetVia < 0,
-            blockedCount > 0, isAnyoneBarred(), bestGrade > .unusable,
-            let lost = staleWrites.copies.first(where: { paths[Int($0.path)].fence == .waiting })?.path,
+            blockedCount > 0, isAnyoneBarred(by: nil), bestGrade > .unusable,
+            let lost = staleWrites.copies.first(where: { mayBeReset($0) })?.path,
             let via = paths.indices.first(where: {
                 rows[$0].grade == bestGrade && paths[$0].transport == .iSCSI
             })
@@ -109,14 +159,19 @@ extension PseudoLUN {
         actions.push(.fence(PathIndex(rawValue: lost), .logicalUnitReset(via: PathIndex(via))))
     }
 
-    private func isAnyoneBarred() -> Bool {
+    private func mayBeReset(_ copy: StaleCopy) -> Bool {
+        paths[Int(copy.path)].fence == .waiting && !hasOpenSession(Int(copy.path))
+    }
+
+    /// Whether a write waits for a copy on this path, or on any.
+    private func isAnyoneBarred(by path: Int32?) -> Bool {
         var slot = firstWriter
         while slot >= 0 {
             let entry = slots[Int(slot)]
             if entry.state == .blocked,
                 staleWrites.barring(
                     lba: entry.descriptor.lba, blockCount: entry.descriptor.blockCount,
-                    sequence: entry.sequence) > 0
+                    sequence: entry.sequence, on: path) > 0
             {
                 return true
             }
@@ -125,11 +180,19 @@ extension PseudoLUN {
         return false
     }
 
-    /// The reset ended every command of the unit, also those in flight on good paths, and their answers
-    /// may never come: they are re-driven, and leave no copies.
+    /// The reset ended every command that the target had, also those in flight on good paths, whose answers may never
+    /// come. A command that was still on its way was not hit and will be carried out: so copies on sessions that live
+    /// stay, and what is in flight is asked back one by one, which ends either kind with an answer.
     private func unitWasReset(at now: Instant) {
-        endCopies(.logicalUnitReset, at: now) { _ in true }
-        for index in paths.indices { redrive(index, withdraw: true, leavesCopies: false, at: now) }
+        endCopies(.logicalUnitReset, at: now) { !self.hasOpenSession(Int($0.path)) }
+        for index in paths.indices where hasOpenSession(index) && paths[index].stalledSince == nil {
+            var slot = hot[index].inFlight.head
+            while slot >= 0 {
+                let request = RequestIndex(slot: UInt32(slot), attempt: slots[Int(slot)].attempt)
+                actions.push(.abort(request, on: PathIndex(index)))
+                slot = slots[Int(slot)].next
+            }
+        }
     }
 
     /// The path that carried a LOGICAL UNIT RESET is lost: whether it was done is unknown.
@@ -156,7 +219,7 @@ extension PseudoLUN {
             guard staleWrites.count(on: Int32(index)) == 0 else { continue }
             // An ABORT TASK SET that is still out would hit new commands: the path waits for its answer.
             if paths[index].fence != .aborting { paths[index].fence = .none }
-            if paths[index].link == .takenOut { disconnect(index) }
+            if paths[index].link == .takenOut || paths[index].isRemoved { disconnect(index) }
         }
     }
 }

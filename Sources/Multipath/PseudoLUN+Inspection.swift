@@ -43,7 +43,8 @@ extension PseudoLUN {
                     case .aborting: .aborting
                     case .waiting, .none: .waiting
                     }
-                return GuardedPath(path: PathIndex(index), copies: copies.count, stage: stage, clearAt: last)
+                return GuardedPath(path: PathIndex(index), copies: copies.count, stage: stage,
+                    clearAt: last == .distantFuture ? nil : last)
             })
     }
 

@@ -41,16 +41,18 @@ extension PseudoLUN {
     /// Removes a path for good; its requests are re-driven. Its index is not used again.
     public func removePath(_ path: PathIndex, at now: Instant) {
         guard let index = known(path) else { return }
-        let wasUp = paths[index].isTransportUp
-        let redriven = redrive(index, withdraw: wasUp, at: now)
+        let redriven = redrive(index, withdraw: paths[index].isTransportUp, at: now)
         paths[index].link = .removed
-        paths[index].isTransportUp = false
         resetEnded(ifVia: index, at: now)
         raiseGuard(index, at: now)
         dsm.pathRemoved(path, at: now)
         post(.pathRemoved(path))
         if redriven > 0 { noteFailOver(from: index, redriven: redriven, at: now) }
-        actions.push(.disconnect(path))
+        // While its old writes are being fenced the session is still of use.
+        if paths[index].fence != .aborting {
+            paths[index].isTransportUp = false
+            actions.push(.disconnect(path))
+        }
         areCandidatesStale = true
         settle(at: now)
     }
@@ -328,18 +330,19 @@ extension PseudoLUN {
 
     /// The transport is gone, or never came up.
     public func pathFailed(_ path: PathIndex, _ failure: PathFailure, at now: Instant) {
-        guard let index = known(path) else { return }
+        guard path.index >= 0, path.index < paths.count else { return }
+        let index = path.index
+        // A socket that is closed touches no buffer any more; a kernel device that failed may.
+        if paths[index].transport == .iSCSI { paths[index].isTransportUp = false }
+        startQuiescing(index, at: now)
         switch paths[index].link {
-        case .takenOut:
-            paths[index].isTransportUp = false
-            raiseGuard(index, at: now)
+        case .takenOut, .removed: raiseGuard(index, at: now)
         case .down(_, let nextTry):
             // The first abandoned request told already; this says why.
             paths[index].isTransportUp = false
             paths[index].link = .down(failure, nextTry: nextTry)
             paths[index].lastFailure = (now, failure)
             raiseGuard(index, at: now)
-        case .removed: break
         case .connecting, .probing, .fencing, .up, .refused:
             losePath(index, failure, isTransportUp: false, at: now)
         }
@@ -375,7 +378,7 @@ extension PseudoLUN {
             case .probing: (paths[index].isRechecking, paths[index].recovery.attempts == 0)
             default: (false, paths[index].recovery.attempts == 0)
             }
-        let redriven = alreadyRedriven + redrive(index, withdraw: isTransportUp, at: now)
+        let redriven = alreadyRedriven + redrive(index, withdraw: paths[index].isTransportUp, at: now)
         if wasUp {
             rows[index].wasLost = true
             paths[index].marginalUntil = nil
@@ -439,14 +442,14 @@ extension PseudoLUN {
     /// Takes all that is in flight on a path back, in admission order, and puts it among what waits.
     /// Writes leave an old copy; what must not be repeated ends with `outcomeUnknown`.
     @discardableResult
-    func redrive(_ index: Int, withdraw: Bool, leavesCopies: Bool = true, at now: Instant) -> Int {
+    func redrive(_ index: Int, withdraw: Bool, at now: Instant) -> Int {
         let count = gather(index) { _ in true }
         let taken = UnsafeMutableBufferPointer(start: scratch, count: count)
         var kept = 0
         for slot in taken {
             let entry = slots + Int(slot)
             let request = RequestIndex(slot: UInt32(slot), attempt: entry.pointee.attempt)
-            if leavesCopies { keepCopy(slot, at: now) }
+            keepCopy(slot, at: now)
             unissue(slot)
             if withdraw { actions.push(.withdraw(request, on: PathIndex(index))) }
             if entry.pointee.descriptor.isRepeatable {

@@ -10,6 +10,7 @@ extension PseudoLUN {
         }
         if controlDeadline <= now {
             for index in paths.indices { pathTimers(index, at: now) }
+            dropOverdueSessions(at: now)
             endCopies(.quiesceTimePassed, at: now) { $0.deadline <= now }
             if dsm.nextDeadline <= now { areCandidatesStale = true }
         }
@@ -73,11 +74,13 @@ extension PseudoLUN {
             hot[path.index].errors &+= 1
             keepCopy(slot, at: now)
             unissue(slot)
-            actions.push(
-                .withdraw(RequestIndex(slot: UInt32(slot), attempt: slots[Int(slot)].attempt), on: path))
+            let index = RequestIndex(slot: UInt32(slot), attempt: slots[Int(slot)].attempt)
+            actions.push(.withdraw(index, on: path))
+            // Its answer, "aborted" or better, ends the copy.
+            if request.kind.changesBlocks { actions.push(.abort(index, on: path)) }
             finish(slot, .failed(.timedOut))
             if paths[path.index].fence == .none, staleWrites.count(on: path.rawValue) > 0 {
-                // The path is in use: aborting its task set would hit the others. Its answer, or time, ends it.
+                // The path is in use: aborting its task set would hit the others.
                 paths[path.index].fence = .waiting
                 post(.guardRaised(path, copies: staleWrites.count(on: path.rawValue)))
             }
@@ -101,7 +104,10 @@ extension PseudoLUN {
         if isClosed || isLUNFailed || isExpired {
             failWaiting(isClosed ? .closed : isLUNFailed ? .lunFailed : .noPathsAvailable)
         }
-        if blockedCount > 0, !staleWrites.isClear { escalateFences(at: now) }
+        if !staleWrites.isClear {
+            if blockedCount > 0 { escalateFences(at: now) }
+            dropOverdueSessions(at: now)
+        }
         pump(at: now)
         updateDeadline()
     }
@@ -225,6 +231,9 @@ extension PseudoLUN {
         if bestGrade == .unusable { deadline = min(deadline, transitionAt) }
         if let since = noPathSince, !isExpired, case .after(let period) = settings.timers.pdoRemovePeriod {
             deadline = min(deadline, since + period)
+        }
+        if !staleWrites.isClear || paths.contains(where: { $0.fence == .aborting }) {
+            for index in paths.indices { deadline = min(deadline, sessionDropDeadline(index)) }
         }
         for record in paths {
             switch record.link {

@@ -27,8 +27,8 @@ public struct GuardedPath: Hashable, Sendable {
     public var path: PathIndex
     public var copies: Int
     public var stage: Stage
-    /// When time alone will have ended the last of them.
-    public var clearAt: Instant
+    /// When time alone will have ended the last of them; nil while their session lives, since that begins with its end.
+    public var clearAt: Instant?
 }
 
 /// One path at one moment.

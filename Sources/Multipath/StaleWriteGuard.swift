@@ -30,6 +30,8 @@ public enum StaleCopyEnd: String, Hashable, Sendable {
     case neverSent = "never sent"
     /// Its late answer came.
     case answered
+    /// The connection that carried it was lost, and its session has ended its tasks.
+    case taskEnded = "ended with its connection"
     case taskSetAborted = "nexus reinstated and task set aborted"
     case logicalUnitReset = "logical unit reset"
     case quiesceTimePassed = "quiesce time passed"
@@ -53,6 +55,7 @@ struct StaleCopy {
     /// The admission number of the request: only later writes wait.
     var sequence: UInt64
     var since: Instant
+    /// When `quiesce-time` has passed since its session ended; `.distantFuture` while that lives.
     var deadline: Instant
 }
 
@@ -81,10 +84,11 @@ struct StaleWriteGuard {
     }
 
     /// How many copies a write with this range and admission number must wait for.
-    func barring(lba: UInt64, blockCount: UInt32, sequence: UInt64) -> Int {
+    /// `path` restricts them to one path's.
+    func barring(lba: UInt64, blockCount: UInt32, sequence: UInt64, on path: Int32? = nil) -> Int {
         var count = 0
         for copy in copies
-        where copy.sequence < sequence && rangesOverlap(copy.lba, copy.blockCount, lba, blockCount) {
+        where copy.sequence < sequence && (path == nil || copy.path == path) && rangesOverlap(copy.lba, copy.blockCount, lba, blockCount) {
             count += 1
         }
         return count
@@ -94,6 +98,16 @@ struct StaleWriteGuard {
         var count = 0
         for copy in copies where copy.path == path { count += 1 }
         return count
+    }
+
+    /// Since when the oldest copy on a path is one.
+    func oldest(on path: Int32) -> Instant? { copies.lazy.filter { $0.path == path }.map(\.since).min() }
+
+    /// For those of a path that have none yet.
+    mutating func setDeadline(_ deadline: Instant, ofCopiesOn path: Int32) {
+        for index in copies.indices where copies[index].path == path && copies[index].deadline == .distantFuture {
+            copies[index].deadline = deadline
+        }
     }
 
     var nextDeadline: Instant { copies.lazy.map(\.deadline).min() ?? .distantFuture }

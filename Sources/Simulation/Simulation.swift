@@ -60,6 +60,8 @@ public final class Simulation {
         modules.register(CheckedDSM.self)
         engine = DiskEngine(name: "disk", settings: scenario.settings, modules: modules, host: host)
         world.trace.note("seed \(seed): \(scenario.words)")
+        let trace = world.trace
+        engine.eventTap = { trace.note("event \($0.event)") }
     }
 
     private static func source(_ path: Int) -> SocketAddress { .ipv4(address: 0x0A00_0005 + UInt32(path) << 8, port: 0) }
@@ -229,6 +231,9 @@ public final class Simulation {
     }
 
     private func recover() -> Bool {
+        // A target may have closed a connection while the network was silent. An idle session learns that from the
+        // next NOP-Out, not before.
+        _ = world.run(until: world.now + scenario.settings.timers.pathVerifyPeriod + .seconds(1)) { verdict.violation != nil }
         let isDone = world.run(until: world.now + scenario.patience) {
             verdict.violation != nil || arePathsWell
         }

@@ -28,6 +28,8 @@ final class Harness {
     var probes: [(path: PathIndex, reason: ProbeReason)] = []
     var fences: [(path: PathIndex, step: FenceStep)] = []
     var disconnects: [PathIndex] = []
+    var drops: [PathIndex] = []
+    var aborted: [Copy] = []
     var transitions: [ExplicitTransition] = []
     var admitted: [UInt32: RequestDescriptor] = [:]
     /// How much was finished when a slot was given out last.
@@ -210,6 +212,8 @@ final class Harness {
             #expect(inFlight.contains(copy))
             inFlight.removeAll { $0 == copy }
             withdrawn.append(copy)
+        case .abort(let request, let path): aborted.append(Copy(request: request, path: path))
+        case .drop(let path): drops.append(path)
         case .connect(let path): connects.append(path)
         case .probe(let path, let reason): probes.append((path, reason))
         case .disconnect(let path): disconnects.append(path)

@@ -52,6 +52,8 @@ final class RandomDriver {
     var pendingProbes: [(path: Int, reason: ProbeReason)] = []
     var nextValue = 1
     var corruptions = 0
+    /// Sessions that were given up because a write waited for what they held.
+    var dropCount = 0
     var faults: [String] = []
     var admitted = 0
     var finished = 0
@@ -90,12 +92,17 @@ final class RandomDriver {
             switch action {
             case .issue(let request, let path): issue(request, path.index)
             case .finish(let request, let result): finish(request, result)
-            case .withdraw: break
+            case .withdraw, .abort: break
             case .connect(let path): pendingConnects.append(path.index)
             case .probe(let path, let reason): pendingProbes.append((path.index, reason))
             case .disconnect(let path):
                 // This LUN's commands end with its session; they may still be executed late.
                 lose(path.index)
+                lun.pathFailed(path, PathFailure(.takenOut), at: now)
+            case .drop(let path):
+                guard isUp[path.index] else { fault("a session that is over is dropped"); break }
+                dropCount += 1
+                fail(path.index)
             case .fence(let path, let step): pendingFences.append((path, step))
             case .setTargetPortGroup: break
             case .event: break
@@ -222,7 +229,8 @@ final class RandomDriver {
         atTarget.removeAll { copy in copy.lostAt.map { now - $0 >= .seconds(30) } ?? false }
         let lost = atTarget.indices.filter { atTarget[$0].lostAt != nil || isStalled[atTarget[$0].path] }
         guard let index = lost.randomElement(using: &random) else { return }
-        if atTarget[index].lostAt != nil { execute(atTarget.remove(at: index)) }
+        // On a session that stalls, whenever it likes, and the answer may never come.
+        if atTarget[index].lostAt != nil || chance(30) { execute(atTarget.remove(at: index)) }
     }
 
     /// The engine gets round to what it was asked for.

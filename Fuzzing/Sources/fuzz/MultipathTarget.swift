@@ -120,6 +120,8 @@ final class MultipathRig {
                     broken("what is withdrawn is in flight")
                 }
                 copies[index].isWithdrawn = true
+            case .abort, .setTargetPortGroup: break
+            case .drop(let path): drop(path)
             case .connect(let path): connects.append(path)
             case .probe(let path, let reason): probes.append((path, reason))
             case .disconnect(let path): lose(path)
@@ -232,6 +234,11 @@ final class MultipathRig {
     }
 
     /// Its session is over: what it held is no longer in flight, though it is still to be returned.
+    private func drop(_ path: PathIndex) {
+        lose(path)
+        lun.pathFailed(path, PathFailure(.silent), at: now)
+    }
+
     private func lose(_ path: PathIndex) {
         isUp[path.index] = false
         for index in copies.indices where copies[index].path == path { copies[index].isWithdrawn = true }

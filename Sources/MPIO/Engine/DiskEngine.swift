@@ -22,6 +22,8 @@ package final class DiskEngine {
     @exclusivity(unchecked) private var capacityByteCount: UInt64?
     @exclusivity(unchecked) private(set) var limits = TransferLimits()
     let events = EventBroadcast()
+    /// Told of each event at once, on the port's thread.
+    package var eventTap: ((DiskEvent) -> Void)?
     /// For the inspector; filled by the ``RateSampler``.
     var rates = PathRates()
     private let log: EventLog
@@ -199,9 +201,11 @@ package final class DiskEngine {
         case .issue(let request, let path): issue(request, on: path)
         case .finish(let request, let result): finish(request, result)
         case .withdraw(let request, let path): paths[path.index].withdraw(request, records[request])
+        case .abort(let request, let path): paths[path.index].abort(request)
         case .connect(let path): paths[path.index].connect()
         case .probe(let path, let reason): paths[path.index].probe(reason)
         case .disconnect(let path): paths[path.index].disconnect()
+        case .drop(let path): paths[path.index].drop(PathFailure(.silent, detail: "a write waited for what it still held"))
         case .fence(let path, let step): paths[path.index].fence(step)
         case .setTargetPortGroup(let path, let change): paths[path.index].setTargetPortGroup(change)
         case .event(let event): handle(event)
@@ -306,6 +310,9 @@ package final class DiskEngine {
 
     // MARK: What paths report
 
+    /// Tells of something that happened below the pseudo-LUN.
+    func report(_ event: MultipathEvent) { handle(event) }
+
     private func handle(_ event: MultipathEvent) {
         switch event {
         case .defined(let device, _):
@@ -315,6 +322,7 @@ package final class DiskEngine {
         }
         let shown = DiskEvent(at: Date(), disk: name, event: event, pathNames: paths.map(\.name))
         log.append(shown)
+        eventTap?(shown)
         events.send(shown)
     }
 
@@ -360,7 +368,7 @@ extension DiskEngine: TimerHandler {
     package func timerFired(_ timer: TimerID, token: UInt64) {
         if self.timer?.id == timer { self.timer = nil }
         if isClosed, now >= closingDeadline, lun.requestCount > 0 {
-            for path in paths { path.drop() }
+            for path in paths { path.drop(PathFailure(.takenOut)) }
         }
         lun.timerFired(at: now)
         touch()

@@ -50,6 +50,8 @@ package final class DiskPath {
     /// A login is under way for the stale-write guard.
     private var isReinstating = false
     private var hasLeft = false
+    /// The pseudo-LUN knows of the session that there is.
+    private var isToldUp = false
     /// Counts connections; the answer to a question of an earlier one is of no use.
     private var epoch = 0
     private var prober: PathProber?
@@ -69,6 +71,11 @@ package final class DiskPath {
             client = reference.path.addClient(self)
         case .device(let device): device.owner = self
         }
+    }
+
+    /// What its session chooses from for each command; nil where there is one connection only.
+    var connections: ConnectionGroup? {
+        if case .session(let reference) = transport { reference.path.group } else { nil }
     }
 
     private var now: Instant { disk.now }
@@ -151,6 +158,7 @@ package final class DiskPath {
     func connect() {
         guard !hasLeft else { return }
         needsTransport = true
+        isToldUp = false
         switch transport {
         case .session(let reference):
             if reference.path.isLoggedIn { located() }
@@ -169,8 +177,14 @@ package final class DiskPath {
     }
 
     /// Gives up what is outstanding on the path by ending its session.
-    func drop() {
-        if case .session(let reference) = transport { reference.path.fail(PathFailure(.takenOut)) }
+    func drop(_ failure: PathFailure) {
+        if case .session(let reference) = transport { reference.path.fail(failure) }
+    }
+
+    /// A device's request can't be called back.
+    func abort(_ request: RequestIndex) {
+        guard case .session(let reference) = transport, let lun else { return }
+        reference.inventory.channel.abort(client.token(Self.token(of: request)), lun: lun)
     }
 
     /// The disk is closed; nothing may be outstanding that touches its memory.
@@ -277,7 +291,9 @@ package final class DiskPath {
     // MARK: What the transport reports
 
     func transportUp() {
-        epoch += 1
+        // A session that comes up while it is being asked for is heard of twice.
+        guard !isToldUp else { return }
+        isToldUp = true
         isReinstating = false
         pseudoLUN.pathLoggedIn(index, at: now)
         settleSoon()
@@ -285,6 +301,7 @@ package final class DiskPath {
 
     func transportLost(_ failure: PathFailure) {
         epoch += 1
+        isToldUp = false
         prober = nil
         pseudoLUN.pathFailed(index, failure, at: now)
         if isReinstating {
@@ -304,7 +321,6 @@ package final class DiskPath {
     private func located() {
         guard case .session(let reference) = transport else { return }
         guard reference.configuredLUN == nil, let identity = reference.identity else { return transportUp() }
-        epoch += 1
         let epoch = epoch
         reference.inventory.locate(identity) { [weak self] lun in
             guard let self, self.epoch == epoch, !self.hasLeft else { return }
@@ -352,10 +368,25 @@ extension DiskPath: ISCSIPathClient {
         ended(request, record, outcome: .returned(wasSent: wasSent, .connectionClosed))
     }
 
+    package func path(_ path: ISCSIPath, lost token: UInt64, wasSent: Bool) {
+        guard let (request, record) = request(of: token) else { return }
+        ended(request, record, outcome: .returned(wasSent: wasSent, .taskLost))
+    }
+
+    package func path(_ path: ISCSIPath, connection change: ConnectionChange) {
+        guard needsTransport else { return }
+        switch change {
+        case .limited(let asked, let granted): disk.report(.connectionsLimited(index, asked: asked, granted: granted))
+        case .lost(let number, let failure): disk.report(.connectionLost(index, number, failure))
+        case .regained(let number): disk.report(.connectionRegained(index, number))
+        }
+    }
+
     package func path(_ path: ISCSIPath, taskManagement token: UInt64, answered response: TaskManagementResponse?) {}
 
     package func pathLost(_ path: ISCSIPath, failure: PathFailure) {
-        guard needsTransport else { return }
+        // Also where it is needed no longer: old writes wait for its end.
+        guard !hasLeft else { return }
         transportLost(failure)
     }
 
