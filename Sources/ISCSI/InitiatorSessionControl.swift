@@ -219,12 +219,8 @@ extension InitiatorSession {
         connections[c.rawValue].owedCount -= 1
         let response = header.taskManagementResponse
         guard task.purpose == .owner else { return recoveryAnswered(task, response, at: now) }
-        // "Task does not exist" comes after the status of a task that had one, on the same connection. One that is
-        // still open then was received and ended without an answer, by a reset for example (RFC 7143 section 11.5.1).
-        if response == .functionComplete || response == .taskDoesNotExist && task.function == .abortTask {
-            abortCommands(of: task, at: now)
-        }
-        events.append(.taskManagementCompleted(token: task.token, header.taskManagementResponse))
+        if response == .functionComplete { abortCommands(of: task, at: now) }
+        events.append(.taskManagementCompleted(token: task.token, response))
     }
 
     /// Ends the commands that a completed function covers: those issued before it (RFC 7143 section 4.2.3.3).
@@ -246,6 +242,16 @@ extension InitiatorSession {
         case .clearACA, .taskReassign:
             return
         }
+    }
+
+    /// Ends an open command that the target was heard to have no more and that it will not answer, a reset having
+    /// ended it: ABORT TASK was answered "task does not exist", and whatever status was on its way had time to come
+    /// (RFC 7143 section 11.5.1: a command that was sent and not received would have been called complete). The
+    /// command is completed as `.aborted`; a status after all fails the connection. Without effect where the
+    /// command is not open.
+    public mutating func endUnanswered(_ command: UInt64, at now: Instant) {
+        guard !isOver, let slot = table.slot(forToken: command) else { return }
+        abort(slot, by: command, at: now)
     }
 
     private mutating func abort(_ slot: Int, by token: UInt64, at now: Instant) {

@@ -154,6 +154,8 @@ struct PathRecord {
     var marginal = MarginalTracker()
     var fence = PathFence.none
     var fenceSince = Instant.zero
+    /// `.drop` was asked for.
+    var isDropped = false
     var lastFailure: (at: Instant, failure: PathFailure)?
     var stateSince: Instant = .zero
     var shownState: PathState = .connecting

@@ -18,7 +18,7 @@ extension PseudoLUN {
             switch paths[index].link {
             case .fencing: cameUp(index, at: now)
             // Nothing more to be had from the session but its end, with which the quiesce time begins.
-            case .takenOut, .removed: drop(index)
+            case .takenOut, .removed: drop(index, at: now)
             default: break
             }
         case .logicalUnitReset(let via):
@@ -68,21 +68,34 @@ extension PseudoLUN {
         staleWrites.setDeadline(now + settings.timers.quiesceTime, ofCopiesOn: Int32(index))
     }
 
+    /// A write began to wait for an old copy.
+    func climbLadder(at now: Instant) {
+        escalateFences(at: now)
+        dropOverdueSessions(at: now)
+        updateDeadline()
+    }
+
     /// Ends a session whose copies can't be known dead while it lives: a session that stalls, or that does not answer
     /// what it was asked, may still carry out what it took, at any time. The end makes way for the next steps.
     func dropOverdueSessions(at now: Instant) {
-        for index in paths.indices where sessionDropDeadline(index) <= now { drop(index) }
+        for index in paths.indices where sessionDropDeadline(index) <= now { drop(index, at: now) }
     }
 
-    func drop(_ index: Int) {
-        guard paths[index].isTransportUp else { return }
+    func drop(_ index: Int, at now: Instant) {
+        guard paths[index].isTransportUp, !paths[index].isDropped else { return }
+        paths[index].isDropped = true
         actions.push(.drop(PathIndex(index)))
+        switch paths[index].link {
+        case .takenOut, .removed: break
+        default:
+            losePath(index, PathFailure(.silent, detail: "what it still held kept a write waiting"), isTransportUp: true, at: now)
+        }
     }
 
     /// When the session of a path with old copies is given up for the sake of the writes that wait for them, or of
     /// the path itself, which waits for its ABORT TASK SET.
     func sessionDropDeadline(_ index: Int) -> Instant {
-        guard hasOpenSession(index) else { return .distantFuture }
+        guard hasOpenSession(index), !paths[index].isDropped else { return .distantFuture }
         if paths[index].fence == .aborting { return paths[index].fenceSince + settings.timers.quiesceTime }
         guard blockedCount > 0, let since = staleWrites.oldest(on: Int32(index)), isAnyoneBarred(by: Int32(index)) else {
             return .distantFuture
@@ -127,7 +140,7 @@ extension PseudoLUN {
             }
             paths[index].fence = .reinstating
             actions.push(.fence(path, .reinstateNexus))
-        } else if paths[index].stalledSince != nil {
+        } else if paths[index].stalledSince != nil || paths[index].isDropped {
             // The session is kept, so its answers may still come; asking it anything more is in vain.
             paths[index].fence = .waiting
         } else if paths[index].fence != .aborting {

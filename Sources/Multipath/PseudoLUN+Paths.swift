@@ -173,6 +173,7 @@ extension PseudoLUN {
     public func pathLoggedIn(_ path: PathIndex, at now: Instant) {
         guard let index = known(path) else { return }
         paths[index].isTransportUp = true
+        paths[index].isDropped = false
         switch paths[index].link {
         case .takenOut:
             if staleWrites.count(on: path.rawValue) == 0 { disconnect(index) }
@@ -334,6 +335,7 @@ extension PseudoLUN {
         let index = path.index
         // A socket that is closed touches no buffer any more; a kernel device that failed may.
         if paths[index].transport == .iSCSI { paths[index].isTransportUp = false }
+        paths[index].isDropped = false
         startQuiescing(index, at: now)
         switch paths[index].link {
         case .takenOut, .removed: raiseGuard(index, at: now)

@@ -29,7 +29,7 @@ extension PseudoLUN {
         } else if entry.pointee.blockers > 0 {
             entry.pointee.state = .blocked
             blockedCount += 1
-            if !staleWrites.isClear { escalateFences(at: now) }
+            if !staleWrites.isClear { climbLadder(at: now) }
         } else {
             entry.pointee.state = .ready
             ready.append(slot, slots)

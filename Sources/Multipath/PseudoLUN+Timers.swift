@@ -226,7 +226,7 @@ extension PseudoLUN {
         return count
     }
 
-    private func updateDeadline() {
+    func updateDeadline() {
         var deadline = min(dsm.nextDeadline, staleWrites.nextDeadline)
         if bestGrade == .unusable { deadline = min(deadline, transitionAt) }
         if let since = noPathSince, !isExpired, case .after(let period) = settings.timers.pdoRemovePeriod {

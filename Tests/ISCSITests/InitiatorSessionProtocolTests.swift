@@ -585,6 +585,13 @@ private final class OpenPair {
         rig.send(.taskManagementResponse(.taskDoesNotExist, tag: rig.sent()[0].header.initiatorTaskTag, numbers: rig.nextNumbers()))
         #expect(rig.completions.count == 1, "the command may still be answered")
         #expect(rig.session.outstandingCommandCount == 1)
+        rig.session.endUnanswered(1, at: rig.now)
+        rig.drain()
+        #expect(rig.completions.last?.outcome == .aborted(byTaskManagement: 1))
+        #expect(rig.session.outstandingCommandCount == 0)
+        rig.session.endUnanswered(1, at: rig.now)
+        rig.drain()
+        #expect(rig.completions.count == 2)
     }
 
     @Test func resetsEndOnlyWhatWasIssuedBeforeAndOnTheirUnit() {

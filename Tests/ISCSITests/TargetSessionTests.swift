@@ -171,6 +171,27 @@ import Timebase
         #expect(client.receive().map(\.header.opcode) == [.taskManagementResponse])
     }
 
+    @Test func aResetThatMeetsHalfACommandLosesNoNumber() {
+        let bench = TargetBench()
+        let client = bench.client()
+        client.logIn()
+        let command = PDU(
+            header: .scsiCommand(
+                CommandDescriptorBlock(operationCode: 0x2A), lun: LogicalUnitNumber(index: 0)!, tag: 1,
+                flags: [.final, .write], expectedDataTransferByteCount: 512, immediateDataByteCount: 512,
+                cmdSN: client.cmdSN, expStatSN: 0),
+            data: pattern(512))
+        let bytes = command.encoded()
+        client.send(bytes: Array(bytes[..<200]))
+        client.session.dropUndelivered(lun: nil)
+        client.send(bytes: Array(bytes[200...]))
+        client.cmdSN &+= 1
+        #expect(client.readyCommands().isEmpty)
+        #expect(bench.service.pool.lentByteCount == 0)
+        client.command(tag: 2, flags: [.final, .read], expected: 1)
+        #expect(client.readyCommands().count == 1, "the command behind it is not held up")
+    }
+
     @Test func logoutIsAnsweredAndEndsTheSession() {
         let bench = TargetBench()
         let client = bench.client()

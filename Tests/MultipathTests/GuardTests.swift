@@ -124,9 +124,12 @@ import Timebase
         harness.lun.fenceResult(
             PathIndex(0), .logicalUnitReset(via: PathIndex(1)), .done, at: harness.now)
         harness.drain()
-        // The read in flight was ended by the reset and is re-driven.
-        #expect(harness.issued.map(\.request.slot) == [flying, later, held].map { $0!.slot })
+        #expect(harness.issued.map(\.request.slot) == [later, held].map { $0!.slot })
         #expect(harness.lun.guardState == .clear)
+        // The reset may have ended the read in flight without a word, or never met it: it is asked back.
+        #expect(harness.aborted.map(\.request.slot) == [flying!.slot])
+        harness.complete(flying, .status(.taskAborted, nil))
+        #expect(harness.path(of: flying) == PathIndex(1))
     }
 
     @Test func withoutPermissionTheUnitIsNeverReset() {
@@ -184,6 +187,135 @@ import Timebase
         #expect(harness.path(of: later) == PathIndex(0))
         #expect(harness.events.contains(.guardCleared(PathIndex(0), copies: 1, .answered)))
         #expect(harness.finishCount == 1)
+    }
+
+    @Test func aStalledSessionThatKeepsAWriteWaitingIsDroppedAndItsQuiesceTimeBeginsThen() {
+        let harness = Harness(policy: .failOverOnly, paths: 2)
+        let first = harness.write(100)
+        harness.lun.pathStalled(PathIndex(0), at: harness.now)
+        harness.drain()
+        harness.complete(first)
+        // What waits in a socket is carried out whenever it arrives: time alone ends nothing while the session lives.
+        harness.advance(.seconds(300))
+        #expect(harness.drops.isEmpty)
+        let later = harness.write(100)
+        #expect(harness.drops == [PathIndex(0)])
+        #expect(harness.path(of: later) == nil)
+        harness.down(PathIndex(0), .silent)
+        #expect(harness.fences.map(\.step) == [.reinstateNexus])
+        harness.lun.fenceResult(PathIndex(0), .reinstateNexus, .failed, at: harness.now)
+        harness.drain()
+        harness.advance(.seconds(29))
+        #expect(harness.path(of: later) == nil)
+        harness.advance(.seconds(1))
+        #expect(harness.path(of: later) == PathIndex(1))
+        #expect(harness.drops.count == 1)
+    }
+
+    @Test func aStalledSessionIsGivenOneMoreSilenceTimeout() {
+        let harness = Harness(policy: .failOverOnly, paths: 2)
+        let first = harness.write(100)
+        harness.lun.pathStalled(PathIndex(0), at: harness.now)
+        harness.drain()
+        harness.complete(first)
+        harness.write(100)
+        harness.advance(.milliseconds(1999))
+        #expect(harness.drops.isEmpty)
+        harness.advance(.milliseconds(1))
+        #expect(harness.drops == [PathIndex(0)])
+    }
+
+    @Test func aWriteThatTimesOutOnAGoodPathIsAskedBackAndBarsUntilItAnswers() {
+        let harness = Harness(policy: .failOverOnly, paths: 1)
+        let first = harness.write(100)
+        let old = harness.inFlight[0]
+        harness.advance(.seconds(60))
+        #expect(harness.result(of: first) == .failed(.timedOut))
+        #expect(harness.aborted == [old])
+        let later = harness.write(100)
+        #expect(harness.path(of: later) == nil)
+        harness.lun.completed(old.request, on: old.path, outcome: .status(.taskAborted, nil), at: harness.now)
+        harness.drain()
+        #expect(harness.path(of: later) == PathIndex(0))
+        #expect(harness.drops.isEmpty)
+    }
+
+    @Test func aSessionThatDoesNotAnswerItsAbortIsDroppedForTheWriteThatWaits() {
+        let harness = Harness(policy: .failOverOnly, paths: 1)
+        harness.write(100)
+        harness.advance(.seconds(60))
+        harness.write(100)
+        harness.advance(.seconds(29))
+        #expect(harness.drops.isEmpty)
+        harness.advance(.seconds(1))
+        #expect(harness.drops == [PathIndex(0)])
+    }
+
+    @Test func anAbortTaskSetThatIsNeverAnsweredDoesNotKeepThePathAway() {
+        let (harness, first) = lostWrite()
+        harness.complete(first)
+        harness.advance(.seconds(1))
+        harness.up(PathIndex(0))
+        #expect(harness.fences.last?.step == .abortTaskSet)
+        harness.advance(.seconds(30))
+        #expect(harness.drops == [PathIndex(0)])
+        harness.down(PathIndex(0), .silent)
+        harness.advance(.seconds(5))
+        harness.up(PathIndex(0))
+        #expect(harness.route(1) == "a")
+    }
+
+    @Test func aFenceWhoseSessionEndedIsNotWaitedFor() {
+        let (harness, first) = lostWrite()
+        harness.complete(first)
+        harness.up(PathIndex(0))
+        // The copies end by time while ABORT TASK SET is out; then the session goes, and its answer with it.
+        harness.advance(.milliseconds(29_500))
+        harness.advance(.milliseconds(499))
+        harness.lun.pathStalled(PathIndex(0), at: harness.now)
+        harness.advance(.milliseconds(1))
+        harness.down(PathIndex(0))
+        harness.advance(.seconds(5))
+        harness.up(PathIndex(0))
+        #expect(harness.route(1) == "a")
+    }
+
+    @Test func aResetEndsNothingOnASessionThatLives() {
+        let harness = Harness(policy: .failOverOnly, paths: 3) { $0.staleWriteGuard.allowsLogicalUnitReset = true }
+        let first = harness.write(100)
+        let second = harness.write(200)
+        harness.lun.pathStalled(PathIndex(0), at: harness.now)
+        harness.drain()
+        #expect(harness.path(of: first) == PathIndex(1))
+        harness.complete(first)
+        harness.complete(second)
+        // Another path's copy, of a session that is over.
+        let third = harness.write(300)
+        harness.down(PathIndex(1))
+        harness.complete(third)
+        harness.lun.fenceResult(PathIndex(1), .reinstateNexus, .failed, at: harness.now)
+        harness.drain()
+        let (waits, goes) = (harness.write(100), harness.write(300))
+        harness.lun.fenceResult(PathIndex(1), .logicalUnitReset(via: PathIndex(2)), .done, at: harness.now)
+        harness.drain()
+        #expect(harness.path(of: goes) == PathIndex(2))
+        #expect(harness.path(of: waits) == nil)
+    }
+
+    @Test func aRemovedPathIsGivenUpOnceItsWritesAreFenced() {
+        let harness = Harness(policy: .failOverOnly, paths: 2)
+        let first = harness.write(100)
+        harness.lun.removePath(PathIndex(0), at: harness.now)
+        harness.drain()
+        #expect(harness.fences.map(\.step) == [.abortTaskSet])
+        #expect(harness.disconnects.isEmpty)
+        harness.complete(first)
+        let later = harness.write(100)
+        #expect(harness.path(of: later) == nil)
+        harness.lun.fenceResult(PathIndex(0), .abortTaskSet, .done, at: harness.now)
+        harness.drain()
+        #expect(harness.disconnects == [PathIndex(0)])
+        #expect(harness.path(of: later) == PathIndex(1))
     }
 
     @Test func aStalledPathThatFailsIsFencedLikeALostOne() {

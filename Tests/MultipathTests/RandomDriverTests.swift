@@ -25,6 +25,7 @@ final class RandomDriver {
         var descriptor: RequestDescriptor
         var value: Int
         var lostAt: Instant?
+        var isExecuted = false
     }
 
     struct Live {
@@ -47,6 +48,7 @@ final class RandomDriver {
     var possible = [[Int]](repeating: [], count: blockCount)
     var isUp: [Bool]
     var isStalled: [Bool]
+    var pendingAborts: [(RequestIndex, PathIndex)] = []
     var pendingFences: [(path: PathIndex, step: FenceStep)] = []
     var pendingConnects: [Int] = []
     var pendingProbes: [(path: Int, reason: ProbeReason)] = []
@@ -92,7 +94,8 @@ final class RandomDriver {
             switch action {
             case .issue(let request, let path): issue(request, path.index)
             case .finish(let request, let result): finish(request, result)
-            case .withdraw, .abort: break
+            case .withdraw: break
+            case .abort(let request, let path): pendingAborts.append((request, path))
             case .connect(let path): pendingConnects.append(path.index)
             case .probe(let path, let reason): pendingProbes.append((path.index, reason))
             case .disconnect(let path):
@@ -100,7 +103,8 @@ final class RandomDriver {
                 lose(path.index)
                 lun.pathFailed(path, PathFailure(.takenOut), at: now)
             case .drop(let path):
-                guard isUp[path.index] else { fault("a session that is over is dropped"); break }
+                // It may have ended by itself since.
+                guard isUp[path.index] else { break }
                 dropCount += 1
                 fail(path.index)
             case .fence(let path, let step): pendingFences.append((path, step))
@@ -220,7 +224,7 @@ final class RandomDriver {
                 .sense(.illegalRequest, 0x25, 0),
             ].randomElement(using: &random)!
         }
-        if outcome == .good { execute(copy) }
+        if copy.isExecuted { outcome = .good } else if outcome == .good { execute(copy) }
         lun.completed(copy.request, on: PathIndex(copy.path), outcome: outcome, at: now)
     }
 
@@ -229,12 +233,18 @@ final class RandomDriver {
         atTarget.removeAll { copy in copy.lostAt.map { now - $0 >= .seconds(30) } ?? false }
         let lost = atTarget.indices.filter { atTarget[$0].lostAt != nil || isStalled[atTarget[$0].path] }
         guard let index = lost.randomElement(using: &random) else { return }
-        // On a session that stalls, whenever it likes, and the answer may never come.
-        if atTarget[index].lostAt != nil || chance(30) { execute(atTarget.remove(at: index)) }
+        // On a session that stalls, whenever it likes; the answer comes if it speaks again.
+        if atTarget[index].lostAt != nil {
+            execute(atTarget.remove(at: index))
+        } else if !atTarget[index].isExecuted {
+            execute(atTarget[index])
+            atTarget[index].isExecuted = true
+        }
     }
 
     /// The engine gets round to what it was asked for.
     private func control() {
+        if !pendingAborts.isEmpty, chance(50) { return abort() }
         if !pendingFences.isEmpty, chance(60) {
             let fence = pendingFences.removeFirst()
             lun.fenceResult(fence.path, fence.step, perform(fence.step, fence.path.index), at: now)
@@ -260,6 +270,14 @@ final class RandomDriver {
         }
     }
 
+    /// ABORT TASK: whether the target still has the command or not, it ends.
+    private func abort() {
+        let (request, path) = pendingAborts.removeFirst()
+        guard isUp[path.index], !isStalled[path.index] else { return }
+        atTarget.removeAll { $0.request == request && $0.path == path.index }
+        lun.completed(request, on: path, outcome: .status(.taskAborted, nil), at: now)
+    }
+
     private func perform(_ step: FenceStep, _ path: Int) -> FenceResult {
         switch step {
         case .reinstateNexus: return isUp[path] || !chance(50) ? .failed : .done
@@ -270,7 +288,8 @@ final class RandomDriver {
             return .done
         case .logicalUnitReset:
             guard isCalm || chance(80) else { return .failed }
-            atTarget.removeAll()
+            // What is still on its way on a session that lives is not hit.
+            atTarget.removeAll { $0.lostAt != nil || chance(70) }
             return .done
         }
     }

@@ -26,7 +26,14 @@ final class ControlChannel {
     /// A session has room for 64 requests that are no commands; some of it is others'.
     private static let abortsAtOnce = 16
     private var underWayAborts = 0
-    private var waitingAborts = FIFO<(command: UInt64, lun: LogicalUnitNumber)>()
+    private var waitingAborts = FIFO<CommandAbort>()
+
+    private struct CommandAbort {
+        var command: UInt64
+        var lun: LogicalUnitNumber
+        /// The target said that it has no such task.
+        var wasMissed = false
+    }
     /// Told, in the order of registration, of what happens to the session.
     private var observers: [(id: Int, observer: any SessionObserver)] = []
     private var nextObserver = 0
@@ -81,20 +88,30 @@ final class ControlChannel {
 
     /// ABORT TASK of another client's command, by its token. How it ends shows in that command's completion.
     func abort(_ command: UInt64, lun: LogicalUnitNumber) {
-        guard underWayAborts < Self.abortsAtOnce else { return waitingAborts.append((command, lun)) }
-        _ = submitAbort(command, lun)
+        let abort = CommandAbort(command: command, lun: lun)
+        guard underWayAborts < Self.abortsAtOnce else { return waitingAborts.append(abort) }
+        _ = submit(abort)
     }
 
     /// False: not sent, since the command is not open any more, or the session is not.
-    private func submitAbort(_ command: UInt64, _ lun: LogicalUnitNumber) -> Bool {
+    private func submit(_ abort: CommandAbort) -> Bool {
         let token = takeToken()
-        guard path.submit(.abortTask, lun: lun, referencing: command, token: token) else { return false }
+        guard path.submit(.abortTask, lun: abort.lun, referencing: abort.command, token: token) else { return false }
         underWayAborts += 1
-        pending[token] = .taskManagement(again: nil) { [unowned self] _ in
-            underWayAborts -= 1
-            while let next = waitingAborts.removeFirst(), !submitAbort(next.command, next.lun) {}
-        }
+        pending[token] = .taskManagement(again: nil) { [unowned self] in answered(abort, $0) }
         return true
+    }
+
+    private func answered(_ abort: CommandAbort, _ response: TaskManagementResponse?) {
+        underWayAborts -= 1
+        if response == .taskDoesNotExist {
+            // Its status may be right behind. After a second answer it is not.
+            var again = abort
+            again.wasMissed = true
+            if !abort.wasMissed, submit(again) { return }
+            path.endUnanswered(abort.command)
+        }
+        while let next = waitingAborts.removeFirst(), !submit(next) {}
     }
 
     private func takeToken() -> UInt64 {

@@ -411,6 +411,13 @@ package final class ISCSIPath {
         }
     }
 
+    /// ``InitiatorSession/endUnanswered(_:at:)``
+    package func endUnanswered(_ token: UInt64) {
+        guard openSocket != nil else { return }
+        session.endUnanswered(token, at: port.now)
+        pump()
+    }
+
     private func submitBacklog(_ socket: SocketID) {
         while let request = backlog.first {
             guard case .accepted = session.submit(request, on: .leading, at: port.now) else { return }

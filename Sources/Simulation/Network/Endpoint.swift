@@ -132,13 +132,18 @@ final class Endpoint {
             }
             let allowed = min(dataEnd, limit)
             guard transmitted < allowed else { break }
-            let count = min(link.segmentByteCount, Int(allowed - transmitted))
+            let count = min(segmentByteCount, Int(allowed - transmitted))
             send(count, fin: finWanted && transmitted + UInt64(count) == dataEnd)
         }
         armRetransmission()
     }
 
     private static let queueBound = Duration.milliseconds(100)
+
+    /// A slow way takes small bites: no more is under way, out of a reset's reach, than it can carry in the bound.
+    private var segmentByteCount: Int {
+        min(link.segmentByteCount, max(1, link.directions[direction].rate / 10))
+    }
 
     private func pace() {
         guard !isPacing else { return }
