@@ -58,6 +58,15 @@ public struct PDUDecoder: ~Copyable {
     /// The MaxRecvDataSegmentLength that we declared, in bytes; 8192 until login ends.
     public var maxDataSegmentByteCount: Int
 
+    /// At level 1 and above: a PDU whose header digest is wrong is dropped, with as much data as it announces, and
+    /// counted. The next header's digest tells whether that was its length: where it is wrong as well, the stream is
+    /// out of step and the decoder fails (RFC 7143 section 7.8).
+    public var toleratesHeaderDigestErrors = false
+    public private(set) var headerDigestErrorCount: UInt64 = 0
+    /// The PDU that is being taken in was given up.
+    private var isDropping = false
+    private var lastHeaderWasWrong = false
+
     private var running: UInt32 = 0
     private var receivedDigest: UInt32 = 0
     private var target: UnsafeMutableRawPointer?
@@ -203,6 +212,24 @@ public struct PDUDecoder: ~Copyable {
         return .failed(error)
     }
 
+    /// Goes on behind a PDU whose header is damaged, where that may be tried.
+    private mutating func dropPDU() -> Bool {
+        guard toleratesHeaderDigestErrors, !lastHeaderWasWrong, header.dataSegmentByteCount <= maxDataSegmentByteCount else {
+            return false
+        }
+        lastHeaderWasWrong = true
+        headerDigestErrorCount += 1
+        filled = 0
+        collectedByteCount = 0
+        if header.dataSegmentByteCount == 0 {
+            phase = .header
+        } else {
+            isDropping = true
+            beginData(.nowhere, at: nil)
+        }
+        return true
+    }
+
     /// Every phase, whatever the chunks.
     @usableFromInline
     mutating func advance(_ input: inout UnsafeRawBufferPointer) -> DecoderStep {
@@ -212,6 +239,10 @@ public struct PDUDecoder: ~Copyable {
                 guard takeData(&input) else { return .needMore }
             case .finished:
                 phase = .header
+                guard !isDropping else {
+                    isDropping = false
+                    continue
+                }
                 return .complete
             case .header:
                 guard takeHeader(&input) else { return .needMore }
@@ -241,8 +272,12 @@ public struct PDUDecoder: ~Copyable {
                 guard takeDigest(&input) else { return .needMore }
                 let computed = headerDigestValue
                 guard computed == receivedDigest else {
-                    return fail(.headerDigestMismatch(received: receivedDigest, computed: computed))
+                    guard dropPDU() else {
+                        return fail(.headerDigestMismatch(received: receivedDigest, computed: computed))
+                    }
+                    continue
                 }
+                lastHeaderWasWrong = false
                 return headerArrived()
             case .undecided:
                 preconditionFailure("after a header with data: place, collect or discard")
@@ -252,6 +287,10 @@ public struct PDUDecoder: ~Copyable {
             case .dataDigest:
                 guard takeDigest(&input) else { return .needMore }
                 phase = .header
+                guard !isDropping else {
+                    isDropping = false
+                    continue
+                }
                 return ~running == receivedDigest ? .complete : .dataDigestError
             case .failed:
                 return .failed(failure)

@@ -29,6 +29,8 @@ public final class TargetBufferPool {
     /// Bytes of buffers that are lent out now.
     public private(set) var lentByteCount = 0
     private var cachedByteCount = 0
+    /// Further owners of the few buffers that have more than one: data that is kept for retransmission.
+    private var furtherOwners: [UnsafeMutableRawPointer: Int] = [:]
     /// Heads of the free lists, one per size; the link is the first word of a free buffer.
     private let free: UnsafeMutablePointer<UnsafeMutableRawPointer?>
 
@@ -64,8 +66,18 @@ public final class TargetBufferPool {
             base: .allocate(byteCount: size, alignment: Self.alignment), sizeClass: UInt8(sizeClass))
     }
 
+    /// Another owner of a buffer: it is back in the pool when each has released it.
+    func share(_ buffer: TargetBuffer) -> TargetBuffer {
+        if let base = buffer.base { furtherOwners[base, default: 0] += 1 }
+        return buffer
+    }
+
     public func release(_ buffer: TargetBuffer) {
         guard let base = buffer.base else { return }
+        if !furtherOwners.isEmpty, let count = furtherOwners[base] {
+            furtherOwners[base] = count > 1 ? count - 1 : nil
+            return
+        }
         let sizeClass = Int(buffer.sizeClass)
         base.storeBytes(of: free[sizeClass], as: UnsafeMutableRawPointer?.self)
         free[sizeClass] = base

@@ -72,14 +72,6 @@ extension TargetConnection {
         session.commandArrived(slot)
     }
 
-    /// Its immediate data was damaged. It still takes its turn in CmdSN order.
-    func commandSpoiled(_ slot: Int) {
-        guard let session else { return }
-        let isNext = !session.tasks[slot].isImmediate && session.tasks[slot].cmdSN == session.expCmdSN
-        session.fail(slot, additional: .protocolServiceCRCError)
-        if isNext { session.advance() }
-    }
-
     // MARK: Data-Out
 
     func dataOutHeaderArrived() {
@@ -93,21 +85,22 @@ extension TargetConnection {
     }
 
     private func unsolicitedHeaderArrived(_ header: BasicHeaderSegment, _ session: TargetSession) {
-        let count = UInt32(header.dataSegmentByteCount)
-        guard let slot = session.slot(ofTag: header.initiatorTaskTag) else {
-            // For a command that was aborted or ignored.
-            discardData()
-            incoming = .ignored
-            return
+        guard let slot = session.slot(ofTag: header.initiatorTaskTag), session.tasks[slot].connection == key else {
+            // For a command that was aborted or ignored, or whose tag another connection uses by now.
+            return ignoreData()
         }
         let task = session.tasks + slot
-        guard task.pointee.state == .receiving, task.pointee.expectsUnsolicited,
-            task.pointee.connection == connectionID, header.bufferOffset == task.pointee.unsolicitedOffset,
-            header.dataSN == task.pointee.unsolicitedDataSN,
-            count <= task.pointee.unsolicitedEnd - task.pointee.unsolicitedOffset
-        else {
-            return refuseData(slot, header, isExpected: task.pointee.expectsUnsolicited)
+        let isExpected = task.pointee.state == .receiving && task.pointee.expectsUnsolicited
+        guard isExpected else {
+            // A command that is sent again has its data with it.
+            return recoveryLevel > 0 ? ignoreData() : refuseData(slot, header, isExpected: task.pointee.expectsUnsolicited)
         }
+        let isNext = header.bufferOffset == task.pointee.unsolicitedOffset && header.dataSN == task.pointee.unsolicitedDataSN
+        let end = UInt64(header.bufferOffset) + UInt64(header.dataSegmentByteCount)
+        guard end <= UInt64(task.pointee.unsolicitedEnd), isNext || recoveryLevel > 0 else {
+            return refuseData(slot, header, isExpected: true)
+        }
+        guard isNext, !task.pointee.isUnsolicitedDamaged else { return skipData(slot, -1) }
         place(header, slot, task.pointee.buffer)
         incoming = .dataOut(slot: slot, transfer: -1)
     }
@@ -115,30 +108,42 @@ extension TargetConnection {
     private func solicitedHeaderArrived(_ header: BasicHeaderSegment, _ session: TargetSession) {
         let tag = header.targetTransferTag
         let slot = Int(tag >> 4 & 0xFFFF)
-        let transfer = Int(tag & 0xF)
-        guard slot < session.capacity, transfer < 8, session.tasks[slot].state == .receiving,
+        let transfer = Int(tag & 0x7)
+        guard slot < session.capacity, session.tasks[slot].state == .receiving,
             UInt32(session.tasks[slot].generation & 0x7FF) == tag >> 20,
             session.tasks[slot].initiatorTaskTag == header.initiatorTaskTag,
-            session.tasks[slot].connection == connectionID
+            session.tasks[slot].connection == key, session.tasks[slot].transfers[transfer].isSecondTag == (tag & 0x8 != 0)
         else {
-            // An answer to an R2T of a command that was aborted since.
-            discardData()
-            incoming = .ignored
-            return
+            // An answer to an R2T of a command that was aborted since, or that was asked for again since.
+            return ignoreData()
         }
         let burst = session.tasks[slot].transfers[transfer]
-        guard burst.isActive, header.bufferOffset == burst.offset + burst.received, header.dataSN == burst.nextDataSN,
-            header.dataSegmentByteCount <= burst.byteCount - burst.received
+        let isNext = burst.isActive && header.bufferOffset == burst.offset + burst.received && header.dataSN == burst.nextDataSN
+        if recoveryLevel > 0, !burst.isActive { return ignoreData() }
+        let end = UInt64(header.bufferOffset) + UInt64(header.dataSegmentByteCount)
+        guard isNext || recoveryLevel > 0, header.bufferOffset >= burst.offset,
+            end <= UInt64(burst.offset) + UInt64(burst.byteCount)
         else {
             return refuseData(slot, header, isExpected: true)
         }
+        guard isNext, !burst.isDamaged else { return skipData(slot, transfer) }
         place(header, slot, session.tasks[slot].buffer)
         incoming = .dataOut(slot: slot, transfer: transfer)
     }
 
-    private func refuseData(_ slot: Int, _ header: BasicHeaderSegment, isExpected: Bool) {
+    private func ignoreData() {
         discardData()
         incoming = .ignored
+    }
+
+    /// Level 1: out of sequence, because something before it was lost.
+    private func skipData(_ slot: Int, _ transfer: Int) {
+        discardData()
+        incoming = .lostDataOut(slot: slot, transfer: transfer)
+    }
+
+    private func refuseData(_ slot: Int, _ header: BasicHeaderSegment, isExpected: Bool) {
+        ignoreData()
         // Unexpected unsolicited data, or an incorrect amount of data.
         session?.fail(slot, additional: AdditionalSense(0x0C, isExpected ? 0x0D : 0x0C))
     }
@@ -160,17 +165,20 @@ extension TargetConnection {
         if transfer < 0 {
             task.pointee.unsolicitedOffset += count
             task.pointee.unsolicitedDataSN &+= 1
+            task.pointee.isUnsolicitedWatched = false
             guard header.isFinal || task.pointee.unsolicitedOffset == task.pointee.unsolicitedEnd else { return }
             task.pointee.expectsUnsolicited = false
         } else {
             task.pointee.transfers[transfer].received += count
             task.pointee.transfers[transfer].nextDataSN &+= 1
+            task.pointee.transfers[transfer].isWatched = false
             let isComplete =
                 task.pointee.transfers[transfer].received == task.pointee.transfers[transfer].byteCount
             guard isComplete else {
+                guard header.isFinal else { return }
                 // The burst was said to be over before all that was asked for came.
-                if header.isFinal { session.fail(slot, additional: AdditionalSense(0x0C, 0x0D)) }
-                return
+                if recoveryLevel > 0 { return requestAgain(slot, transfer) }
+                return session.fail(slot, additional: AdditionalSense(0x0C, 0x0D))
             }
             task.pointee.transfers[transfer].isActive = false
             task.pointee.outstandingR2T -= 1
@@ -182,7 +190,7 @@ extension TargetConnection {
     // MARK: R2T
 
     /// Asks for what is missing, in bursts, as many at a time as was agreed.
-    private func solicit(_ slot: Int) {
+    func solicit(_ slot: Int) {
         guard let session else { return }
         let task = session.tasks + slot
         guard !task.pointee.expectsUnsolicited, !task.pointee.isStarved else { return }
@@ -194,17 +202,26 @@ extension TargetConnection {
             guard let transfer = (0..<8).first(where: { !task.pointee.transfers[$0].isActive }) else { return }
             let count = min(
                 UInt32(parameters.maxBurstByteCount), task.pointee.wantedByteCount - task.pointee.nextR2TOffset)
+            let isSecondTag = task.pointee.transfers[transfer].isSecondTag
             task.pointee.transfers[transfer] = TargetR2T(
-                offset: task.pointee.nextR2TOffset, byteCount: count, isActive: true)
+                offset: task.pointee.nextR2TOffset, byteCount: count, r2tSN: task.pointee.nextR2TSN, isActive: true,
+                isSecondTag: isSecondTag)
             task.pointee.outstandingR2T += 1
-            let tag = UInt32(task.pointee.generation & 0x7FF) << 20 | UInt32(slot) << 4 | UInt32(transfer)
-            send(
-                .readyToTransfer(
-                    lun: task.pointee.lun, tag: task.pointee.initiatorTaskTag, targetTransferTag: tag,
-                    r2tSN: task.pointee.nextR2TSN, bufferOffset: task.pointee.nextR2TOffset,
-                    desiredDataTransferByteCount: count, numbers: numbers()))
             task.pointee.nextR2TSN &+= 1
             task.pointee.nextR2TOffset += count
+            sendR2T(slot, transfer)
         }
+    }
+
+    /// Of a transfer that is under way: all that was asked for, whatever came of it.
+    func sendR2T(_ slot: Int, _ transfer: Int) {
+        guard let session else { return }
+        let task = session.tasks + slot
+        let burst = task.pointee.transfers[transfer]
+        let tag = UInt32(task.pointee.generation & 0x7FF) << 20 | UInt32(slot) << 4 | (burst.isSecondTag ? 8 : 0) | UInt32(transfer)
+        send(
+            .readyToTransfer(
+                lun: task.pointee.lun, tag: task.pointee.initiatorTaskTag, targetTransferTag: tag, r2tSN: burst.r2tSN,
+                bufferOffset: burst.offset, desiredDataTransferByteCount: burst.byteCount, numbers: numbers()))
     }
 }

@@ -6,11 +6,13 @@ extension TargetConnection {
     // MARK: for the owner of the socket
 
     /// Something is there to be sent.
-    public var needsToSend: Bool { !output.isEmpty || (endReason == nil && (firstResponding != nil || !managementResponses.isEmpty)) }
+    public var needsToSend: Bool {
+        !output.isEmpty || (endReason == nil && (firstResponding != nil || !managementResponses.isEmpty || !resends.isEmpty))
+    }
 
     /// So much waits to be sent that no more input should be taken until some of it went.
     public var isCongested: Bool {
-        output.isCongested || session?.isCongested == true || managementResponses.count > Self.managementResponseReserve
+        output.isCongested || managementResponses.count > Self.managementResponseReserve || resends.count >= Self.resendLimit
     }
 
     /// Answers to task management that may wait before no more input is taken.
@@ -53,6 +55,12 @@ extension TargetConnection {
     /// The data is copied. Where there is no room for it the peer has made us owe more than it takes: the
     /// connection ends.
     func send(_ header: BasicHeaderSegment, _ data: UnsafeRawBufferPointer = .init(start: nil, count: 0)) {
+        if let retention, header.usesStatSN { retention.keep(header, data) }
+        write(header, data)
+    }
+
+    /// Without keeping it for another time.
+    func write(_ header: BasicHeaderSegment, _ data: UnsafeRawBufferPointer = .init(start: nil, count: 0)) {
         var outgoing = OutgoingHeader(header)
         outgoing.seal(with: headerDigest)
         let trailer = OutgoingTrailer(data: data, crc32c: dataDigest)
@@ -101,12 +109,15 @@ extension TargetConnection {
 
     func fill() {
         guard endReason == nil, let session else { return }
-        while let slot = firstResponding, output.hasRoom {
-            guard sendNext(slot, session) else { continue }
+        if !resends.isEmpty { resend() }
+        while let slot = firstResponding, output.hasRoom, endReason == nil {
+            guard sendNext(slot, session), endReason == nil else { continue }
             dequeueResponse()
             session.free(slot)
+            sentResults &+= 1
         }
-        guard firstResponding == nil, !managementResponses.isEmpty else { return }
+        if !session.fences.isEmpty { session.checkFences() }
+        guard firstResponding == nil, !managementResponses.isEmpty, endReason == nil else { return }
         for answer in managementResponses {
             send(.taskManagementResponse(answer.response, tag: answer.tag, numbers: numbersWithStatus()))
         }
@@ -121,14 +132,15 @@ extension TargetConnection {
             sendStatus(task)
             return true
         }
+        task.pointee.fit(to: UInt32(parameters.maxSendDataSegmentByteCount))
         let burstLeft = UInt32(parameters.maxBurstByteCount) - task.pointee.burstByteCount
-        let count = min(remaining, burstLeft, UInt32(parameters.maxSendDataSegmentByteCount))
+        let count = min(remaining, burstLeft, task.pointee.segmentByteCount)
         let offset = task.pointee.sentByteCount
         let isLast = count == remaining
         // Only GOOD comes with its last data (section 11.7.3 allows no sense there).
-        let withStatus = isLast && task.pointee.status == .good
+        let withStatus = isLast && task.pointee.status == .good && task.pointee.snackTag == 0
         let endsBurst = isLast || count == burstLeft
-        let header: BasicHeaderSegment =
+        var header: BasicHeaderSegment =
             withStatus
             ? .dataIn(
                 tag: task.pointee.initiatorTaskTag, status: .good, residual: task.pointee.residual,
@@ -140,20 +152,29 @@ extension TargetConnection {
         task.pointee.sentByteCount += count
         task.pointee.burstByteCount = endsBurst ? 0 : task.pointee.burstByteCount + count
         let data = UnsafeRawBufferPointer(rebasing: task.pointee.data[Int(offset)..<Int(offset + count)])
-        var buffer = TargetBuffer.none
-        if isLast {
-            buffer = task.pointee.dataBuffer
-            task.pointee.dataBuffer = .none
+        guard let retention else {
+            var buffer = TargetBuffer.none
+            if isLast {
+                buffer = task.pointee.dataBuffer
+                task.pointee.dataBuffer = .none
+            }
+            sendData(header, data, buffer)
+            return withStatus
         }
-        sendData(header, data, buffer)
+        if endsBurst, !isLast { header.askForAcknowledgement(task.pointee.lun, task.pointee.dataTag(slot)) }
+        sendData(header, data, isLast ? service.pool.share(task.pointee.dataBuffer) : .none)
+        if withStatus, endReason == nil { retention.keep(header, task, dataTag: task.pointee.dataTag(slot), burst: parameters.maxBurstByteCount) }
         return withStatus
     }
 
-    private func sendData(_ header: BasicHeaderSegment, _ data: UnsafeRawBufferPointer, _ buffer: TargetBuffer) {
+    func sendData(_ header: BasicHeaderSegment, _ data: UnsafeRawBufferPointer, _ buffer: TargetBuffer) {
         var outgoing = OutgoingHeader(header)
         outgoing.seal(with: headerDigest)
         // `hasRoom` keeps a reserve: neither can fail here.
-        guard let place = output.reserve(Int(outgoing.byteCount)) else { return end(.overflow) }
+        guard let place = output.reserve(Int(outgoing.byteCount)) else {
+            service.pool.release(buffer)
+            return end(.overflow)
+        }
         _ = outgoing.store(to: place)
         spoil(place, Int(outgoing.byteCount))
         let trailer = OutgoingTrailer(data: data, crc32c: dataDigest)
@@ -166,20 +187,15 @@ extension TargetConnection {
 
     /// A SCSI Response (section 11.4); sense data goes behind its length.
     private func sendStatus(_ task: UnsafeMutablePointer<TargetTask>) {
-        guard let sense = task.pointee.sense else {
-            return send(
-                .scsiResponse(
-                    tag: task.pointee.initiatorTaskTag, status: task.pointee.status, residual: task.pointee.residual,
-                    expDataSN: task.pointee.dataSN &+ task.pointee.nextR2TSN, numbers: numbersWithStatus()))
-        }
-        let bytes = sense.encode(format: task.pointee.usesDescriptorSense ? .descriptor : .fixed)
-        let data = [UInt8(bytes.count >> 8), UInt8(truncatingIfNeeded: bytes.count)] + bytes
-        data.withUnsafeBytes {
-            send(
-                .scsiResponse(
-                    tag: task.pointee.initiatorTaskTag, status: task.pointee.status, residual: task.pointee.residual,
-                    expDataSN: task.pointee.dataSN &+ task.pointee.nextR2TSN, dataByteCount: $0.count,
-                    numbers: numbersWithStatus()), $0)
+        let sense = task.pointee.senseSegment
+        let header = BasicHeaderSegment.scsiResponse(
+            tag: task.pointee.initiatorTaskTag, status: task.pointee.status, residual: task.pointee.residual,
+            expDataSN: task.pointee.dataSN &+ task.pointee.nextR2TSN, snackTag: task.pointee.snackTag,
+            dataByteCount: sense.count, numbers: numbersWithStatus())
+        sense.withUnsafeBytes { write(header, $0) }
+        if let retention, let session, endReason == nil {
+            let slot = task - session.tasks
+            retention.keep(header, task, dataTag: task.pointee.dataTag(slot), burst: parameters.maxBurstByteCount)
         }
     }
 }

@@ -10,7 +10,10 @@ public final class TargetConnection {
     /// What drives it. Held strongly until the owner lets go.
     public var owner: AnyObject?
     public private(set) var session: TargetSession?
+    /// CID
     public private(set) var connectionID: UInt16 = 0
+    /// Its name within the session: two connections may have had one CID.
+    private(set) var key: UInt32 = 0
     /// nil while it lives.
     public private(set) var endReason: TargetConnectionEnd?
     public private(set) var isFullFeature = false
@@ -27,6 +30,17 @@ public final class TargetConnection {
     var output: TargetOutput
     var parameters = NegotiatedParameters()
     var statSN: UInt32 = 1
+    /// What the initiator has confirmed: the StatSN that it expects.
+    var acknowledgedStatSN: UInt32 = 1
+    /// Results of commands that were to be sent here, and those that were.
+    var enqueuedResults: UInt64 = 0
+    var sentResults: UInt64 = 0
+    /// It is logged out so that its tasks can go to another connection.
+    var isLeavingForRecovery = false
+    /// At level 1 and above: what may be asked for again.
+    var retention: TargetRetention?
+    var resends: [TargetResend] = []
+    private var seenHeaderDigestErrors: UInt64 = 0
     private var login: TargetLogin?
     /// Where the connection was accepted, for portals that listen on every address.
     private let localAddress: TargetAddress?
@@ -36,6 +50,8 @@ public final class TargetConnection {
         case nothing
         case command(Int)
         case dataOut(slot: Int, transfer: Int)
+        /// Behind a gap in its sequence: thrown away, to be asked for again.
+        case lostDataOut(slot: Int, transfer: Int)
         case other
         case ignored
     }
@@ -86,7 +102,7 @@ public final class TargetConnection {
         var input = spill
         while endReason == nil {
             switch decoder.next(&input) {
-            case .needMore: return
+            case .needMore: return headerDigestsChecked()
             case .header: headerArrived()
             case .complete: pduArrived()
             case .dataDigestError: dataDigestFailed()
@@ -95,27 +111,46 @@ public final class TargetConnection {
         }
     }
 
-    /// At level 0 a command fails with its data (section 7.8); other requests cannot be done without.
+    /// PDUs were dropped whose header was damaged, at level 1 and above: what they were for is unknown.
+    private func headerDigestsChecked() {
+        guard decoder.headerDigestErrorCount != seenHeaderDigestErrors else { return }
+        seenHeaderDigestErrors = decoder.headerDigestErrorCount
+        watchTransfers()
+    }
+
+    /// At level 0 a command fails with its data (section 7.8), and other requests cannot be done without. Above it,
+    /// data is asked for again, and requests are sent again by the initiator.
     private func dataDigestFailed() {
         let incoming = self.incoming
         self.incoming = .nothing
+        let recovers = recoveryLevel > 0
         switch incoming {
         case .command(let slot):
             reject(.dataDigestError, decoder.header)
-            commandSpoiled(slot)
-        case .dataOut(let slot, _):
+            if recovers { session?.commandDiscarded(slot) } else { session?.fail(slot, additional: .protocolServiceCRCError) }
+        case .dataOut(let slot, let transfer):
             reject(.dataDigestError, decoder.header)
-            session?.fail(slot, additional: .protocolServiceCRCError)
+            if recovers {
+                dataOutLost(slot, transfer)
+            } else {
+                session?.fail(slot, additional: .protocolServiceCRCError)
+            }
+        case .lostDataOut(let slot, let transfer): dataOutLost(slot, transfer)
         case .ignored: return
-        case .other, .nothing: end(.dataDigestMismatch)
+        case .other, .nothing:
+            if recovers { reject(.dataDigestError, decoder.header) } else { end(.dataDigestMismatch) }
         }
     }
+
+    /// Errors of this connection that are recovered from.
+    var recoveryLevel: Int { isFullFeature ? session?.recoveryLevel ?? 0 : 0 }
 
     private func headerArrived() {
         guard isFullFeature else {
             incoming = .other
             return decoder.collect(limit: decoder.maxDataSegmentByteCount)
         }
+        confirmed(decoder.header.expStatSN)
         switch decoder.header.opcode {
         case .scsiCommand: commandHeaderArrived()
         case .dataOut: dataOutHeaderArrived()
@@ -138,6 +173,7 @@ public final class TargetConnection {
         switch incoming {
         case .command(let slot): commandArrived(slot)
         case .dataOut(let slot, let transfer): dataOutArrived(slot, transfer)
+        case .lostDataOut(let slot, let transfer): dataOutLost(slot, transfer)
         case .ignored, .nothing: return
         case .other:
             guard isFullFeature else {
@@ -150,7 +186,7 @@ public final class TargetConnection {
     /// A slot is given up while its data may be on the way into its buffer.
     func forget(_ slot: Int) {
         switch incoming {
-        case .command(slot), .dataOut(slot, _):
+        case .command(slot), .dataOut(slot, _), .lostDataOut(slot, _):
             decoder.discard()
             incoming = .ignored
         default: return
@@ -171,7 +207,12 @@ public final class TargetConnection {
             login = nil
             parameters = result.parameters
             statSN = result.statSN
+            acknowledgedStatSN = statSN
             isFullFeature = true
+            if recoveryLevel > 0 {
+                retention = TargetRetention(service: service, recordLimit: 2 * service.settings.queueDepth + 1024)
+                decoder.toleratesHeaderDigestErrors = true
+            }
             decoder.maxDataSegmentByteCount = parameters.maxRecvDataSegmentByteCount
             decoder.headerDigest = parameters.headerDigest == .crc32c
             decoder.dataDigest = parameters.dataDigest == .crc32c
@@ -183,9 +224,20 @@ public final class TargetConnection {
         }
     }
 
-    func joined(_ session: TargetSession, connectionID: UInt16) {
+    func joined(_ session: TargetSession, connectionID: UInt16, key: UInt32) {
         self.session = session
         self.connectionID = connectionID
+        self.key = key
+    }
+
+    /// The initiator expects this StatSN next.
+    @inline(__always)
+    private func confirmed(_ expStatSN: UInt32) {
+        // Numbers that were not used yet are not confirmed.
+        guard expStatSN != acknowledgedStatSN, expStatSN &- acknowledgedStatSN <= statSN &- acknowledgedStatSN else { return }
+        acknowledgedStatSN = expStatSN
+        retention?.confirm(upTo: expStatSN)
+        if let session, !session.fences.isEmpty { session.checkFences() }
     }
 
     // MARK: requests other than commands and data
@@ -194,6 +246,7 @@ public final class TargetConnection {
         guard let session else { return }
         switch header.opcode {
         case .nopOut, .textRequest, .logoutRequest, .taskManagementRequest: break
+        case .snackRequest where recoveryLevel > 0: return snackArrived(header)
         case .snackRequest: return reject(.commandNotSupported, header)
         case .loginRequest: return violation(.protocolError, header)
         default: return reject(.commandNotSupported, header)
@@ -201,7 +254,7 @@ public final class TargetConnection {
         switch session.arrival(header) {
         case .ignored: return
         case .early:
-            session.hold(PDU(header: header, data: Array(decoder.collectedData)), from: self)
+            session.hold(header, decoder.collectedData, from: self)
         case .now:
             guard !header.isImmediate else { return perform(header, decoder.collectedData) }
             session.advance { perform(header, decoder.collectedData) }
@@ -232,34 +285,18 @@ public final class TargetConnection {
             .nopIn(tag: header.initiatorTaskTag, dataByteCount: echoed.count, numbers: numbersWithStatus()), echoed)
     }
 
-    /// Section 11.14. Everything of the session, or of the connection, ends; the answer still goes out.
+    /// Section 11.14. What the session, or the connection, has to say goes out before the answer.
     private func logoutArrived(_ header: BasicHeaderSegment) {
-        guard let session else { return }
-        // Results that are there go out before the answer.
         fill()
-        switch header.logoutReason {
-        case .closeSession:
-            sendLogoutResponse(.closed, header)
-            service.end(session, .loggedOut)
-        case .closeConnection where header.connectionID == connectionID:
-            sendLogoutResponse(.closed, header)
-            end(.loggedOut)
-        case .closeConnection:
-            guard let other = session.connection(header.connectionID) else {
-                return sendLogoutResponse(.connectionIDNotFound, header)
-            }
-            other.end(.loggedOut)
-            sendLogoutResponse(.closed, header)
-        case .removeConnectionForRecovery: sendLogoutResponse(.recoveryNotSupported, header)
-        case nil: reject(.invalidPDUField, header)
-        }
+        session?.logOut(header, on: self)
     }
 
-    private func sendLogoutResponse(_ response: LogoutResponse, _ header: BasicHeaderSegment) {
+    func sendLogoutResponse(_ response: LogoutResponse, _ header: BasicHeaderSegment) {
+        let isRecovery = header.logoutReason == .removeConnectionForRecovery && response == .closed
         send(
             .logoutResponse(
                 response, tag: header.initiatorTaskTag, time2Wait: UInt16(clamping: parameters.defaultTime2Wait),
-                time2Retain: 0, numbers: numbersWithStatus()))
+                time2Retain: isRecovery ? UInt16(clamping: parameters.defaultTime2Retain) : 0, numbers: numbersWithStatus()))
     }
 
     // MARK: text (section 11.10)
@@ -360,6 +397,18 @@ public final class TargetConnection {
         managementResponses.append((response, tag))
     }
 
+    /// A task is this connection's from now on; what is sent for it follows.
+    func sendReassigned(_ tag: UInt32) {
+        send(.taskManagementResponse(.functionComplete, tag: tag, numbers: numbersWithStatus()))
+    }
+
+    /// A NOP-In whose answer tells what was received.
+    func ask() {
+        guard endReason == nil, isFullFeature else { return }
+        // It carries the next StatSN without using it up.
+        send(.nopIn(targetTransferTag: Self.pingTransferTag, numbers: numbers()))
+    }
+
     func reject(_ reason: RejectReason, _ header: BasicHeaderSegment) {
         withUnsafeTemporaryAllocation(byteCount: 48, alignment: 8) { bytes in
             header.store(to: bytes.baseAddress!)
@@ -388,8 +437,7 @@ public final class TargetConnection {
         if !isFullFeature { return end(.loginTimeout) }
         if pingSentAt != nil { return end(.noAnswerToPing) }
         pingSentAt = now
-        // It carries the next StatSN without using it up.
-        send(.nopIn(targetTransferTag: Self.pingTransferTag, numbers: numbers()))
+        ask()
     }
 
     // MARK: end
@@ -407,14 +455,24 @@ public final class TargetConnection {
         incoming = .ignored
         respondingFirst = -1
         respondingLast = -1
+        for resend in resends { resend.giveBack(to: service.pool) }
+        resends = []
         service.post(.connectionEnded(self, reason))
-        session?.connectionLost(self, reason == .loggedOut ? .loggedOut : .connectionLost)
+        session?.connectionEnded(self, reason)
+        retention?.removeAll()
+    }
+
+    /// For the session, which keeps it for the connection that takes over.
+    func takeRetention() -> TargetRetention? {
+        defer { retention = nil }
+        return retention
     }
 
     // MARK: results
 
     func enqueueResponse(_ slot: Int) {
         guard let session else { return }
+        enqueuedResults &+= 1
         session.tasks[slot].next = -1
         if respondingLast >= 0 {
             session.tasks[Int(respondingLast)].next = Int32(slot)

@@ -29,6 +29,8 @@ struct TargetOutput: ~Copyable {
     private(set) var byteCount = 0
     private var ringUsed = 0
     private let pool: TargetBufferPool
+    /// Memory that entries may still name after its command is over; given back with the queue.
+    private var adopted: [TargetBuffer] = []
 
     init(pool: TargetBufferPool) {
         self.pool = pool
@@ -38,8 +40,15 @@ struct TargetOutput: ~Copyable {
 
     deinit {
         for index in 0..<entryCount { pool.release(entries[(first + index) % Self.entryCapacity].buffer) }
+        for buffer in adopted { pool.release(buffer) }
         entries.deallocate()
         ring.deallocate()
+    }
+
+    /// Keeps a buffer for as long as the queue may be sent from.
+    mutating func adopt(_ buffer: TargetBuffer) {
+        guard buffer.base != nil else { return }
+        if isEmpty { pool.release(buffer) } else { adopted.append(buffer) }
     }
 
     var isEmpty: Bool { entryCount == 0 }

@@ -1,3 +1,5 @@
+public import Timebase
+
 /// A target node as discovery and login see it.
 public struct TargetNodeDescription: Sendable {
     public var name: String
@@ -31,10 +33,26 @@ public struct TargetServiceSettings: Sendable {
     /// nil: idle connections are not asked.
     public var pingInterval: Duration? = .seconds(30)
     public var loginTimeout: Duration = .seconds(15)
+    /// What is done where a connection of a session is lost that has others, at levels 0 and 1.
+    public var connectionLoss = ConnectionLossBehaviour.keepSession
+    /// At level 1 and above: data of reads that is kept until its status is confirmed, in bytes, over all sessions.
+    public var retainedByteLimit = 32 << 20
+    /// At level 2: the longest that tasks of a lost connection are kept, whatever Time2Wait the initiator asks for.
+    public var retentionLimit: Duration = .seconds(120)
+    /// At level 1 and above: so long after a PDU was dropped, Data-Out that does not come is asked for again.
+    public var transferTimeout: Duration = .seconds(1)
     /// What initiators must prove before SendTargets is answered.
     public var discoveryAuthentication = TargetAuthentication.none
 
     public init() {}
+}
+
+/// What targets do when one of several connections is lost at ErrorRecoveryLevel 0.
+public enum ConnectionLossBehaviour: Hashable, Sendable {
+    /// The session lives on with the others; the commands of the lost one are ended (tgtd's way).
+    case keepSession
+    /// The whole session ends after this time, unless the connection was reinstated (LIO's way: about 1.5 s).
+    case endSession(after: Duration)
 }
 
 /// What happens to sessions, for the owner of the sockets and of the device server.
@@ -43,6 +61,8 @@ public enum TargetServiceEvent {
     case sessionStarted(TargetSession)
     /// Commands that the device server has of it are to be aborted; none is answered.
     case sessionEnded(TargetSession, TargetSessionEnd)
+    /// A command that the device server has, of a connection that is gone, is to be aborted; it is not answered.
+    case commandAbandoned(TargetSession, slot: Int)
     /// Close its socket.
     case connectionEnded(TargetConnection, TargetConnectionEnd)
 }
@@ -96,6 +116,9 @@ public final class TargetService {
     public private(set) var sessions: [TargetSession] = []
     private var events: [TargetServiceEvent] = []
     private var nextEventIndex = 0
+    /// Bytes of data that is kept for SNACK and reassignment.
+    var retainedByteCount = 0
+    private var alarms: [Alarm] = []
     private var lastTSIH: UInt16 = 0
     private var lastNumber: UInt32 = 0
 
@@ -130,11 +153,18 @@ public final class TargetService {
 
     func decision(on identity: TargetLoginIdentity, through connection: TargetConnection) -> TargetLoginDecision {
         let portalGroupTag = connection.portalGroupTag
+        var joined: NegotiatedParameters?
+        if identity.tsih != 0 {
+            switch session(joinedBy: identity, through: connection) {
+            case .success(let session): joined = session.parameters
+            case .failure(let status): return .reject(status)
+            }
+        }
         guard identity.sessionType == .normal else {
             return .accept(
                 TargetLoginGrant(
                     operational: settings.operational, portalGroupTag: portalGroupTag,
-                    authentication: settings.discoveryAuthentication))
+                    authentication: settings.discoveryAuthentication, sessionParameters: joined))
         }
         guard let name = identity.targetName, let node = node(name, reachedThrough: connection) else {
             return .reject(.notFound)
@@ -142,7 +172,7 @@ public final class TargetService {
         return .accept(
             TargetLoginGrant(
                 operational: settings.operational, portalGroupTag: portalGroupTag, targetAlias: node.alias,
-                authentication: node.authentication))
+                authentication: node.authentication, sessionParameters: joined))
     }
 
     private func node(_ name: String, reachedThrough connection: TargetConnection) -> TargetNodeDescription? {
@@ -165,6 +195,7 @@ public final class TargetService {
             }
             for session in same { end(session, .reinstated) }
         }
+        makeRoom()
         guard sessions.count < settings.maximumSessions, let tsih = freeTSIH() else { return .reject(.outOfResources) }
         lastNumber &+= 1
         let session = TargetSession(
@@ -172,28 +203,44 @@ public final class TargetService {
             portalGroupTag: connection.portalGroupTag)
         sessions.append(session)
         session.add(connection, connectionID: identity.connectionID)
-        return .admit(tsih: tsih, expCmdSN: session.expCmdSN, maxCmdSN: session.maxCmdSN)
+        return .admit(tsih: tsih, expCmdSN: session.window.expCmdSN, maxCmdSN: session.window.maxCmdSN)
     }
 
-    private func join(_ identity: TargetLoginIdentity, _ connection: TargetConnection) -> TargetLoginAdmission {
+    /// Where there is no room for a session, the oldest one without a connection gives up waiting for one.
+    private func makeRoom() {
+        guard sessions.count >= settings.maximumSessions, let idle = sessions.first(where: { $0.connectionCount == 0 }) else { return }
+        end(idle, .connectionLost)
+    }
+
+    /// Same initiator port, target and session; another portal group is another session (section 4.4.2).
+    private func session(
+        joinedBy identity: TargetLoginIdentity, through connection: TargetConnection
+    ) -> Result<TargetSession, LoginStatus> {
         guard
             let session = sessions.first(where: {
                 $0.tsih == identity.tsih && $0.identity.initiatorName == identity.initiatorName
                     && $0.identity.isid == identity.isid && $0.identity.targetName == identity.targetName
-                    && $0.portalGroupTag == connection.portalGroupTag
             })
-        else { return .reject(.sessionDoesNotExist) }
-        let isReplacement = session.connection(identity.connectionID) != nil
+        else { return .failure(.sessionDoesNotExist) }
+        guard session.portalGroupTag == connection.portalGroupTag, session.identity.sessionType == identity.sessionType else {
+            return .failure(.cannotIncludeInSession)
+        }
+        return .success(session)
+    }
+
+    private func join(_ identity: TargetLoginIdentity, _ connection: TargetConnection) -> TargetLoginAdmission {
+        let session: TargetSession
+        switch self.session(joinedBy: identity, through: connection) {
+        case .success(let found): session = found
+        case .failure(let status): return .reject(status)
+        }
+        let isReplacement = session.connection(id: identity.connectionID) != nil
         guard isReplacement || session.connectionCount < session.parameters.maxConnections else {
             return .reject(.tooManyConnections)
         }
-        // Connection reinstatement (section 6.3.4): at level 0 the old one's commands end with it.
-        if let old = session.connection(identity.connectionID) {
-            session.remove(old)
-            old.end(.replaced)
-        }
-        session.add(connection, connectionID: identity.connectionID)
-        return .admit(tsih: session.tsih, expCmdSN: session.expCmdSN, maxCmdSN: session.maxCmdSN)
+        session.replace(identity.connectionID, by: connection)
+        let window = session.windowNumbers()
+        return .admit(tsih: session.tsih, expCmdSN: window.expCmdSN, maxCmdSN: window.maxCmdSN)
     }
 
     private func freeTSIH() -> UInt16? {
@@ -210,7 +257,8 @@ public final class TargetService {
     public func end(_ session: TargetSession, _ reason: TargetSessionEnd) {
         guard let index = sessions.firstIndex(where: { $0 === session }) else { return }
         sessions.remove(at: index)
-        for connection in session.takeConnections() {
+        let connections = session.takeConnections()
+        for connection in connections {
             switch reason {
             case .loggedOut: connection.end(.loggedOut)
             case .reinstated: connection.end(.replaced)
@@ -221,7 +269,78 @@ public final class TargetService {
                 connection.end(.coldReset)
             }
         }
-        session.end()
+        session.end(connections)
+        alarms.removeAll { $0.purpose.session === session }
         if session.isNormal, session.wasStarted { post(.sessionEnded(session, reason)) }
+    }
+}
+
+// What happens when nothing happens. Times begin when the owner of the clock asks for the next one.
+extension TargetService {
+    enum AlarmPurpose {
+        /// A lost connection's tasks are not kept any longer.
+        case connectionState(TargetSession, key: UInt32)
+        /// A session that lost a connection ends.
+        case endSession(TargetSession, connectionID: UInt16)
+        /// Data-Out may have been lost.
+        case transfers(TargetConnection)
+
+        var session: TargetSession? {
+            switch self {
+            case .connectionState(let session, _), .endSession(let session, _): session
+            case .transfers(let connection): connection.session
+            }
+        }
+
+        /// The same thing: a later time takes the place of the earlier one.
+        func isSame(_ other: AlarmPurpose) -> Bool {
+            switch (self, other) {
+            case (.connectionState(let a, let first), .connectionState(let b, let second)): a === b && first == second
+            case (.endSession(let a, let first), .endSession(let b, let second)): a === b && first == second
+            case (.transfers(let a), .transfers(let b)): a === b
+            default: false
+            }
+        }
+    }
+
+    struct Alarm {
+        var purpose: AlarmPurpose
+        var delay: Duration
+        var due: Instant?
+    }
+
+    func setAlarm(_ purpose: AlarmPurpose, after delay: Duration) {
+        // Data-Out is waited for from the first loss on.
+        if case .transfers = purpose, alarms.contains(where: { $0.purpose.isSame(purpose) }) { return }
+        alarms.removeAll { $0.purpose.isSame(purpose) }
+        alarms.append(Alarm(purpose: purpose, delay: delay))
+    }
+
+    func cancelConnectionAlarm(_ session: TargetSession, key: UInt32) {
+        alarms.removeAll { $0.purpose.isSame(.connectionState(session, key: key)) }
+    }
+
+    /// When ``timerFired(at:)`` has to be called; to be asked after each call into a connection or session where
+    /// ``hasAlarms`` is true.
+    public func nextDeadline(at now: Instant) -> Instant {
+        var deadline = Instant.distantFuture
+        for index in alarms.indices {
+            let due = alarms[index].due ?? now + alarms[index].delay
+            alarms[index].due = due
+            deadline = min(deadline, due)
+        }
+        return deadline
+    }
+
+    public var hasAlarms: Bool { !alarms.isEmpty }
+
+    public func timerFired(at now: Instant) {
+        while let index = alarms.firstIndex(where: { $0.due.map { $0 <= now } ?? false }) {
+            switch alarms.remove(at: index).purpose {
+            case .connectionState(let session, let key): session.connectionStateExpired(key)
+            case .endSession(let session, let connectionID): session.lossExpired(connectionID)
+            case .transfers(let connection): connection.recoverTransfers()
+            }
+        }
     }
 }

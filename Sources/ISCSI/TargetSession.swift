@@ -8,6 +8,8 @@ public struct TargetManagementRequest: Sendable {
     public var lun: LogicalUnitNumber
     /// ABORT TASK: the command's tag; see ``TargetSession/executingSlot(ofTag:)``.
     public var referencedTaskTag: UInt32
+    /// ABORT TASK SET: slots of commands that came on other connections before it and stand behind it in CmdSN order.
+    public var sparedSlots: [Int] = []
 }
 
 /// What a session hands to the device server.
@@ -18,7 +20,7 @@ public enum TargetSessionAction {
 }
 
 /// A normal or discovery session at the target (RFC 7143 section 4.4): its command window, its tasks, and
-/// the connections that carry them. At ErrorRecoveryLevel 0.
+/// the connections that carry them. At ErrorRecoveryLevel 0 to 2.
 ///
 /// The device server takes commands by ``nextAction()``, which gives slots, and answers by
 /// ``complete(_:status:sense:senseFormat:dataOutByteCount:data:buffer:)``. One thread.
@@ -33,32 +35,38 @@ public final class TargetSession {
     public var ownerIndex = -1
     public private(set) var isEnded = false
     private(set) var wasStarted = false
+    /// Its connections are being ended.
+    private(set) var isEnding = false
 
     let service: TargetService
-    private var connections: [(id: UInt16, connection: TargetConnection)] = []
+    let queueDepth: Int
+    /// In the order of their logins; ``TargetSession+Connections``.
+    var connections: [TargetConnection] = []
+    var lost: [LostConnection] = []
+    var pendingLogouts: [PendingLogout] = []
+    private var lastKey: UInt32 = 0
 
-    // Tasks: `capacity` slots, of which `queueDepth` may be outstanding in the window. The rest is for
-    // immediate commands and for results that wait to be sent.
+    // Tasks. Of the slots, two window's worths are for commands: one may be outstanding, the other holds results
+    // that wait to be sent. The rest is for immediate commands, and for those that TASK REASSIGN brings back.
     let tasks: UnsafeMutablePointer<TargetTask>
     let capacity: Int
+    private static let immediateLimit = 16
     private var freeHead: Int32 = 0
     private var freeCount: Int
+    private var immediateCount = 0
+    private var restoredCount = 0
     private var tags: TargetTagTable
     /// Slots that count against the window.
     private var outstanding = 0
-    /// Slots that the device server has.
+    /// Slots that the device server has, or is about to get.
     public private(set) var executingCount = 0
 
-    private(set) var expCmdSN: UInt32
-    private(set) var maxCmdSN: UInt32
-    /// What came ahead of its turn, by CmdSN modulo the window: a slot, `skipped`, or an index of `early`.
-    private var held: [Int32]
-    private var heldCount = 0
-    private static let nothing: Int32 = -1
-    private static let skipped: Int32 = -2
-    private static let firstEarly: Int32 = -3
-    /// Requests other than commands that came ahead of their turn.
+    var window: TargetCommandWindow
+    /// Requests other than commands that came ahead of their turn; entries of the window name them.
     private var early: [EarlyRequest?] = []
+    private var earlyByteCount = 0
+    /// Data of early requests, in bytes. Pings and texts that wait for a turn are few and short.
+    static let earlyByteLimit = 64 << 10
 
     private struct EarlyRequest {
         var pdu: PDU
@@ -68,20 +76,16 @@ public final class TargetSession {
     // What the device server is to do, in order: slots, and markers for management requests. The ring
     // has room for all there can be.
     private let readyCapacity: Int
-    private static let managementCapacity = 64
+    static let managementCapacity = 64
     private static let managementMarker: Int32 = -1
     private let ready: UnsafeMutablePointer<Int32>
     private var readyFirst = 0
     private var readyCount = 0
     private var management: [TargetManagementRequest] = []
-    private var pendingManagement: [PendingManagement] = []
-    private var lastManagement: UInt32 = 0
-
-    private struct PendingManagement {
-        var token: UInt32
-        var initiatorTaskTag: UInt32
-        var connection: UInt16
-    }
+    var pendingManagement: [PendingManagement] = []
+    var postponedManagement: [PostponedManagement] = []
+    var fences: [ResponseFence] = []
+    var lastManagement: UInt32 = 0
 
     init(
         service: TargetService, number: UInt32, tsih: UInt16, identity: TargetLoginIdentity,
@@ -95,7 +99,7 @@ public final class TargetSession {
         self.portalGroupTag = portalGroupTag
         let depth = identity.sessionType == .discovery ? 1 : service.settings.queueDepth
         queueDepth = depth
-        capacity = 2 * depth + 16
+        capacity = 3 * depth + Self.immediateLimit
         tasks = .allocate(capacity: capacity)
         tasks.initialize(repeating: TargetTask(), count: capacity)
         for index in 0..<capacity - 1 { tasks[index].next = Int32(index + 1) }
@@ -103,9 +107,7 @@ public final class TargetSession {
         tags = TargetTagTable(capacity: capacity)
         readyCapacity = capacity + Self.managementCapacity
         ready = .allocate(capacity: readyCapacity)
-        expCmdSN = identity.cmdSN
-        maxCmdSN = identity.cmdSN &+ UInt32(depth) &- 1
-        held = Array(repeating: Self.nothing, count: depth)
+        window = TargetCommandWindow(depth: depth, first: identity.cmdSN)
     }
 
     deinit {
@@ -117,23 +119,12 @@ public final class TargetSession {
         ready.deallocate()
     }
 
-    let queueDepth: Int
     public var isNormal: Bool { identity.sessionType == .normal }
+    /// What is done about errors of connections; discovery sessions have too little to lose.
+    var recoveryLevel: Int { isNormal ? parameters.errorRecoveryLevel : 0 }
+    var expCmdSN: UInt32 { window.expCmdSN }
 
-    // MARK: connections
-
-    public var connectionCount: Int { connections.count }
-
-    func connection(_ id: UInt16) -> TargetConnection? {
-        // One connection is the rule; no table is faster.
-        for entry in connections where entry.id == id { return entry.connection }
-        return nil
-    }
-
-    func add(_ connection: TargetConnection, connectionID: UInt16) {
-        connections.append((connectionID, connection))
-        connection.joined(self, connectionID: connectionID)
-    }
+    // MARK: life
 
     func started() {
         guard !wasStarted else { return }
@@ -141,49 +132,51 @@ public final class TargetSession {
         if isNormal { service.post(.sessionStarted(self)) }
     }
 
-    /// A connection is gone: at level 0 its commands end with it, and the session with its last connection.
-    func remove(_ connection: TargetConnection) {
-        connections.removeAll { $0.connection === connection }
-        for slot in 0..<capacity where tasks[slot].state != .free && tasks[slot].connection == connection.connectionID {
-            drop(slot)
-        }
-    }
-
-    func connectionLost(_ connection: TargetConnection, _ reason: TargetSessionEnd) {
-        guard !isEnded else { return }
-        remove(connection)
-        if connections.isEmpty { service.end(self, reason) }
+    func nextKey() -> UInt32 {
+        lastKey &+= 1
+        return lastKey
     }
 
     func takeConnections() -> [TargetConnection] {
-        let all = connections.map(\.connection)
+        isEnding = true
+        let all = connections
         connections = []
         return all
     }
 
-    func end() {
+    /// `ended` are the connections it had: what they still send stays in memory as long as they do.
+    func end(_ ended: [TargetConnection]) {
         isEnded = true
         while let action = nextAction() {
             if case .command(let slot) = action { free(slot) }
         }
-        for slot in 0..<capacity where tasks[slot].state != .free && tasks[slot].state != .executing { free(slot) }
+        for slot in 0..<capacity where tasks[slot].state != .free && tasks[slot].state != .executing {
+            if let connection = ended.first(where: { $0.key == tasks[slot].connection }) { adoptData(slot, connection) }
+            free(slot)
+        }
+        for entry in lost { entry.retention?.removeAll() }
+        lost = []
         early = []
         pendingManagement = []
+        postponedManagement = []
+        fences = []
+        pendingLogouts = []
     }
-
-    /// Its first connection, for what belongs to the session: asynchronous messages.
-    public var leadingConnection: TargetConnection? { connections.first?.connection }
-
-    /// All its connections, in the order of their logins.
-    public var allConnections: [TargetConnection] { connections.map(\.connection) }
 
     // MARK: slots
 
-    private func allocate() -> Int? {
+    func allocate(_ kind: TargetTaskKind) -> Int? {
+        switch kind {
+        case .command: break
+        case .immediate: guard immediateCount < Self.immediateLimit else { return nil }
+        case .restored: guard restoredCount < queueDepth else { return nil }
+        }
         guard freeCount > 0 else { return nil }
         let slot = Int(freeHead)
         freeHead = tasks[slot].next
         freeCount -= 1
+        if kind == .immediate { immediateCount += 1 }
+        if kind == .restored { restoredCount += 1 }
         return slot
     }
 
@@ -191,12 +184,17 @@ public final class TargetSession {
     func free(_ slot: Int) {
         let task = tasks + slot
         // The decoder may be placing data into the buffer.
-        if task.pointee.state == .receiving { connection(task.pointee.connection)?.forget(slot) }
+        if task.pointee.state == .receiving { connection(key: task.pointee.connection)?.forget(slot) }
         if task.pointee.state == .receiving || task.pointee.state == .executing { leaveWindow(slot) }
         if task.pointee.state == .executing { executingCount -= 1 }
+        if task.pointee.isRestored {
+            restoredCount -= 1
+        } else if task.pointee.isImmediate {
+            immediateCount -= 1
+        }
         service.pool.release(task.pointee.buffer)
         service.pool.release(task.pointee.dataBuffer)
-        tags.remove(task.pointee.initiatorTaskTag)
+        if !task.pointee.isUntagged { tags.remove(task.pointee.initiatorTaskTag) }
         let generation = task.pointee.generation &+ 1
         task.pointee.buffer = .none
         task.pointee.dataBuffer = .none
@@ -205,49 +203,59 @@ public final class TargetSession {
         task.pointee.next = freeHead
         freeHead = Int32(slot)
         freeCount += 1
+        if !pendingLogouts.isEmpty { answerPendingLogouts() }
     }
 
     private func leaveWindow(_ slot: Int) {
         if !tasks[slot].isImmediate { outstanding -= 1 }
     }
 
-    /// Drops a task without an answer. What the device server has stays its until it lets go.
-    private func drop(_ slot: Int) {
+    /// Drops a task without an answer. What the device server has stays its until it lets go. `isReceived`: its
+    /// number counts as received even if its PDU did not come whole.
+    func drop(_ slot: Int, isReceived: Bool) {
         switch tasks[slot].state {
-        case .free, .executing: return
-        case .receiving, .responding:
-            skipIfHeld(slot)
+        case .free: return
+        case .executing: abandon(slot)
+        case .receiving:
+            giveUpTurn(slot, isReceived: isReceived || tasks[slot].isArrived)
             free(slot)
+        case .responding: free(slot)
         }
     }
 
-    /// Drops a task whose connection goes on. A command of which only a part is here has its turn all the same: what
-    /// is still to come of it finds no task, and nobody would count it.
-    private func abandon(_ slot: Int) {
-        let task = tasks[slot]
-        let isNext = task.state == .receiving && !task.isImmediate && !task.isDelivered && task.cmdSN == expCmdSN
-        drop(slot)
-        if isNext { advance() }
-    }
-
     /// A command that never will be delivered must not stop those behind it.
-    private func skipIfHeld(_ slot: Int) {
+    func giveUpTurn(_ slot: Int, isReceived: Bool) {
         guard !tasks[slot].isDelivered, !tasks[slot].isImmediate else { return }
-        let place = Int(tasks[slot].cmdSN % UInt32(held.count))
-        if held[place] == Int32(slot) { held[place] = Self.skipped }
+        if isReceived {
+            window.skip(tasks[slot].cmdSN, of: Int32(slot))
+        } else {
+            window.forget(tasks[slot].cmdSN, of: Int32(slot))
+        }
     }
 
-    /// A window's worth of results waits to be sent: no more commands should be taken.
-    var isCongested: Bool { capacity - freeCount - outstanding > queueDepth }
+    /// Nobody will be told how it ends: the device server is asked to end it.
+    private func abandon(_ slot: Int) {
+        guard !tasks[slot].isAbandoned else { return }
+        tasks[slot].isAbandoned = true
+        if tasks[slot].isTaken { service.post(.commandAbandoned(self, slot: slot)) }
+    }
+
+    /// Data that was named to be sent, for a task that ends before it was.
+    func adoptData(_ slot: Int, _ connection: TargetConnection) {
+        guard tasks[slot].state == .responding, tasks[slot].sentByteCount > 0 else { return }
+        connection.output.adopt(tasks[slot].dataBuffer)
+        tasks[slot].dataBuffer = .none
+    }
 
     // MARK: window
 
-    /// For a PDU that is about to be sent: ExpCmdSN and MaxCmdSN as they now are. MaxCmdSN never goes back.
+    /// For a PDU that is about to be sent: ExpCmdSN and MaxCmdSN as they now are.
     @inline(__always)
     func windowNumbers() -> (expCmdSN: UInt32, maxCmdSN: UInt32) {
-        let limit = expCmdSN &+ UInt32(max(0, min(queueDepth, queueDepth - outstanding + heldCount))) &- 1
-        if SerialNumber.isBefore(maxCmdSN, limit) { maxCmdSN = limit }
-        return (expCmdSN, maxCmdSN)
+        // Whoever is let in finds a slot: those that wait to be sent, or to be asked for, count.
+        let used = capacity - freeCount - immediateCount - restoredCount
+        let maxCmdSN = window.grant(min(queueDepth - outstanding, 2 * queueDepth - used))
+        return (window.expCmdSN, maxCmdSN)
     }
 
     enum Arrival {
@@ -260,54 +268,55 @@ public final class TargetSession {
 
     func arrival(_ header: BasicHeaderSegment) -> Arrival {
         if header.isImmediate { return .now }
-        let cmdSN = header.cmdSN
-        if cmdSN == expCmdSN { return SerialNumber.isAtMost(cmdSN, maxCmdSN) ? .now : .ignored }
-        guard SerialNumber.isBefore(expCmdSN, cmdSN), SerialNumber.isAtMost(cmdSN, maxCmdSN),
-            held[Int(cmdSN % UInt32(held.count))] == Self.nothing
-        else { return .ignored }
-        return .early
+        guard window.isWanted(header.cmdSN) else { return .ignored }
+        return header.cmdSN == window.expCmdSN ? .now : .early
     }
 
-    /// A request other than a command that came too early, kept until its turn.
-    func hold(_ pdu: PDU, from connection: TargetConnection) {
+    /// A request other than a command that came too early, kept until its turn. Beyond what is kept it is rejected
+    /// when its turn would be.
+    func hold(_ header: BasicHeaderSegment, _ data: UnsafeRawBufferPointer, from connection: TargetConnection) {
+        guard earlyByteCount + data.count <= Self.earlyByteLimit else {
+            window.hold(header.cmdSN, TargetCommandWindow.skipped)
+            return connection.reject(.longOperationReject, header)
+        }
+        earlyByteCount += data.count
         let index = early.firstIndex { $0 == nil } ?? early.endIndex
         if index == early.endIndex { early.append(nil) }
-        early[index] = EarlyRequest(pdu: pdu, connection: connection)
-        held[Int(pdu.header.cmdSN % UInt32(held.count))] = Self.firstEarly - Int32(index)
-        heldCount += 1
+        early[index] = EarlyRequest(pdu: PDU(header: header, data: Array(data)), connection: connection)
+        window.hold(header.cmdSN, TargetCommandWindow.firstEarly - Int32(index))
     }
 
-    /// The request with CmdSN = ExpCmdSN is in, and what waited behind it takes its turn.
-    func advance() {
-        expCmdSN &+= 1
-        deliverHeld()
-    }
-
-    /// The same for a request that is answered at once: `body` does it with ExpCmdSN already past it, so
-    /// that the answer confirms it and opens the window.
+    /// A request with CmdSN = ExpCmdSN that is answered at once: `body` does it with ExpCmdSN already past it, so
+    /// that the answer confirms it and opens the window. Then what waited behind it takes its turn.
     func advance(performing body: () -> Void) {
-        expCmdSN &+= 1
+        window.advance()
         body()
-        deliverHeld()
+        deliverInTurn()
     }
 
-    private func deliverHeld() {
-        while heldCount > 0 {
-            let place = Int(expCmdSN % UInt32(held.count))
-            let entry = held[place]
-            guard entry != Self.nothing else { return }
-            held[place] = Self.nothing
-            heldCount -= 1
-            expCmdSN &+= 1
+    /// Delivers from ExpCmdSN on what came, up to the first number that is missing.
+    func deliverInTurn() {
+        while window.heldCount > 0, !isEnded {
+            let entry = window.entry(window.expCmdSN)
             if entry >= 0 {
+                guard tasks[Int(entry)].isArrived else { break }
+                window.advance()
                 deliver(Int(entry))
-            } else if entry <= Self.firstEarly {
-                let index = Int(Self.firstEarly - entry)
-                guard let request = early[index] else { continue }
-                early[index] = nil
-                request.connection.perform(request.pdu.header, request.pdu.data)
+            } else if entry == TargetCommandWindow.nothing {
+                break
+            } else {
+                window.advance()
+                if entry <= TargetCommandWindow.firstEarly { performEarly(Int(TargetCommandWindow.firstEarly - entry)) }
             }
         }
+        if !postponedManagement.isEmpty { managePostponed() }
+    }
+
+    private func performEarly(_ index: Int) {
+        guard let request = early[index] else { return }
+        early[index] = nil
+        earlyByteCount -= request.pdu.data.count
+        request.connection.perform(request.pdu.header, request.pdu.data)
     }
 
     // MARK: commands
@@ -320,17 +329,23 @@ public final class TargetSession {
     }
 
     func accept(_ header: BasicHeaderSegment, on connection: TargetConnection) -> Acceptance {
-        let arrival = arrival(header)
-        if case .ignored = arrival { return .ignored }
-        if tags.find(header.initiatorTaskTag) != nil { return .rejected(.taskInProgress) }
-        guard let slot = allocate() else { return header.isImmediate ? .rejected(.immediateCommandReject) : .ignored }
+        let isImmediate = header.isImmediate
+        if !isImmediate, !window.isWanted(header.cmdSN) { return .ignored }
+        if let other = tags.find(header.initiatorTaskTag) {
+            guard tasks[other].isAbandoned else { return .rejected(.taskInProgress) }
+            tasks[other].isUntagged = true
+            tags.remove(header.initiatorTaskTag)
+        }
+        guard let slot = allocate(isImmediate ? .immediate : .command) else {
+            return isImmediate ? .rejected(.immediateCommandReject) : .ignored
+        }
         let task = tasks + slot
         let generation = task.pointee.generation
         task.pointee = TargetTask()
         task.pointee.generation = generation
         task.pointee.state = .receiving
-        task.pointee.isImmediate = header.isImmediate
-        task.pointee.connection = connection.connectionID
+        task.pointee.isImmediate = isImmediate
+        task.pointee.connection = connection.key
         task.pointee.initiatorTaskTag = header.initiatorTaskTag
         task.pointee.cmdSN = header.cmdSN
         task.pointee.lun = header.lun
@@ -341,10 +356,10 @@ public final class TargetSession {
         task.pointee.isWrite = flags.contains(.write)
         task.pointee.expectedByteCount = header.expectedDataTransferByteCount
         tags.insert(header.initiatorTaskTag, slot: slot)
-        if !header.isImmediate { outstanding += 1 }
-        if case .early = arrival {
-            held[Int(header.cmdSN % UInt32(held.count))] = Int32(slot)
-            heldCount += 1
+        if !isImmediate {
+            outstanding += 1
+            // From its header on: the same number on another connection is a duplicate.
+            window.hold(header.cmdSN, Int32(slot))
         }
         return .slot(slot)
     }
@@ -354,13 +369,17 @@ public final class TargetSession {
         tasks[slot].isArrived = true
         if tasks[slot].isImmediate {
             deliver(slot)
-        } else if tasks[slot].isDelivered {
-            executeIfComplete(slot)
-        } else if tasks[slot].cmdSN == expCmdSN {
-            // Delivered before `advance`, which may deliver those behind it.
+        } else if tasks[slot].cmdSN == window.expCmdSN {
+            window.advance()
             deliver(slot)
-            advance()
+            if window.heldCount > 0 || !postponedManagement.isEmpty { deliverInTurn() }
         }
+    }
+
+    /// The command PDU was damaged and thrown away: the initiator sends it again (RFC 7143 section 7.8).
+    func commandDiscarded(_ slot: Int) {
+        giveUpTurn(slot, isReceived: false)
+        free(slot)
     }
 
     private func deliver(_ slot: Int) {
@@ -388,14 +407,21 @@ public final class TargetSession {
         readyCount += 1
     }
 
+    func post(_ request: TargetManagementRequest) {
+        management.append(request)
+        post(Self.managementMarker)
+    }
+
     /// Data-out that is not as it should be ends the command, not the connection (RFC 7143 section 11.4.7.2).
     /// What is still on the way for it finds no task and is thrown away.
     func fail(_ slot: Int, additional: AdditionalSense) {
         guard tasks[slot].state == .receiving else { return }
-        skipIfHeld(slot)
+        giveUpTurn(slot, isReceived: true)
+        tasks[slot].isDelivered = true
         tasks[slot].state = .executing
         executingCount += 1
         complete(slot, status: .checkCondition, sense: SenseData(key: .abortedCommand, additional: additional))
+        deliverInTurn()
     }
 
     func slot(ofTag tag: UInt32) -> Int? { tags.find(tag) }
@@ -405,11 +431,20 @@ public final class TargetSession {
     /// The next thing for the device server, in the order of arrival.
     @inline(__always)
     public func nextAction() -> TargetSessionAction? {
-        guard readyCount > 0 else { return nil }
-        let action = ready[readyFirst]
-        readyFirst = readyFirst + 1 == readyCapacity ? 0 : readyFirst + 1
-        readyCount -= 1
-        return action >= 0 ? .command(Int(action)) : .management(management.removeFirst())
+        while readyCount > 0 {
+            let action = ready[readyFirst]
+            readyFirst = readyFirst + 1 == readyCapacity ? 0 : readyFirst + 1
+            readyCount -= 1
+            guard action >= 0 else { return .management(management.removeFirst()) }
+            let slot = Int(action)
+            guard !tasks[slot].isAbandoned else {
+                free(slot)
+                continue
+            }
+            tasks[slot].isTaken = true
+            return .command(slot)
+        }
+        return nil
     }
 
     public func lun(_ slot: Int) -> LogicalUnitNumber { tasks[slot].lun }
@@ -424,6 +459,8 @@ public final class TargetSession {
     public func expectedDataInByteCount(_ slot: Int) -> Int {
         tasks[slot].isRead ? Int(tasks[slot].expectedByteCount) : 0
     }
+    /// The connection that the command is allegiant to; nil where it is lost.
+    public func connection(ofSlot slot: Int) -> TargetConnection? { connection(key: tasks[slot].connection) }
 
     /// Ends a command, and returns the connection that now has something to send. `data` stays constant until `buffer` is given back to the pool, which the session
     /// sees to. `dataOutByteCount` is what the command asked of data-out.
@@ -435,7 +472,8 @@ public final class TargetSession {
     ) -> TargetConnection? {
         let task = tasks + slot
         precondition(task.pointee.state == .executing, "only a command that executes is completed")
-        guard !isEnded, let connection = connection(task.pointee.connection) else {
+        let connection = isEnded ? nil : connection(key: task.pointee.connection)
+        guard !task.pointee.isAbandoned, connection != nil || isAwaitingReassignment(task.pointee.connection) else {
             service.pool.release(buffer)
             free(slot)
             return nil
@@ -463,7 +501,7 @@ public final class TargetSession {
                 used > expected ? .overflow(used - expected) : used < expected ? .underflow(expected - used) : .none
         }
         if task.pointee.dataByteCount > 0 { task.pointee.dataBuffer = buffer } else { service.pool.release(buffer) }
-        connection.enqueueResponse(slot)
+        connection?.enqueueResponse(slot)
         return connection
     }
 
@@ -472,7 +510,7 @@ public final class TargetSession {
     public func reject(_ slot: Int, _ reason: RejectReason) -> TargetConnection? {
         let task = tasks[slot]
         precondition(task.state == .executing, "only a command that executes is rejected")
-        let connection = isEnded ? nil : connection(task.connection)
+        let connection = isEnded || task.isAbandoned ? nil : connection(key: task.connection)
         var flags: SCSICommandFlags = [.final]
         if task.isRead { flags.insert(.read) }
         if task.isWrite { flags.insert(.write) }
@@ -498,65 +536,22 @@ public final class TargetSession {
         return slot
     }
 
-    // MARK: task management (section 11.5)
-
-    func manage(_ header: BasicHeaderSegment, on connection: TargetConnection) {
-        guard let function = header.taskManagementFunction else {
-            return connection.sendManagementResponse(.notSupported, tag: header.initiatorTaskTag)
-        }
-        switch function {
-        case .abortTask:
-            guard let slot = tags.find(header.referencedTaskTag), tasks[slot].lun == header.lun else {
-                return connection.sendManagementResponse(.taskDoesNotExist, tag: header.initiatorTaskTag)
-            }
-            guard tasks[slot].state == .executing else {
-                // Its status is on the way, and leaves before this answer.
-                let isOver = tasks[slot].state == .responding
-                if !isOver { abandon(slot) }
-                return connection.sendManagementResponse(
-                    isOver ? .taskDoesNotExist : .functionComplete, tag: header.initiatorTaskTag)
-            }
-        case .taskReassign:
-            return connection.sendManagementResponse(.reassignmentNotSupported, tag: header.initiatorTaskTag)
-        case .clearACA:
-            return connection.sendManagementResponse(.notSupported, tag: header.initiatorTaskTag)
-        case .abortTaskSet, .clearTaskSet, .logicalUnitReset, .targetWarmReset, .targetColdReset: break
-        }
-        guard pendingManagement.count < Self.managementCapacity else {
-            return connection.sendManagementResponse(.rejected, tag: header.initiatorTaskTag)
-        }
-        // Now, not when the device server comes to it: commands behind this request are not affected.
-        switch function {
-        case .abortTaskSet, .clearTaskSet, .logicalUnitReset: dropUndelivered(lun: header.lun)
-        case .targetWarmReset, .targetColdReset: dropUndelivered(lun: nil)
-        default: break
-        }
-        lastManagement &+= 1
-        let request = TargetManagementRequest(
-            token: lastManagement, function: function, lun: header.lun,
-            referencedTaskTag: header.referencedTaskTag)
-        pendingManagement.append(
-            PendingManagement(
-                token: request.token, initiatorTaskTag: header.initiatorTaskTag, connection: connection.connectionID))
-        management.append(request)
-        post(Self.managementMarker)
+    /// A task with a tag of its own again, from what was kept of it; nil without a slot for it.
+    func restore(_ task: TargetTask) -> Int? {
+        guard tags.find(task.initiatorTaskTag) == nil, let slot = allocate(.restored) else { return nil }
+        let generation = tasks[slot].generation
+        tasks[slot] = task
+        tasks[slot].generation = generation
+        tasks[slot].state = .responding
+        tasks[slot].isRestored = true
+        tasks[slot].isUntagged = false
+        tasks[slot].buffer = .none
+        tags.insert(task.initiatorTaskTag, slot: slot)
+        return slot
     }
+}
 
-    /// Drops the commands for `lun` (nil: for any) that the device server does not have yet, in answer to a
-    /// task management function of this or another nexus. Those handed over are its own to abort.
-    public func dropUndelivered(lun: LogicalUnitNumber?) {
-        for slot in 0..<capacity where tasks[slot].state == .receiving && (lun == nil || tasks[slot].lun == lun) {
-            abandon(slot)
-        }
-    }
-
-    /// Answers a task management request. After it was aborted itself (its session ended) nothing happens.
-    @discardableResult
-    public func finishManagement(_ token: UInt32, response: TaskManagementResponse) -> TargetConnection? {
-        guard let index = pendingManagement.firstIndex(where: { $0.token == token }) else { return nil }
-        let request = pendingManagement.remove(at: index)
-        let connection = connection(request.connection)
-        connection?.sendManagementResponse(response, tag: request.initiatorTaskTag)
-        return connection
-    }
+/// What a slot is used for; each use has its share of them.
+enum TargetTaskKind {
+    case command, immediate, restored
 }

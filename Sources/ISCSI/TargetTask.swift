@@ -6,7 +6,14 @@ struct TargetR2T {
     var byteCount: UInt32 = 0
     var received: UInt32 = 0
     var nextDataSN: UInt32 = 0
+    var r2tSN: UInt32 = 0
     var isActive = false
+    /// Part of the transfer tag; another one after each recovery, so that late data is known as such.
+    var isSecondTag = false
+    /// A part was lost: the rest is thrown away, and asked for again at the end of the sequence.
+    var isDamaged = false
+    /// A PDU of unknown meaning was lost, and nothing came for it since.
+    var isWatched = false
 }
 
 /// A SCSI command at the target, from its PDU to its status. Plain data in a slab.
@@ -27,14 +34,22 @@ struct TargetTask {
     /// Its PDU is whole, immediate data included. Over several connections its turn may come before that.
     var isArrived = false
     var isImmediate = false
+    /// A command whose status had left already, brought back by TASK REASSIGN.
+    var isRestored = false
+    /// Handed to the device server.
+    var isTaken = false
+    /// Nobody wants its result any more; it ends when the device server lets go.
+    var isAbandoned = false
+    /// Its tag is another command's by now.
+    var isUntagged = false
     /// No memory was left for its data: TASK SET FULL.
     var isStarved = false
     var attribute = TaskAttribute.simple
     var isRead = false
     var isWrite = false
     var outstandingR2T: UInt8 = 0
-    /// Of the connection that carried the command, and carries all else of it.
-    var connection: UInt16 = 0
+    /// ``TargetConnection/key`` of the connection it is allegiant to.
+    var connection: UInt32 = 0
     /// Part of the target transfer tag, so that data for an earlier user of the slot is known as such.
     var generation: UInt16 = 0
     var next: Int32 = -1
@@ -54,6 +69,10 @@ struct TargetTask {
     var unsolicitedOffset: UInt32 = 0
     var unsolicitedDataSN: UInt32 = 0
     var expectsUnsolicited = false
+    /// As in ``TargetR2T``.
+    var isUnsolicitedDamaged = false
+    var isUnsolicitedWatched = false
+    var recoveryCount: UInt16 = 0
     var nextR2TOffset: UInt32 = 0
     var nextR2TSN: UInt32 = 0
     var transfers = InlineArray<8, TargetR2T>(repeating: TargetR2T())
@@ -69,6 +88,17 @@ struct TargetTask {
     var burstByteCount: UInt32 = 0
     var dataSN: UInt32 = 0
     var residual = Residual.none
+    /// From this DataSN and offset on (`baseBurst` bytes into a sequence) PDUs have `segmentByteCount` bytes; 0: none
+    /// was sent yet.
+    var segmentByteCount: UInt32 = 0
+    var baseDataSN: UInt32 = 0
+    var baseOffset: UInt32 = 0
+    var baseBurst: UInt32 = 0
+    /// The first DataSN that the initiator has not confirmed.
+    var acknowledgedDataSN: UInt32 = 0
+    var acknowledgedOffset: UInt32 = 0
+    /// Of an R-Data SNACK; its copy must come in a SCSI Response. 0: none.
+    var snackTag: UInt32 = 0
 }
 
 /// Tags to slots, open addressing in two flat arrays; at most half full.

@@ -1,5 +1,7 @@
+public import AsyncIO
 import ISCSI
 import SCSI
+import Timebase
 
 // What comes out of the protocol half, and what goes back into it.
 extension EmbeddedTarget {
@@ -8,21 +10,52 @@ extension EmbeddedTarget {
     /// To be called after each call into a connection: does what came of it.
     func pump(_ connection: TargetConnection) {
         handleEvents()
-        guard let session = connection.session else { return }
+        if let session = connection.session { serve(session, connection) }
+        if service.hasAlarms || alarmTimer != nil { armAlarm() }
+    }
+
+    /// `connection`: that through which input came, whose owner sends by itself; nil: none.
+    private func serve(_ session: TargetSession, _ connection: TargetConnection?) {
         while let action = session.nextAction() {
             switch action {
-            case .command(let slot): execute(session, slot, connection)
+            case .command(let slot): execute(session, slot)
             case .management(let request): manage(session, request)
             }
         }
         handleEvents()
+        // What came on one connection may be answered on others.
+        if session.connectionCount > 1 || connection == nil || connection?.endReason != nil { sendAll(session) }
     }
 
-    private func handleEvents() {
+    func sendAll(_ session: TargetSession) {
+        for index in 0..<session.connectionCount {
+            guard let owner = session.connection(at: index).owner else { continue }
+            unsafeDowncast(owner, to: TargetSocket.self).requestSend()
+        }
+    }
+
+    // MARK: the protocol half's alarms
+
+    func armAlarm() {
+        let deadline = service.nextDeadline(at: port.now)
+        guard deadline != alarmDeadline || alarmTimer == nil else { return }
+        cancelAlarm()
+        guard deadline < .distantFuture else { return }
+        alarmDeadline = deadline
+        alarmTimer = port.setTimer(at: deadline, handler: self, token: 0)
+    }
+
+    func cancelAlarm() {
+        if let alarmTimer { port.cancelTimer(alarmTimer) }
+        alarmTimer = nil
+    }
+
+    func handleEvents() {
         while let event = service.nextEvent() {
             switch event {
             case .sessionStarted(let session): sessionStarted(session)
             case .sessionEnded(let session, _): sessionEnded(session)
+            case .commandAbandoned(let session, let slot): abort(session, slot)
             case .connectionEnded(let connection, let reason):
                 (connection.owner as? TargetSocket)?.connectionEnded(reason)
             }
@@ -66,13 +99,22 @@ extension EmbeddedTarget {
         sessions[index] = nil
     }
 
+    /// A command whose connection is gone: the medium must not see it later than what comes in its place.
+    private func abort(_ session: TargetSession, _ slot: Int) {
+        guard let entry = sessions[session.ownerIndex], let number = session.lun(slot).index, let unit = entry.device.unit(number)
+        else { return }
+        let token = UInt64(session.ownerIndex) << 32 | UInt64(slot)
+        abortHeld { !$0.outlivesSession && $0.command.token == token }
+        _ = unit.abort(.command(token: token), managementToken: nil)
+    }
+
     func forget(_ socket: TargetSocket) {
         portals[socket.portal].sockets.removeAll { $0 === socket }
     }
 
     // MARK: commands
 
-    private func execute(_ session: TargetSession, _ slot: Int, _ connection: TargetConnection) {
+    private func execute(_ session: TargetSession, _ slot: Int) {
         guard let entry = sessions[session.ownerIndex] else { return session.aborted(slot) }
         let command = DeviceCommand(
             token: UInt64(session.ownerIndex) << 32 | UInt64(slot), nexus: entry.nexus, portGroup: entry.portGroup,
@@ -81,7 +123,8 @@ extension EmbeddedTarget {
         guard let number = session.lun(slot).index, let unit = entry.device.unit(number) else {
             return executeWithoutUnit(command, entry.device)
         }
-        let portal = (connection.owner as? TargetSocket)?.portal ?? 0
+        let connection = session.connection(ofSlot: slot)
+        let portal = connection?.portal ?? 0
         portals[portal].counters[number].count(command, blockSize: unit.blockSize)
         if faults != nil, isStruck(command, unit, portal, session, slot, connection) { return }
         if let filter {
@@ -152,6 +195,7 @@ extension EmbeddedTarget {
             return answer(session, request.token, .lunDoesNotExist)
         }
         let scope: LogicalUnit.AbortScope
+        var spared: [UInt64] = []
         switch request.function {
         case .abortTask:
             // It may have ended between the request's arrival and now.
@@ -159,7 +203,9 @@ extension EmbeddedTarget {
                 return answer(session, request.token, .taskDoesNotExist)
             }
             scope = .command(token: UInt64(session.ownerIndex) << 32 | UInt64(slot))
-        case .abortTaskSet: scope = .nexus(entry.nexus)
+        case .abortTaskSet:
+            scope = .nexus(entry.nexus)
+            spared = request.sparedSlots.map { UInt64(session.ownerIndex) << 32 | UInt64($0) }
         case .clearTaskSet, .logicalUnitReset, .targetWarmReset, .targetColdReset: scope = .all
         case .clearACA, .taskReassign: return answer(session, request.token, .notSupported)
         }
@@ -168,8 +214,8 @@ extension EmbeddedTarget {
         if wait == waits.endIndex { waits.append(nil) }
         var pending = 0
         for unit in units {
-            abortHeld { $0.unit === unit && LogicalUnit.matches($0.command, scope) }
-            if !unit.abort(scope, managementToken: UInt64(wait)) { pending += 1 }
+            abortHeld { $0.unit === unit && LogicalUnit.matches($0.command, scope) && !spared.contains($0.command.token) }
+            if !unit.abort(scope, sparing: spared, managementToken: UInt64(wait)) { pending += 1 }
         }
         applyReset(request.function, units)
         guard pending > 0 else {
@@ -216,6 +262,7 @@ extension EmbeddedTarget {
 
     private func answer(_ session: TargetSession, _ token: UInt32, _ response: TaskManagementResponse) {
         let connection = session.finishManagement(token, response: response)
+        if session.connectionCount > 1 { return sendAll(session) }
         (connection?.owner as? TargetSocket)?.requestSend()
     }
 }
@@ -231,14 +278,21 @@ extension EmbeddedTarget: DeviceClient {
         if let owner = connection?.owner {
             unsafeDowncast(owner, to: TargetSocket.self).requestSend()
         } else {
-            forgetIfDrained(index)
+            commandLeft(session, index)
         }
+    }
+
+    /// A logout may have waited for it, or the end of its session.
+    private func commandLeft(_ session: TargetSession, _ index: Int) {
+        if session.connectionCount > 0 { sendAll(session) }
+        forgetIfDrained(index)
     }
 
     public func commandAborted(token: UInt64) {
         let index = Int(token >> 32)
-        sessions[index]?.session.aborted(Int(UInt32(truncatingIfNeeded: token)))
-        forgetIfDrained(index)
+        guard let session = sessions[index]?.session else { return }
+        session.aborted(Int(UInt32(truncatingIfNeeded: token)))
+        commandLeft(session, index)
     }
 
     public func taskManagementFinished(token: UInt64) {
@@ -259,5 +313,15 @@ extension EmbeddedTarget: DeviceClient {
             entry.session.dropUndelivered(lun: LogicalUnitNumber(index: unit.number))
         }
         abortHeld { $0.unit === unit && $0.command.nexus == nexus }
+    }
+}
+
+extension EmbeddedTarget: TimerHandler {
+    public func timerFired(_ timer: TimerID, token: UInt64) {
+        alarmTimer = nil
+        service.timerFired(at: port.now)
+        handleEvents()
+        for session in service.sessions { serve(session, nil) }
+        armAlarm()
     }
 }

@@ -127,6 +127,7 @@ extension EmbeddedTarget {
 
     private func sockets(of fault: ActiveFault) -> [TargetSocket] {
         portals(of: fault).flatMap { portals[$0].sockets }.filter { socket in
+            if let wanted = fault.trigger.connection, wanted != socket.connectionID { return false }
             guard let name = fault.trigger.node else { return true }
             return socket.connection.session?.identity.targetName == name
         }
@@ -144,11 +145,14 @@ extension EmbeddedTarget {
     /// Whether a fault took the command.
     func isStruck(
         _ command: DeviceCommand, _ unit: LogicalUnit, _ portal: Int, _ session: TargetSession, _ slot: Int,
-        _ connection: TargetConnection
+        _ connection: TargetConnection?
     ) -> Bool {
         guard let faults else { return false }
         let group = unit.node.portGroups[command.portGroup]
-        switch faults.decide(command, unit: unit.number, portal: portal, group: group.tag, node: group.nodeName) {
+        let decision = faults.decide(
+            command, unit: unit.number, portal: portal, group: group.tag, node: group.nodeName,
+            connection: connection?.connectionID)
+        switch decision {
         case .execute: return false
         case .answer(let status, let sense): answer(command, status, sense)
         case .reject(let reason):
@@ -165,7 +169,8 @@ extension EmbeddedTarget {
     func impairment(of socket: TargetSocket) -> LinkImpairment {
         let portal = portals[socket.portal]
         if portal.isSilent || socket.hangs { return .silence }
-        return faults?.impairment(portal: socket.portal, group: portal.groupTag, nodes: portal.nodes) ?? LinkImpairment()
+        return faults?.impairment(
+            portal: socket.portal, group: portal.groupTag, nodes: portal.nodes, connection: socket.connectionID) ?? LinkImpairment()
     }
 
     func updateImpairments() {

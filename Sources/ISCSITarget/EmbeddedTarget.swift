@@ -2,6 +2,7 @@ public import AsyncIO
 public import Cryptography
 public import ISCSI
 import SCSI
+import Timebase
 
 public enum EmbeddedTargetError: Error, Hashable, Sendable {
     case noPortal
@@ -41,6 +42,9 @@ public final class EmbeddedTarget: @unchecked Sendable {
     var sessions: [SessionEntry?] = []
     var held: [HeldCommand] = []
     var waits: [ManagementWait?] = []
+    /// For what the protocol half does by the clock.
+    var alarmTimer: TimerID?
+    var alarmDeadline = Instant.distantFuture
 
     struct AccessPoint {
         let name: String
@@ -225,6 +229,10 @@ public final class EmbeddedTarget: @unchecked Sendable {
             unlisten(index)
             dropConnections(portal: index)
         }
+        // Sessions that wait for a lost connection to be taken over.
+        for session in service.sessions { service.end(session, .dropped) }
+        handleEvents()
+        cancelAlarm()
         abortHeld { _ in true }
         for unit in devices.flatMap(\.units) { unit.backend.close() }
         isStarted = false
@@ -254,9 +262,11 @@ public final class EmbeddedTarget: @unchecked Sendable {
 
     // MARK: test controls
 
-    /// Resets all connections of a portal (RST); new ones are accepted.
-    public func dropConnections(portal index: Int) {
-        for socket in portals[index].sockets { drop(socket) }
+    /// Resets all connections of a portal (RST), or those with this CID; new ones are accepted.
+    public func dropConnections(portal index: Int, connectionID: UInt16? = nil) {
+        for socket in portals[index].sockets where connectionID == nil || socket.connection.connectionID == connectionID {
+            drop(socket)
+        }
     }
 
     func drop(_ socket: TargetSocket) {
@@ -289,9 +299,9 @@ public final class EmbeddedTarget: @unchecked Sendable {
         updateImpairments()
     }
 
-    /// Sends an asynchronous message on every connection of a portal.
-    public func sendAsyncMessage(_ message: AsyncMessage, portal index: Int) {
-        for socket in portals[index].sockets {
+    /// Sends an asynchronous message on every connection of a portal, or on those with this CID.
+    public func sendAsyncMessage(_ message: AsyncMessage, portal index: Int, connectionID: UInt16? = nil) {
+        for socket in portals[index].sockets where connectionID == nil || socket.connection.connectionID == connectionID {
             socket.connection.sendAsyncMessage(message)
             socket.requestSend()
         }

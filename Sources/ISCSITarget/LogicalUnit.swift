@@ -287,9 +287,9 @@ public final class LogicalUnit: BackendClient {
     /// Aborts what has not ended. Waiting commands are reported aborted at once; those in the backend's
     /// hands when it lets go of them. True where nothing has to be waited for; otherwise
     /// ``DeviceClient/taskManagementFinished(token:)`` follows: only then is it certain that no aborted
-    /// write reaches the medium any more.
-    public func abort(_ scope: AbortScope, managementToken: UInt64?) -> Bool {
-        let pending = abortAll { Self.matches($0, scope) }
+    /// write reaches the medium any more. Commands with the tokens of `spared` go on.
+    public func abort(_ scope: AbortScope, sparing spared: [UInt64] = [], managementToken: UInt64?) -> Bool {
+        let pending = abortAll { Self.matches($0, scope) && !spared.contains($0.token) }
         guard !pending.isEmpty else { return true }
         abortWaits.append(
             AbortWait(end: managementToken.map { .management(token: $0) } ?? .nobody, operations: pending))

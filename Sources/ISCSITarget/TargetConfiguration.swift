@@ -13,8 +13,17 @@ public struct TargetConfiguration: Sendable {
     /// Digests that may be negotiated beside None.
     public var allowsHeaderDigest = true
     public var allowsDataDigest = true
-    /// Connections of one session.
+    /// MaxConnections: connections of one session, 1…65,535. All come through portals of one group.
     public var maximumConnectionsPerSession = 1
+    /// The highest ErrorRecoveryLevel that is agreed to, 0…2.
+    public var errorRecoveryLevel = 0
+    /// What becomes of a session that loses one of several connections, at levels 0 and 1.
+    public var connectionLoss = ConnectionLossBehaviour.keepSession
+    /// DefaultTime2Retain, in whole seconds: so long (and DefaultTime2Wait before) tasks of a lost connection wait for
+    /// another one, at level 2.
+    public var defaultTime2Retain = 20
+    /// DefaultTime2Wait, in whole seconds.
+    public var defaultTime2Wait = 2
     /// Sessions that may exist at a time; a login beyond it is refused (0302h, out of resources).
     public var maximumSessions = 1024
     /// Commands that one session may have outstanding: the width of its CmdSN window.
@@ -69,6 +78,11 @@ extension TargetConfiguration {
         settings.operational.headerDigest = allowsHeaderDigest ? [.none, .crc32c] : [.none]
         settings.operational.dataDigest = allowsDataDigest ? [.none, .crc32c] : [.none]
         settings.operational.maxConnections = maximumConnectionsPerSession
+        settings.operational.errorRecoveryLevel = errorRecoveryLevel
+        settings.operational.defaultTime2Wait = defaultTime2Wait
+        settings.operational.defaultTime2Retain = defaultTime2Retain
+        settings.connectionLoss = connectionLoss
+        settings.retainedByteLimit = bufferByteCount / 8
         settings.operational.initialR2T = requiresInitialR2T
         settings.operational.immediateData = allowsImmediateData
         settings.operational.maxRecvDataSegmentByteCount = maximumReceiveDataSegmentByteCount

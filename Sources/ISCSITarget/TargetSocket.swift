@@ -40,6 +40,9 @@ final class TargetSocket: SocketHandler, TimerHandler {
     var askedToLeave = false
     private var timer: TimerID?
     private(set) var isClosed = false
+    private var isLoggedIn = false
+    /// CID, once a login said it.
+    var connectionID: UInt16? { connection.isFullFeature ? connection.connectionID : nil }
 
     private var port: any IOPort { target.port }
 
@@ -78,6 +81,11 @@ final class TargetSocket: SocketHandler, TimerHandler {
         connection.received(placedByteCount: placedByteCount, spill: spill, at: port.now)
         target.pump(connection)
         guard !isClosed else { return }
+        if !isLoggedIn, connection.isFullFeature {
+            isLoggedIn = true
+            // Faults of this connection begin with its login.
+            if target.faults != nil { setImpairment(target.impairment(of: self)) }
+        }
         requestSend()
         if connection.isCongested, !isPaused {
             isPaused = true

@@ -6,7 +6,7 @@ import Testing
 @Suite struct FaultTextTests {
     @Test(arguments: [
         "busy:portal=2,from=100,count=5", "silence:portal=1,for=3s", "sense=03/11/00:lba=0-2047,chance=0.100000",
-        "reset:portal=0", "slow-drip=1024", "refuse:portal=1,for=1m", "hang-in-login", "task-set-full:lun=3,op=write",
+        "reset:portal=0", "reset:connection=3", "slow-drip=1024", "refuse:portal=1,for=1m", "hang-in-login", "task-set-full:lun=3,op=write",
         "alua-transition=standby:group=2,for=250ms", "digest-corruption=header:from=7", "reject=05:count=1",
         "async-logout=3s:portal=0", "restart=2s:node=iqn.2026-11.org.example:b", "identity:lun=0",
         "identity=naa.6001405abcdef01234567890abcdef01", "capacity=1000:lun=0,after=2h", "late-execution=5s:op=write",
@@ -24,7 +24,7 @@ import Testing
         ("sense", .missingValue("sense")), ("delay", .missingValue("delay")), ("busy:", .unknownOption("")),
         ("busy:portal", .missingValue("portal")), ("busy:colour=1", .unknownOption("colour")),
         ("busy:portal=1,portal=2", .duplicateOption("portal")), ("reset:for=1s", .optionNotAllowed("for", kind: "reset")),
-        ("refuse:op=read", .optionNotAllowed("op", kind: "refuse")),
+        ("refuse:op=read", .optionNotAllowed("op", kind: "refuse")), ("busy:connection=70000", .badValue(option: "connection", value: "70000", expected: "a number from 0 to 65535")),
     ])
     func aWrongTextSaysWhatIsWrong(text: String, error: FaultParseError) {
         #expect(throws: error) { try FaultCommand(parsing: text) }

@@ -36,6 +36,7 @@ final class TargetBench {
             switch event {
             case .sessionStarted: events.append("started")
             case .sessionEnded(_, let reason): events.append("ended \(reason)")
+            case .commandAbandoned(let session, let slot): events.append("abandoned \(session.tasks[slot].initiatorTaskTag)")
             case .connectionEnded(_, let reason): events.append("connection \(reason)")
             }
         }
@@ -163,6 +164,55 @@ final class BenchClient {
             .dataOut(
                 lun: LogicalUnitNumber(index: 0)!, tag: tag, targetTransferTag: ttt, isFinal: isFinal, dataSN: sn,
                 bufferOffset: UInt32(offset), byteCount: data.count, expStatSN: 0), data)
+    }
+
+    /// Another connection of its session.
+    func join(
+        cid: UInt16, portalGroup: UInt16 = 1, isid: ISID? = nil, _ change: (inout LoginSettings) -> Void = { _ in }
+    ) -> (client: BenchClient, action: LoginAction) {
+        let other = bench.client(portalGroup: portalGroup)
+        other.cmdSN = cmdSN
+        let action = other.logIn(isid: isid ?? session.identity.isid) {
+            $0.tsih = tsih
+            $0.connectionID = cid
+            $0.sessionParameters = parameters
+            change(&$0)
+        }
+        return (other, action)
+    }
+
+    @discardableResult
+    func manage(
+        _ function: TaskManagementFunction, tag: UInt32 = 900, of task: UInt32 = BasicHeaderSegment.reservedTag, refCmdSN: UInt32 = 0,
+        expDataSN: UInt32 = 0, cmdSN: UInt32? = nil
+    ) -> [PDU] {
+        send(
+            .taskManagementRequest(
+                function, lun: LogicalUnitNumber(index: 0)!, tag: tag, referencedTaskTag: task, refCmdSN: refCmdSN,
+                expDataSN: expDataSN, cmdSN: cmdSN ?? self.cmdSN, expStatSN: 0))
+        return receive()
+    }
+
+    @discardableResult
+    func logOut(_ reason: LogoutReason, cid: UInt16) -> [PDU] {
+        send(.logoutRequest(reason, connectionID: cid, tag: 901, cmdSN: cmdSN, expStatSN: 0))
+        return receive()
+    }
+
+    /// Confirms everything up to before `statSN`.
+    func confirm(_ statSN: UInt32) {
+        send(.nopOut(cmdSN: cmdSN, expStatSN: statSN))
+    }
+
+    func snack(
+        _ type: SNACKType, tag: UInt32 = BasicHeaderSegment.reservedTag, ttt: UInt32 = BasicHeaderSegment.reservedTag,
+        from: UInt32 = 0, count: UInt32 = 0
+    ) -> [PDU] {
+        send(
+            .snack(
+                type, lun: LogicalUnitNumber(index: 0)!, tag: tag, targetTransferTag: ttt, begRun: from, runLength: count,
+                expStatSN: 0))
+        return receive()
     }
 
     /// The slots of all commands that are ready for the device server.

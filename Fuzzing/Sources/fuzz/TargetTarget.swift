@@ -30,6 +30,8 @@ final class TargetRig {
         var isid: ISID
         /// nil: not judged yet.
         var statSN: UInt32?
+        /// Of the last Data-In that asked for an acknowledgement.
+        var dataTag: UInt32 = 0
         var isLoggedIn = false
 
         init(_ connection: TargetConnection, isid: ISID) {
@@ -46,6 +48,7 @@ final class TargetRig {
 
     static let capacity = 3
     private let service: TargetService
+    private let level: Int
     private let segments = UnsafeMutableBufferPointer<UnsafeRawBufferPointer>.allocate(capacity: 8)
     private var clients: [Client?] = Array(repeating: nil, count: capacity)
     private var executing: [Executing] = []
@@ -71,6 +74,13 @@ final class TargetRig {
         settings.maximumTransferByteCount = sizes & 0x40 != 0 ? 512 : 1 << 16
         settings.queueDepth = sizes & 0x80 != 0 ? 1 : 8
         settings.maximumSessions = 4
+        // Level and loss behaviour come from a byte that few scripts had before: 0 is as it was.
+        let recovery = flags & 0x80 != 0 ? script.byte() : 0
+        settings.operational.errorRecoveryLevel = Int(recovery & 3) % 3
+        level = settings.operational.errorRecoveryLevel
+        settings.connectionLoss = recovery & 4 != 0 ? .endSession(after: .seconds(1)) : .keepSession
+        settings.operational.defaultTime2Retain = recovery & 8 != 0 ? 0 : 20
+        settings.retainedByteLimit = recovery & 16 != 0 ? 4096 : 1 << 20
         settings.pingInterval = .seconds(10)
         let authentication: TargetAuthentication =
             flags & 0x20 != 0 ? .chap(initiators: [fuzzSecret], own: fuzzMutualSecret) : .none
@@ -103,6 +113,7 @@ final class TargetRig {
         if kind & 0x04 != 0 { settings.operational.dataDigest = [.crc32c] }
         settings.operational.initialR2T = false
         settings.operational.maxConnections = 3
+        settings.operational.errorRecoveryLevel = level
         settings.operational.maxRecvDataSegmentByteCount = kind & 0x08 != 0 ? 512 : 8192
         settings.operational.firstBurstByteCount = 8192
         settings.chap = CHAPCredentials(identity: fuzzSecret, mutual: kind & 0x08 != 0 ? fuzzMutualSecret : nil)
@@ -114,6 +125,7 @@ final class TargetRig {
             settings.tsih = session.tsih
             settings.sessionParameters = session.parameters
             settings.connectionID = kind & 0x10 != 0 ? 0 : UInt16(index)
+            settings.operational.maxRecvDataSegmentByteCount = kind & 0x08 != 0 ? 1024 : 8192
             settings.cmdSN = clients.compactMap { $0 }.first { $0.connection.session === session }?.cmdSN ?? 1
         } else if kind & 0x20 != 0 {
             settings.sessionType = .discovery
@@ -166,7 +178,12 @@ final class TargetRig {
         case 26: connect(index, &script)
         case 27: if script.flag() { drop(index) }
         case 28: pass(Duration.milliseconds(Int(script.byte()) * 100))
-        case 29: client?.connection.sendAsyncMessage(.logoutRequested(withinSeconds: 1))
+        case 29:
+            guard level > 0, let client else {
+                client?.connection.sendAsyncMessage(.logoutRequested(withinSeconds: 1))
+                break
+            }
+            recover(client, &script)
         case 30: if script.byte() == 0xFF, let session = sessions.last { service.end(session, .dropped) }
         default: sessions.last?.dropUndelivered(lun: script.flag() ? nil : LogicalUnitNumber(index: 0))
         }
@@ -253,6 +270,32 @@ final class TargetRig {
         send(client, header, data)
     }
 
+    /// SNACK, TASK REASSIGN, and confirmations, with numbers from near what is right.
+    private func recover(_ client: Client, _ script: inout ByteScript) {
+        let kind = script.byte()
+        let number = script.byte()
+        let near = (client.statSN ?? 0) &- UInt32(number >> 4)
+        let tag = nextTag &- UInt32(number & 0x0F)
+        let lun = LogicalUnitNumber(index: 0)!
+        var header: BasicHeaderSegment
+        switch kind & 0x07 {
+        case 0: header = .snack(.status, begRun: near, runLength: UInt32(number & 3), expStatSN: 0)
+        case 1: header = .snack(.status, begRun: 0, runLength: 0, expStatSN: 0)
+        case 2:
+            header = .snack(.dataOrR2T, lun: lun, tag: tag, begRun: UInt32(number >> 4), runLength: UInt32(script.byte() & 7), expStatSN: 0)
+        case 3: header = .snack(.rData, lun: lun, tag: tag, targetTransferTag: UInt32(number), begRun: 0, runLength: 0, expStatSN: 0)
+        case 4: header = .snack(.dataACK, lun: lun, targetTransferTag: client.dataTag, begRun: UInt32(number), runLength: 0, expStatSN: 0)
+        case 5, 6:
+            header = .taskManagementRequest(
+                .taskReassign, lun: lun, tag: nextTag, referencedTaskTag: tag, expDataSN: UInt32(number >> 4 & 3), cmdSN: client.cmdSN,
+                expStatSN: 0)
+            nextTag &+= 1
+        default: header = .nopOut(cmdSN: client.cmdSN, expStatSN: near)
+        }
+        if kind & 0xC0 == 0xC0 { header.damage(&script) }
+        send(client, header, [])
+    }
+
     private func login(_ client: Client, _ script: inout ByteScript) {
         let pairs = script.flag()
             ? TextParameters.encode([TextPair("InitiatorName", fuzzInitiatorName), TextPair("TargetName", fuzzTargetName), TextPair("AuthMethod", "CHAP,None")])
@@ -279,6 +322,12 @@ final class TargetRig {
             switch event {
             case .sessionStarted(let session): sessions.append(session)
             case .sessionEnded(let session, _): sessions.removeAll { $0 === session }
+            case .commandAbandoned(let session, let slot):
+                guard let index = executing.firstIndex(where: { $0.session === session && $0.slot == slot }) else {
+                    broken("only what the device server has is to be aborted")
+                }
+                executing.remove(at: index)
+                session.aborted(slot)
             case .connectionEnded(let connection, let reason):
                 guard !reason.isGraceful, let index = clients.firstIndex(where: { $0?.connection === connection }) else { continue }
                 clients[index] = nil
@@ -391,7 +440,12 @@ final class TargetRig {
     private func judge(_ header: BasicHeaderSegment, _ client: Client) {
         guard client.isLoggedIn, let expected = client.statSN else { return }
         // The field is reserved where no status comes with the data.
-        if header.opcode == .dataIn, !header.dataInFlags.contains(.status) { return }
+        if header.opcode == .dataIn, !header.dataInFlags.contains(.status) {
+            if header.dataInFlags.contains(.acknowledge) { client.dataTag = header.targetTransferTag }
+            return
+        }
+        // Sent again.
+        if level > 0, SerialNumber.isBefore(header.statSN, expected) { return }
         require(header.statSN == expected, "StatSN has no gap: \(header.opcode) \(header.statSN), not \(expected)")
         switch header.opcode {
         case .readyToTransfer: return
@@ -411,15 +465,22 @@ final class TargetRig {
             client.connection.timerFired(at: now)
             client.connection.timerFired(at: now)
         }
+        if service.hasAlarms, service.nextDeadline(at: now) <= now { service.timerFired(at: now) }
     }
 
     func finish() {
         for index in clients.indices { drop(index) }
         drain()
+        if service.hasAlarms {
+            _ = service.nextDeadline(at: now)
+            service.timerFired(at: now + .seconds(30))
+            drain()
+        }
         for command in executing { command.session.complete(command.slot, status: .good) }
         executing = []
         management = []
         require(service.sessions.isEmpty, "no session outlives its connections")
+        require(service.retainedByteCount == 0, "nothing is kept for nobody: \(service.retainedByteCount)")
         require(service.pool.lentByteCount == 0, "all memory is given back: \(service.pool.lentByteCount)")
     }
 }
@@ -436,6 +497,14 @@ func targetSeeds() -> [[UInt8]] {
     let again: [UInt8] = [0x80 | 26, 0x00, 0x80, 0x02, 0x03, 0x90, 21, 0, 0x93]
     let ending: [UInt8] = [10, 0x45, 0, 0, 16, 19, 28, 200, 28, 200]
     var seeds: [[UInt8]] = []
+    let lost: [UInt8] = [0x40 | 26, 0x20, 0x40, 0x02, 0x03, 0x40 | 16, 0x40, 0x02, 0x0B, 0x40 | 16, 21, 0x18, 0x40 | 19, 0x40 | 27, 1]
+    let recovery: [UInt8] = [0x40 | 26, 0x20, 29, 0x05, 0x02, 29, 0x05, 0x01, 16, 21, 0x18, 19, 29, 0x01, 0, 29, 0x02, 0x02, 0, 16, 19]
+    for level in [0x81, 0x82, 0x86, 0x92] as [UInt8] {
+        for flags in [0x90, 0x93] as [UInt8] {
+            seeds.append([flags, 0x16, level & 0x7F, flags & 1 != 0 ? 0x06 : 0] + read + write + lost + recovery + read + [28, 250, 28, 250])
+            seeds.append([flags, 0x01, level & 0x7F, 0x08] + unsolicited + early + lost + again + recovery + manage)
+        }
+    }
     for flags in [0x00, 0x03, 0x04, 0x10, 0x13, 0x20, 0x40, 0x50] as [UInt8] {
         for sizes in [0x01, 0x16, 0x51, 0x8B] as [UInt8] {
             seeds.append([flags, sizes, flags & 1 != 0 ? 0x06 : 0] + read + write + manage + text + ending)

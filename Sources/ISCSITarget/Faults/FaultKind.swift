@@ -62,6 +62,8 @@ public struct FaultTrigger: Hashable, Sendable {
     public var node: String?
     /// A portal group tag; nil: all.
     public var group: UInt16?
+    /// A connection ID (CID) within its session; nil: all.
+    public var connection: UInt16?
     /// A LUN index; nil: all.
     public var lun: Int?
     /// Commands that read, or write, blocks; nil: all commands.
@@ -87,7 +89,10 @@ public struct FaultTrigger: Hashable, Sendable {
     }
 
     /// Whether a command is one of those that are counted.
-    func matches(_ command: DeviceCommand, unit: Int, portal: Int, group: UInt16, node: String) -> Bool {
+    func matches(
+        _ command: DeviceCommand, unit: Int, portal: Int, group: UInt16, node: String, connection: UInt16?
+    ) -> Bool {
+        if let wanted = self.connection, wanted != connection { return false }
         if let wanted = self.portal, wanted != portal { return false }
         if let lun, lun != unit { return false }
         if let wanted = self.group, wanted != group { return false }

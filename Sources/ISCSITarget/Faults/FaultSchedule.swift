@@ -152,10 +152,13 @@ final class FaultSchedule: TimerHandler, TurnHandler {
     // MARK: commands
 
     /// The first fault that has something to say decides.
-    func decide(_ command: DeviceCommand, unit: Int, portal: Int, group: UInt16, node: String) -> FaultDecision {
+    func decide(
+        _ command: DeviceCommand, unit: Int, portal: Int, group: UInt16, node: String, connection: UInt16?
+    ) -> FaultDecision {
         var decision = FaultDecision.execute
         for fault in faults where fault.phase != .waiting && (fault.kind.isOfCommands || fault.trigger.needsCommand) {
-            guard fault.trigger.matches(command, unit: unit, portal: portal, group: group, node: node),
+            guard fault.trigger.matches(
+                command, unit: unit, portal: portal, group: group, node: node, connection: connection),
                 fault.strikes(&random)
             else { continue }
             let own = strike(fault, command)
@@ -202,9 +205,11 @@ final class FaultSchedule: TimerHandler, TurnHandler {
 
     // MARK: links
 
-    func impairment(portal: Int, group: UInt16, nodes: [String]) -> LinkImpairment {
+    /// `connection` is the CID, once it is known.
+    func impairment(portal: Int, group: UInt16, nodes: [String], connection: UInt16?) -> LinkImpairment {
         var sum = LinkImpairment()
         for fault in faults where fault.phase == .begun && fault.concerns(portal: portal, group: group, nodes: nodes) {
+            if let wanted = fault.trigger.connection, wanted != connection { continue }
             switch fault.kind {
             case .silence: sum = sum.union(.silence)
             case .mute: sum.isMute = true

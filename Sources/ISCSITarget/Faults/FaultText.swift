@@ -21,7 +21,7 @@ extension FaultParseError: CustomStringConvertible {
         case .valueNotAllowed(let name): "\(name) takes no value"
         case .badValue(let option, let value, let expected): "\(option)=\(value): expected \(expected)"
         case .unknownOption(let option):
-            "unknown option '\(option)': expected portal, node, group, lun, op, lba, from, count, chance, after or for"
+            "unknown option '\(option)': expected portal, node, group, connection, lun, op, lba, from, count, chance, after or for"
         case .duplicateOption(let option): "\(option) is given twice"
         case .optionNotAllowed(let option, let kind): "\(kind) takes no \(option)"
         }
@@ -60,6 +60,7 @@ extension FaultCommand {
         for option in options {
             let isAllowed =
                 switch (option, kind) {
+                case ("connection", .refuse), ("connection", .hangInLogin): false
                 case ("op", .refuse), ("lba", .refuse), ("op", .hangInLogin), ("lba", .hangInLogin): false
                 case ("for", .reset), ("for", .digestCorruption), ("for", .asyncLogout), ("for", .restart): trigger.needsCommand
                 default: true
@@ -159,6 +160,7 @@ extension FaultCommand {
         switch option {
         case "portal": trigger.portal = Int(try Self.number(value, option, 0...65_535))
         case "group": trigger.group = UInt16(try Self.number(value, option, 0...65_535))
+        case "connection": trigger.connection = UInt16(try Self.number(value, option, 0...65_535))
         case "lun": trigger.lun = Int(try Self.number(value, option, 0...16_383))
         case "from": trigger.firstCommand = try Self.number(value, option, 1...UInt64.max)
         case "count": trigger.count = try Self.number(value, option, 1...UInt64.max)
@@ -242,6 +244,7 @@ extension FaultCommand: CustomStringConvertible {
         if let portal = trigger.portal { options.append("portal=\(portal)") }
         if let node = trigger.node { options.append("node=\(node)") }
         if let group = trigger.group { options.append("group=\(group)") }
+        if let connection = trigger.connection { options.append("connection=\(connection)") }
         if let lun = trigger.lun { options.append("lun=\(lun)") }
         if let direction = trigger.direction { options.append("op=\(direction.rawValue)") }
         if let blocks = trigger.blocks { options.append("lba=\(blocks.lowerBound)-\(blocks.upperBound)") }

@@ -44,6 +44,12 @@ struct TargetCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("CRC32C digests that initiators may have: header, data, header,data or none.", valueName: "which"), completion: .list(["none", "header", "data", "header,data"]))
     var digests = Digests(header: true, data: true)
 
+    @Option(help: ArgumentHelp("Connections that one session may have (MaxConnections), 1 to 64. More than one puts all portals into one portal group.", valueName: "n"))
+    var maxConnections = 1
+
+    @Option(help: ArgumentHelp("The highest ErrorRecoveryLevel that initiators get: 0, 1 or 2.", valueName: "level"))
+    var errorRecoveryLevel = 0
+
     @Flag(help: "Say nothing but errors.")
     var quiet = false
 
@@ -74,9 +80,14 @@ struct TargetCommand: AsyncParsableCommand {
         guard (chapUser == nil) == (chapSecretFile == nil) else { throw ValidationError("--chap-user and --chap-secret-file go together.") }
         guard (mutualUser == nil) == (mutualSecretFile == nil) else { throw ValidationError("--mutual-user and --mutual-secret-file go together.") }
         guard mutualUser == nil || chapUser != nil else { throw ValidationError("--mutual-user needs --chap-user: the target proves itself to a user.") }
+        guard (1...64).contains(maxConnections) else { throw ValidationError("--max-connections \(maxConnections): give 1 to 64.") }
+        guard (0...2).contains(errorRecoveryLevel) else { throw ValidationError("--error-recovery-level \(errorRecoveryLevel): give 0, 1 or 2.") }
         _ = try portals()
         _ = try units()
     }
+
+    /// The connections of one session use portals of one group.
+    func groupTag(ofPortal index: Int) -> UInt16 { maxConnections > 1 ? 1 : UInt16(clamping: index + 1) }
 
     private func portals() throws -> [TargetPortalConfiguration] {
         var seen: Set<SocketAddress> = []
@@ -86,7 +97,7 @@ struct TargetCommand: AsyncParsableCommand {
             }
             // Several portals may each ask for any free port of one address.
             if address.port != 0, !seen.insert(address).inserted { throw ValidationError("--listen \(text) is given twice.") }
-            return TargetPortalConfiguration(address: address, groupTag: UInt16(clamping: index + 1))
+            return TargetPortalConfiguration(address: address, groupTag: groupTag(ofPortal: index))
         }
     }
 
@@ -107,6 +118,8 @@ struct TargetCommand: AsyncParsableCommand {
         var configuration = ISCSITarget.TargetConfiguration(name: name, portals: try portals(), logicalUnits: try units())
         configuration.allowsHeaderDigest = digests.header
         configuration.allowsDataDigest = digests.data
+        configuration.maximumConnectionsPerSession = maxConnections
+        configuration.errorRecoveryLevel = errorRecoveryLevel
         configuration.authentication = try authentication()
         let host = try TargetHost(configuration)
         do {
@@ -142,7 +155,7 @@ struct TargetText {
 
     func serving(_ command: TargetCommand, _ addresses: [SocketAddress], units: [LogicalUnitConfiguration]) -> String {
         var text = style.paint(command.name, .bold) + "\n"
-        for (index, address) in addresses.enumerated() { text += "  portal \(address)  group \(index + 1)\n" }
+        for (index, address) in addresses.enumerated() { text += "  portal \(address)  group \(command.groupTag(ofPortal: index))\n" }
         for unit in units {
             let size = unit.byteCount.map { "  \(HumanText.size($0))" } ?? ""
             text += "  lun \(unit.number)  \(unit.storage.words)\(size), \(unit.blockSize) B blocks\(unit.isReadOnly ? ", read-only" : "")\n"

@@ -113,8 +113,15 @@ final class SimulatedTarget {
         port.perform { [weak self] in try? self?.target?.setPortal(portal, enabled: enabled) }
     }
 
-    func requestLogout(portal: Int) {
-        port.perform { [weak self] in self?.target?.sendAsyncMessage(.logoutRequested(withinSeconds: 3), portal: portal) }
+    func requestLogout(portal: Int, connectionID: UInt16? = nil) {
+        port.perform { [weak self] in
+            self?.target?.sendAsyncMessage(.logoutRequested(withinSeconds: 3), portal: portal, connectionID: connectionID)
+        }
+    }
+
+    /// Cuts the connections of a portal that have this CID, and leaves the others of their sessions.
+    func dropConnections(portal: Int, connectionID: UInt16) {
+        port.perform { [weak self] in self?.target?.dropConnections(portal: portal, connectionID: connectionID) }
     }
 
     func setState(_ state: AccessState, portal: Int) {
