@@ -1,8 +1,8 @@
 /// One connection's login, as the initiator (RFC 7143 section 6.3): a pure state machine, asked once to
 /// start and then once for each PDU that comes. After `.finished`, `.redirected` or `.failed` it is over.
 ///
-/// With CHAP configured the login begins in the security stage, otherwise in the operational one. A target
-/// that wants a proof of identity then refuses with ``LoginStatus/authenticationFailure``.
+/// With CHAP configured the login begins in the security stage, otherwise in the operational one (but see
+/// ``LoginSettings/beginsWithSecurity``). A target that wants a proof of identity then refuses with ``LoginStatus/authenticationFailure``.
 public struct InitiatorLogin: Sendable {
     private enum Stage: Sendable {
         case notStarted
@@ -53,6 +53,11 @@ public struct InitiatorLogin: Sendable {
                 pairs.append(TextPair("AuthMethod", chap.mutual == nil ? "CHAP,None" : "CHAP"))
                 stage = .choosingMethod
                 return send(pairs, LoginFlags(current: .securityNegotiation, next: nil))
+            }
+            if settings.beginsWithSecurity {
+                pairs.append(TextPair("AuthMethod", "None"))
+                stage = .leavingSecurity(nil)
+                return send(pairs, LoginFlags(current: .securityNegotiation, next: .operationalNegotiation))
             }
             return beginOperational(provedWith: nil, after: pairs)
         } catch {
@@ -190,6 +195,8 @@ public struct InitiatorLogin: Sendable {
         case .leavingSecurity(var chap):
             if chap != nil {
                 do throws(CHAPFailure) { _ = try chap?.receive(parameters) } catch { throw .chap(error) }
+            } else if let answer = parameters["AuthMethod"], answer != "None" {
+                throw .authenticationMethod(offered: "None", answered: answer)
             }
             return try leaveSecurity(chap, flags)
         case .operational(var negotiation, let algorithm):

@@ -67,6 +67,7 @@ final class SessionPool {
         var login = LoginSettings(initiatorName: initiatorName, targetName: target.name, isid: isids[key]!)
         login.chap = target.chap.map(CHAPCredentials.init)
         login.operational = OperationalSettings(target)
+        login.beginsWithSecurity = true
         var session = SessionSettings(login: login)
         session.loginTimeout = timers.loginTimeout
         session.commandTimeout = timers.commandTimeout
