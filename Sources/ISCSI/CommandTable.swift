@@ -57,6 +57,8 @@ struct TaskSlot {
     var function = TaskManagementFunction.abortTask
     /// The command was reported as overdue.
     var isOverdue = false
+    /// Its status is here (in `completion`), and waits for data up to `heldUntilDataSN`.
+    var isHeld = false
     /// Its allegiance was moved to another connection: the target may begin its data anew.
     var isReassigned = false
     /// Where the kind is `.lost`.
@@ -74,6 +76,10 @@ struct TaskSlot {
     var expectedDataSN: UInt32 = 0
     /// Task management: the tag of the task referred to.
     var referencedTaskTag: UInt32 = 0xFFFF_FFFF
+    /// Level 1: what was asked for again begins here, and what was dropped since ends here; `heldUntilDataSN`: see `isHeld`.
+    var askedDataSN: UInt32 = 0xFFFF_FFFF
+    var droppedDataSN: UInt32 = 0
+    var heldUntilDataSN: UInt32 = 0
     var token: UInt64 = 0
     var lun = LogicalUnitNumber(rawValue: 0)
     var buffer: UnsafeMutableRawPointer?

@@ -58,6 +58,16 @@ struct InitiatorConnection: ~Copyable {
     /// the failure: until the owner has closed the transport, the kernel may be sending from the old.
     var needsFreshStream = false
 
+    /// ErrorRecoveryLevel 1 and above: PDUs that digest errors took are asked for again.
+    var recoversPDUs = false
+    /// Statuses that came behind a gap: bit n stands for ``expStatSN`` + n.
+    var laterStatSNs: UInt64 = 0
+    /// Missing statuses before this one were asked for.
+    var statusAskedUpTo: UInt32 = 0
+    /// Requests to send again since a command ended.
+    var snackCount = 0
+    var headerErrorsSeen: UInt64 = 0
+
     /// What is still to be done about the connection that was here, since it was lost.
     var recovery: ConnectionRecovery?
     /// When a connection that leaves is logged out with what is still open on it.

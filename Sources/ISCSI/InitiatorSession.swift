@@ -248,6 +248,9 @@ public struct InitiatorSession: ~Copyable {
         connection.pointee.decoder.headerDigest = parameters.headerDigest == .crc32c
         connection.pointee.decoder.dataDigest = parameters.dataDigest == .crc32c
         connection.pointee.decoder.maxDataSegmentByteCount = parameters.maxRecvDataSegmentByteCount
+        connection.pointee.recoversPDUs = parameters.errorRecoveryLevel >= 1
+        connection.pointee.statusAskedUpTo = result.expStatSN
+        connection.pointee.decoder.toleratesHeaderDigestErrors = connection.pointee.recoversPDUs
         connection.pointee.liveness = Liveness()
         connection.pointee.liveness.lastByteAt = now
         guard isLeadingLogin(c) else {

@@ -46,6 +46,8 @@ extension InitiatorSession {
         task.pointee.pendingBursts = 0
         task.pointee.isOverdue = false
         task.pointee.isReassigned = false
+        task.pointee.isHeld = false
+        task.pointee.askedDataSN = 0xFFFF_FFFF
         task.pointee.cmdSN = cmdSN
         task.pointee.expectedDataSN = 0
         task.pointee.token = command.token
@@ -182,6 +184,7 @@ extension InitiatorSession {
         let connection = connections + Int(task.pointee.connection)
         connection.pointee.owedCount -= 1
         connection.pointee.commandCount -= 1
+        connection.pointee.snackCount = 0
         let completion = CommandCompletion(
             token: task.pointee.token, outcome: outcome, residual: residual, transferredByteCount: transferredByteCount)
         if task.pointee.pendingBursts > 0 { dropUnbegunBursts(of: slot, on: connection) }

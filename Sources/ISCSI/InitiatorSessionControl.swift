@@ -414,9 +414,13 @@ extension InitiatorSession {
         let reason = header.rejectReason
         switch rejected.opcode {
         case .scsiCommand: try rejectedCommand(rejected, reason, on: c, at: now)
-        case .dataOut where reason != .dataDigestError:
-            // The target ends the task itself, by a SCSI Response of its own (section 11.17.1).
+        case .dataOut where reason != .dataDigestError || connections[c.rawValue].recoversPDUs:
+            // The target ends the task itself, by a SCSI Response of its own (section 11.17.1), or asks for the data again.
             return
+        case .scsiCommand where reason == .dataDigestError && connections[c.rawValue].recoversPDUs:
+            // The same for its immediate data: the command itself was taken (section 7.8).
+            return
+        case .snackRequest: snackRejected(reason, on: c)
         case .taskManagementRequest: try rejectedTaskManagement(rejected, reason, on: c)
         case .textRequest: try rejectedText(rejected, reason, on: c)
         case .nopOut:

@@ -184,7 +184,10 @@ import Timebase
         rig.put(0, .readyToTransfer(
             lun: command.header.lun, tag: command.header.initiatorTaskTag, targetTransferTag: 6, r2tSN: 9, bufferOffset: 24_576,
             desiredDataTransferByteCount: 512, numbers: ResponseNumbers(statSN: rig.ends[0].statSN, expCmdSN: 101, maxCmdSN: 163)))
-        #expect(rig.failure == .violation(.r2tSN(received: 9, expected: 5)))
+        // Some are missing: they are asked for, and what came out of turn is not acted on.
+        let asked = rig.sent(0)
+        #expect(asked.map(\.opcode) == [.snackRequest] && asked[0].header.snackType == .dataOrR2T && asked[0].header.begRun == 5)
+        #expect(rig.failure == nil)
     }
 
     @Test func aSecondLossMovesTheTasksOnceMore() throws {

@@ -212,6 +212,56 @@ struct ConnectionsTests {
         }
     }
 
+    // MARK: The embedded target
+
+    /// With task reassignment (level 2) nothing is done again: the commands of the lost connection go on elsewhere.
+    @Test(arguments: [0, 1, 2]) func aCutConnectionOfTheEmbeddedTarget(level: Int) async throws {
+        let array = try EmbeddedArray(tags: [1, 1, 1, 1], change: {
+            $0.maximumConnectionsPerSession = 4
+            $0.errorRecoveryLevel = level
+            $0.defaultTime2Wait = 0
+        })
+        let links = try array.portals.map { try FaultyLink(to: $0) }
+        var setup = DiskSetup()
+        setup.identity = "{target: \"\(EmbeddedArray.name)\", lun: 0}"
+        setup.paths = [.init(target: EmbeddedArray.name, portal: links[0].portal)]
+        setup.paths[0].connections = links.map { "{address: \"\($0.portal)\"}" }
+        setup.targetKeys[EmbeddedArray.name] = "iscsi: {error-recovery-level: \(level)}"
+        try await setup.withDisk(in: directory) { disk in
+            #expect(try await waitForConnections(disk, 4))
+            #expect(try await disk.paths[0].errorRecoveryLevel == level)
+            let load = VerifiedLoad(disk, .init(depth: 32, blockCount: 512))
+            load.start()
+            var pauses: [Duration] = []
+            for round in 0..<12 {
+                try await load.proceed(300)
+                _ = load.takeLongestPause()
+                links[round % 4].reset()
+                try await load.proceed(600)
+                pauses.append(load.takeLongestPause())
+                #expect(try await waitForConnections(disk, 4))
+            }
+            // Refused for a while: level 2 needs no transport for its recovery, and the others log it out below.
+            links[1].cut()
+            try await load.proceed(1000)
+            pauses.append(load.takeLongestPause())
+            try links[1].restore()
+            #expect(try await waitForConnections(disk, 4))
+            try await load.stop()
+            let redriven = try await disk.redrivenCount
+            print("embedded target, level \(level): longest pause \(pauses.max()!), \(redriven) requests done again")
+            for pause in pauses { #expect(pause < .milliseconds(100), "\(pauses)") }
+            #expect(level == 2 ? redriven == 0 : redriven > 0)
+            #expect(try await disk.paths[0].lastError == nil)
+            #expect(try await disk.paths[0].state == .activeOptimized)
+            #expect(try array.with { $0.sessionCount } == 1)
+            expectClean(load)
+            try await load.verifyDisk()
+            expectClean(load)
+        }
+        try array.stop()
+    }
+
     // MARK: Fewer than asked
 
     /// As `mpio events` gets them.

@@ -17,7 +17,7 @@ final class EmbeddedArray: Sendable {
     /// One portal for each of `tags`, its target port group.
     init(
         tags: [UInt16], portals: [LoopbackPortal]? = nil, explicit: Bool = false,
-        prepare: @escaping @Sendable () -> Void = {}
+        prepare: @escaping @Sendable () -> Void = {}, change: (inout ISCSITarget.TargetConfiguration) -> Void = { _ in }
     ) throws {
         let portals = try portals ?? LoopbackPortal.unused(count: tags.count)
         var configuration = TargetConfiguration(
@@ -27,6 +27,7 @@ final class EmbeddedArray: Sendable {
                     address: SocketAddress(numericHost: $0.address, port: $0.port)!, groupTag: $1)
             }, logicalUnits: [LogicalUnitConfiguration(number: 0, storage: .memory, byteCount: 16 << 20)])
         configuration.allowsExplicitTransitions = explicit
+        change(&configuration)
         let final = configuration
         let reactor = try LibaioReactor()
         try reactor.start()
