@@ -14,6 +14,11 @@ FUZZ ?=
 SOAK_SECONDS ?= 3600
 SOAK_FIRST ?= 1
 
+# make torture CYCLES=1000: real targets killed, stopped and restarted at random, by SEED, under verified load.
+CYCLES ?= 1000
+SEED ?= 1
+POLICY ?= round-robin
+
 SWIFT = swift
 # Two tests at a time, whatever the number of cores: some measure pauses. The variable is Swift Testing's; where a
 # toolchain does not know it, it has no effect.
@@ -21,7 +26,7 @@ export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH = 2
 TEST_FLAGS = --skip-build --disable-xctest
 
 .DEFAULT_GOAL = build
-.PHONY: build release demo test soak bench fuzz install uninstall setup setup-build clean
+.PHONY: build release demo test soak torture bench fuzz install uninstall setup setup-build clean
 
 build: setup-build
 	$(SWIFT) build
@@ -48,6 +53,11 @@ soak: setup-build
 	$(SWIFT) build -c release --product simulate
 	"$$($(SWIFT) build -c release --product simulate --show-bin-path)/simulate" soak \
 		--seconds $(SOAK_SECONDS) --first $(SOAK_FIRST)
+
+torture: setup
+	$(SWIFT) build --build-tests
+	MPIO_TORTURE_CYCLES=$(CYCLES) MPIO_TORTURE_SEED=$(SEED) MPIO_TORTURE_POLICY=$(POLICY) \
+		timeout --kill-after=10 $$(($(CYCLES) * 3 + 300)) $(SWIFT) test $(TEST_FLAGS) --filter TortureTests
 
 bench: setup
 	$(SWIFT) build -c release --package-path Benchmarks

@@ -47,10 +47,13 @@ let package = Package(
         .target(
             name: "ISCSITarget", dependencies: ["AsyncIO", "Cryptography", "ISCSI", "SCSI", "Timebase"],
             cSettings: gnuSource, swiftSettings: strict),
+        // A unit of the embedded target on a multipath disk.
+        .target(
+            name: "Gateway", dependencies: ["MPIO", "ISCSITarget", "AsyncIO", "SCSI"], swiftSettings: strict),
         .executableTarget(
             name: "MPIOCommand",
             dependencies: [
-                "MPIO", "ISCSITarget",
+                "MPIO", "ISCSITarget", "Gateway",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -97,7 +100,7 @@ let package = Package(
             ],
             swiftSettings: strict),
         .testTarget(
-            name: "InteropTests", dependencies: ["MPIO", "ISCSITarget", "TestSupport"],
+            name: "InteropTests", dependencies: ["MPIO", "ISCSITarget", "Gateway", "TestSupport"],
             swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]

@@ -71,6 +71,12 @@ int mpio_deallocate(int fd, bool is_block_device, uint64_t offset, uint64_t coun
     return -errno;
 }
 
+long mpio_find_extent(int fd, bool hole, uint64_t offset) {
+    // Nothing else uses the descriptor's own position.
+    off_t found = lseek(fd, (off_t)offset, hole ? SEEK_HOLE : SEEK_DATA);
+    return found < 0 ? -(long)errno : (long)found;
+}
+
 long mpio_read_fully(int fd, void *into, size_t count, uint64_t offset) {
     size_t done = 0;
     while (done < count) {

@@ -127,6 +127,9 @@ struct mpio_file_properties {
 int mpio_file_properties(int fd, struct mpio_file_properties *out);
 // Frees a range so that it reads as zeroes: a hole, or zeroes written where a device cannot discard.
 int mpio_deallocate(int fd, bool is_block_device, uint64_t offset, uint64_t count);
+
+/// lseek(2) with SEEK_HOLE or SEEK_DATA: the offset found, or the negative error number.
+long mpio_find_extent(int fd, bool hole, uint64_t offset);
 // The whole range, however often the kernel stops short; a read ends early at the end of the file.
 long mpio_read_fully(int fd, void *into, size_t count, uint64_t offset);
 long mpio_write_fully(int fd, const void *from, size_t count, uint64_t offset);

@@ -2,7 +2,7 @@ import CAio
 import Glibc
 
 /// A few threads for the file operations that libaio would carry out inside `io_submit`, and so would
-/// stop the loop: cold reads through the page cache, punching holes, fdatasync where the file has no
+/// stop the loop: cold reads through the page cache, punching and looking for holes, fdatasync where the file has no
 /// asynchronous one. Threads start when the first operation needs them.
 final class BlockingWorkers: @unchecked Sendable {
     struct Operation {
@@ -11,6 +11,7 @@ final class BlockingWorkers: @unchecked Sendable {
             case write(UnsafeRawBufferPointer, UInt64)
             case synchronize
             case deallocate(UInt64, UInt64)
+            case find(hole: Bool, UInt64)
         }
 
         var id: UInt64
@@ -117,6 +118,8 @@ final class BlockingWorkers: @unchecked Sendable {
             result = Int(mpio_sync_data(operation.descriptor))
         case .deallocate(let offset, let count):
             result = Int(mpio_deallocate(operation.descriptor, operation.isBlockDevice, offset, count))
+        case .find(let hole, let offset):
+            result = Int(mpio_find_extent(operation.descriptor, hole, offset))
         }
         return result < 0 ? result : result + operation.alreadyDone
     }

@@ -159,6 +159,10 @@ public enum FileOperation {
     case synchronize
     /// Frees the range, which then reads as zeroes. May block where the file system does.
     case deallocate(offset: UInt64, byteCount: UInt64)
+    /// The offset of the next byte from here on that is backed by storage; `ENXIO` where none is. May block.
+    case findData(from: UInt64)
+    /// The offset of the next byte that is not, at most the file's end; `ENXIO` from the end on. May block.
+    case findHole(from: UInt64)
 }
 
 public struct FileOptions: OptionSet, Sendable {

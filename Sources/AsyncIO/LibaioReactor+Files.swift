@@ -76,7 +76,7 @@ extension LibaioReactor {
         guard !slot.pointee.isClosing else { return refuse(id, EBADF) }
         guard objection(to: operation, slot.pointee.alignment) == nil else { return refuse(id, EINVAL) }
         switch operation {
-        case .deallocate:
+        case .deallocate, .findData, .findHole:
             handToWorkers(id, alreadyDone: 0)
         case .read, .write:
             if slot.pointee.isDirect || slot.pointee.triesWithoutBlocking {
@@ -114,10 +114,14 @@ extension LibaioReactor {
         case .write(let buffer, let start): (address, count, offset) = (buffer.baseAddress, UInt64(buffer.count), start)
         case .synchronize: return nil
         case .deallocate(let start, let byteCount): (address, count, offset) = (nil, byteCount, start)
+        case .findData(let start), .findHole(let start): (address, count, offset) = (nil, 0, start)
         }
         let largest = UInt64(Int64.max)
         if offset > largest || count > largest - offset { return "past the largest offset" }
-        if case .deallocate = operation { return nil }
+        switch operation {
+        case .deallocate, .findData, .findHole: return nil
+        default: break
+        }
         if (UInt64(UInt(bitPattern: address)) | count | offset) & (UInt64(alignment) - 1) == 0 { return nil }
         return "memory, offset and length must be multiples of \(alignment) bytes"
     }
@@ -154,8 +158,8 @@ extension LibaioReactor {
         case .synchronize:
             io_prep_fdsync(control, descriptor)
             return
-        case .deallocate:
-            preconditionFailure("the kernel has no asynchronous deallocation")
+        case .deallocate, .findData, .findHole:
+            preconditionFailure("the kernel has no asynchronous way to do it")
         }
         if !file.pointee.isDirect { control.pointee.aio_rw_flags = Self.doNotWait }
     }
@@ -206,6 +210,8 @@ extension LibaioReactor {
                 .write(UnsafeRawBufferPointer(rebasing: buffer[alreadyDone...]), offset + UInt64(alreadyDone))
             case .synchronize: .synchronize
             case .deallocate(let offset, let count): .deallocate(offset, count)
+            case .findData(let offset): .find(hole: false, offset)
+            case .findHole(let offset): .find(hole: true, offset)
             }
         workers.submit(
             BlockingWorkers.Operation(
@@ -253,6 +259,7 @@ extension LibaioReactor {
             case .write(let buffer, let offset): "write \(buffer.count) bytes at \(offset) of \(path)"
             case .synchronize: "synchronize \(path)"
             case .deallocate(let offset, let count): "deallocate \(count) bytes at \(offset) of \(path)"
+            case .findData(let offset), .findHole(let offset): "look for holes from \(offset) of \(path)"
             }
         guard code == EINVAL, let file, let why = objection(to: slot.pointee.operation, file.pointee.alignment) else {
             return IOError(code: code, operation: text)

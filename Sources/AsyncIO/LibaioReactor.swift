@@ -204,6 +204,9 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
         _ = queue.close()
         workers?.stop()
         closeAll()
+        // Handlers know the reactor: kept, they would keep it.
+        timers.removeAll()
+        scheduled.removeAll()
     }
 
     private func closeAll() {

@@ -51,6 +51,12 @@ struct TimerHeap {
         slots.release(timer.rawValue)
     }
 
+    /// Forgets all timers, and lets go of their handlers.
+    mutating func removeAll() {
+        for entry in heap { slots.release(entry.id) }
+        heap.removeAll()
+    }
+
     /// Takes the earliest timer whose deadline has come.
     mutating func popDue(at moment: Instant) -> (timer: TimerID, handler: any TimerHandler, token: UInt64)? {
         guard let first = heap.first, first.deadline <= moment.nanoseconds, let slot = slots[first.id] else {

@@ -1,8 +1,8 @@
 /// One connection's login, as the initiator (RFC 7143 section 6.3): a pure state machine, asked once to
 /// start and then once for each PDU that comes. After `.finished`, `.redirected` or `.failed` it is over.
 ///
-/// With CHAP configured the login begins in the security stage, otherwise in the operational one (but see
-/// ``LoginSettings/beginsWithSecurity``). A target that wants a proof of identity then refuses with ``LoginStatus/authenticationFailure``.
+/// The login begins in the security stage, with CHAP on offer where it is configured and None otherwise. A target that
+/// wants another proof of identity refuses with ``LoginStatus/authenticationFailure``.
 public struct InitiatorLogin: Sendable {
     private enum Stage: Sendable {
         case notStarted
@@ -54,12 +54,12 @@ public struct InitiatorLogin: Sendable {
                 stage = .choosingMethod
                 return send(pairs, LoginFlags(current: .securityNegotiation, next: nil))
             }
-            if settings.beginsWithSecurity {
-                pairs.append(TextPair("AuthMethod", "None"))
-                stage = .leavingSecurity(nil)
-                return send(pairs, LoginFlags(current: .securityNegotiation, next: .operationalNegotiation))
-            }
-            return beginOperational(provedWith: nil, after: pairs)
+            if settings.skipsSecurityStage { return beginOperational(provedWith: nil, after: pairs) }
+            // A login may begin with the operational stage (RFC 7143 section 6.3). tgt 1.0.85 then forgets to end the old
+            // session of the same ISID, and with it its commands: what the stale-write guard lives by.
+            pairs.append(TextPair("AuthMethod", "None"))
+            stage = .leavingSecurity(nil)
+            return send(pairs, LoginFlags(current: .securityNegotiation, next: .operationalNegotiation))
         } catch {
             return fail(error)
         }
@@ -195,7 +195,7 @@ public struct InitiatorLogin: Sendable {
         case .leavingSecurity(var chap):
             if chap != nil {
                 do throws(CHAPFailure) { _ = try chap?.receive(parameters) } catch { throw .chap(error) }
-            } else if let answer = parameters["AuthMethod"], answer != "None" {
+            } else if settings.chap == nil, let answer = parameters["AuthMethod"], answer != "None" {
                 throw .authenticationMethod(offered: "None", answered: answer)
             }
             return try leaveSecurity(chap, flags)

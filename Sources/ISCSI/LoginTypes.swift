@@ -79,10 +79,9 @@ public struct LoginSettings: Sendable {
     /// The session's next CmdSN: any number in a leading login.
     public var cmdSN: UInt32 = 1
     public var chap: CHAPCredentials?
-    /// Without CHAP: whether the login passes through the security stage all the same, with None as the only method on
-    /// offer. It takes a round trip more; but there are targets (tgt) that look for the session which a login joins, or
-    /// reinstates, only as they leave that stage.
-    public var beginsWithSecurity = false
+    /// Begins with the operational stage where there is no CHAP, as RFC 7143 section 6.3 allows; see ``InitiatorLogin/start()``
+    /// for why it is not done.
+    package var skipsSecurityStage = false
     public var operational = OperationalSettings()
     /// Where `tsih` is not 0: what the session's leading login agreed on. Only digests and
     /// MaxRecvDataSegmentLength are negotiated anew (RFC 7143 section 13, "LO").

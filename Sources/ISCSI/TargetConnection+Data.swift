@@ -119,7 +119,7 @@ extension TargetConnection {
         }
         let burst = session.tasks[slot].transfers[transfer]
         let isNext = burst.isActive && header.bufferOffset == burst.offset + burst.received && header.dataSN == burst.nextDataSN
-        if recoveryLevel > 0, !burst.isActive { return ignoreData() }
+        if !burst.isActive, recoveryLevel > 0 { return ignoreData() }
         let end = UInt64(header.bufferOffset) + UInt64(header.dataSegmentByteCount)
         guard isNext || recoveryLevel > 0, header.bufferOffset >= burst.offset,
             end <= UInt64(burst.offset) + UInt64(burst.byteCount)

@@ -117,7 +117,7 @@ public final class TargetService {
     private var events: [TargetServiceEvent] = []
     private var nextEventIndex = 0
     /// Bytes of data that is kept for SNACK and reassignment.
-    var retainedByteCount = 0
+    public internal(set) var retainedByteCount = 0
     private var alarms: [Alarm] = []
     private var lastTSIH: UInt16 = 0
     private var lastNumber: UInt32 = 0

@@ -112,7 +112,7 @@ extension TargetSession {
                 if tasks[slot].isArrived { break }
                 // Its PDU did not come whole; the initiator has to send it again.
                 commandDiscarded(slot)
-            case .responding where tasks[slot].sentByteCount > 0:
+            case .responding:
                 connection.output.adopt(service.pool.share(tasks[slot].dataBuffer))
             default: break
             }

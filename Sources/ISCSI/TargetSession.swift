@@ -240,9 +240,9 @@ public final class TargetSession {
         if tasks[slot].isTaken { service.post(.commandAbandoned(self, slot: slot)) }
     }
 
-    /// Data that was named to be sent, for a task that ends before it was.
+    /// Data that may have been named to be sent, for a task that ends before it was.
     func adoptData(_ slot: Int, _ connection: TargetConnection) {
-        guard tasks[slot].state == .responding, tasks[slot].sentByteCount > 0 else { return }
+        guard tasks[slot].state == .responding else { return }
         connection.output.adopt(tasks[slot].dataBuffer)
         tasks[slot].dataBuffer = .none
     }
@@ -378,6 +378,7 @@ public final class TargetSession {
 
     /// The command PDU was damaged and thrown away: the initiator sends it again (RFC 7143 section 7.8).
     func commandDiscarded(_ slot: Int) {
+        guard tasks[slot].state == .receiving else { return }
         giveUpTurn(slot, isReceived: false)
         free(slot)
     }

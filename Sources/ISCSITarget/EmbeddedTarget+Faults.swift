@@ -39,6 +39,7 @@ public struct FaultStatus: Hashable, Sendable, Codable {
 /// What a control surface asks.
 public enum FaultRequest: Hashable, Sendable, Codable {
     case set([FaultCommand])
+    /// By their numbers: all or, where one is not set, none.
     case clear([Int])
     case clearAll
     case list
@@ -90,7 +91,10 @@ extension EmbeddedTarget {
             } catch {
                 return .refused(error.description)
             }
-        case .clear(let ids): for id in ids { clearFault(id) }
+        case .clear(let ids):
+            let known = faultStatus.map(\.id)
+            if let id = ids.first(where: { !known.contains($0) }) { return .refused("there is no fault \(id)") }
+            for id in ids { clearFault(id) }
         case .clearAll: clearFaults()
         case .list: break
         case .releaseHeld: for token in heldTokens { release(token) }
@@ -236,7 +240,8 @@ extension EmbeddedTarget {
         for unit in units(of: fault.trigger) {
             let old = unit.blockCount
             unit.setBlockCount(count)
-            fault.undo.append { unit.setBlockCount(old) }
+            // A disk may have shrunk meanwhile.
+            fault.undo.append { unit.setBlockCount(min(old, unit.backendBlockCount)) }
         }
     }
 
@@ -267,8 +272,11 @@ extension EmbeddedTarget {
             for group in groups { device.portGroupRestarted(group) }
             guard groups.count == device.portGroups.count else { continue }
             for unit in device.units {
-                // What cannot be read back is gone, as after a real loss.
-                do { try unit.powerCycle() } catch {}
+                do throws(IOError) {
+                    try unit.powerCycle()
+                } catch {
+                    onProblem?(.reservationsUnreadable(unit: unit.number, error))
+                }
             }
         }
         if time <= .zero { return powerOn(indexes) }

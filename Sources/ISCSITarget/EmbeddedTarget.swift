@@ -12,7 +12,16 @@ public enum EmbeddedTargetError: Error, Hashable, Sendable {
     case badNode(TargetNodeProblem)
     case cannotListen(on: SocketAddress, IOError)
     case cannotOpen(unit: Int, IOError)
+    /// The unit is on a disk of the caller's own, who gave no backend for it.
+    case noBackend(unit: Int)
     case alreadyStarted
+}
+
+/// What went wrong in a target that runs.
+public enum TargetProblem: Error, Hashable, Sendable {
+    /// After a loss of power the unit's persistent reservations could not be read back. It is not ready, so that nobody
+    /// gets past a reservation that may exist; TEST UNIT READY tries again.
+    case reservationsUnreadable(unit: Int, IOError)
 }
 
 /// An iSCSI target in the process, on any ``IOPort``.
@@ -27,6 +36,8 @@ public final class EmbeddedTarget: @unchecked Sendable {
     public let service: TargetService
     /// A stage of the caller's own between the protocol and the device server.
     public var filter: (any CommandFilter)?
+    /// Told of what goes wrong in the target itself, and which no initiator is told in so many words.
+    public var onProblem: ((TargetProblem) -> Void)?
     /// Only while a fault is set.
     var faults: FaultSchedule?
     var faultRandom: FaultRandom
@@ -115,6 +126,11 @@ public final class EmbeddedTarget: @unchecked Sendable {
             TargetNode(
                 name: $0.name, ports: $0.ports, allowsExplicitTransitions: configuration.allowsExplicitTransitions)
         }
+        for device in devices {
+            for index in device.portGroups.indices {
+                device.portGroups[index].state = configuration.accessStates[device.portGroups[index].tag] ?? .optimized
+            }
+        }
         self.devices = devices
         accessPoints = plan.nodes.map {
             AccessPoint(
@@ -157,6 +173,7 @@ public final class EmbeddedTarget: @unchecked Sendable {
         switch unit.storage {
         case .memory: return MemoryBackend(byteCount: unit.byteCount ?? 0)
         case .null: return NullBackend(byteCount: unit.byteCount ?? 0)
+        case .disk: throw .noBackend(unit: unit.number)
         case .file(let path):
             do {
                 return try FileBackend(

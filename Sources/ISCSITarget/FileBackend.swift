@@ -11,13 +11,14 @@ final class FileBackend: LogicalUnitBackend, FileHandler {
 
     private let port: any IOPort
     private let file: FileID
+    private let blockSize: UInt64
     private var operations: [Operation] = []
     private var freeOperations: [Int] = []
     /// Source of zeroes where the file system cannot punch holes; as long as the largest single write of them.
     private let zeroes: UnsafeMutableRawBufferPointer
     private var punchesHoles = true
 
-    private enum Kind { case read, write, zero, deallocate, synchronize, idle }
+    private enum Kind { case read, write, zero, deallocate, synchronize, findData, findHole, idle }
 
     /// One operation under way; several steps where the file transfers less than asked.
     private struct Operation {
@@ -35,6 +36,7 @@ final class FileBackend: LogicalUnitBackend, FileHandler {
     /// the unit is as large as the file, rounded down to whole blocks.
     init(path: String, byteCount wanted: UInt64?, blockSize: Int, isReadOnly: Bool, port: any IOPort) throws(IOError) {
         self.port = port
+        self.blockSize = UInt64(blockSize)
         var options: FileOptions = isReadOnly ? .readOnly : (wanted == nil ? [] : .create)
         let opened = try Self.open(path, options: &options, blockSize: blockSize, port: port)
         file = opened.file
@@ -94,8 +96,14 @@ final class FileBackend: LogicalUnitBackend, FileHandler {
         begin(punchesHoles ? .deallocate : .zero, token, offset: offset, memory: nil, byteCount: Int(byteCount))
     }
 
-    // GET LBA STATUS says "mapped" of every block, holes too: an `IOPort` has no SEEK_HOLE, and SBC-3 clause 4.7.3.1
-    // lets a unit say so of what it does not track.
+    /// By SEEK_DATA and SEEK_HOLE, one after the other. `done` counts bytes, and `memory` is where the next extent goes.
+    func listExtents(
+        from offset: UInt64, into list: UnsafeMutableBufferPointer<BackendExtent>, token: UInt32
+    ) -> BackendProgress {
+        begin(
+            .findData, token, offset: offset, memory: UnsafeMutableRawPointer(list.baseAddress),
+            byteCount: MemoryLayout<BackendExtent>.stride * list.count)
+    }
 
     func writeZeroes(offset: UInt64, byteCount: UInt64, token: UInt32) -> BackendProgress {
         begin(.zero, token, offset: offset, memory: nil, byteCount: Int(byteCount))
@@ -137,6 +145,8 @@ final class FileBackend: LogicalUnitBackend, FileHandler {
             next = .write(from: UnsafeRawBufferPointer(rebasing: zeroes[..<min(remaining, zeroes.count)]), at: offset)
         case .deallocate: next = .deallocate(offset: offset, byteCount: UInt64(remaining))
         case .synchronize: next = .synchronize
+        case .findData: next = .findData(from: operation.offset)
+        case .findHole: next = .findHole(from: operation.offset)
         case .idle: preconditionFailure("operation \(index) is not under way")
         }
         port.submit(next, on: file, handler: self, token: UInt64(index))
@@ -145,6 +155,7 @@ final class FileBackend: LogicalUnitBackend, FileHandler {
     func fileCompleted(_ file: FileID, token: UInt64, result: Result<Int, IOError>) {
         let index = Int(token)
         var operation = operations[index]
+        if operation.kind == .findData || operation.kind == .findHole { return found(index, result) }
         switch result {
         case .failure(let error):
             if operation.kind == .deallocate, error.code == EOPNOTSUPP || error.code == ENOSYS || error.code == EINVAL {
@@ -164,12 +175,42 @@ final class FileBackend: LogicalUnitBackend, FileHandler {
                 return finish(index, nil)
             case .write where count == 0, .zero where count == 0:
                 return finish(index, .short(expected: operation.byteCount, transferred: operation.done))
-            case .read, .write, .zero: break
+            case .read, .write, .zero, .findData, .findHole: break
             }
             operation.done += count
             operations[index] = operation
             if operation.done >= operation.byteCount { finish(index, nil) } else { submit(index) }
         }
+    }
+
+    /// An extent ends where the other kind begins. A block with both is mapped.
+    private func found(_ index: Int, _ result: Result<Int, IOError>) {
+        let operation = operations[index]
+        let isHole = operation.kind == .findData
+        var end: UInt64
+        switch result {
+        case .success(let offset): end = UInt64(offset)
+        // None up to the end: the file ends here, or, where it has no such answer (a device), all is mapped.
+        case .failure(let error) where error.code == ENXIO: end = byteCount
+        case .failure: return append(index, BackendExtent(byteCount: byteCount - operation.offset, isMapped: true), .idle)
+        }
+        end = isHole ? end / blockSize * blockSize : (end + blockSize - 1) / blockSize * blockSize
+        end = min(max(end, operation.offset + (isHole ? 0 : blockSize)), byteCount)
+        append(
+            index, BackendExtent(byteCount: end - operation.offset, isMapped: !isHole), isHole ? .findHole : .findData)
+    }
+
+    private func append(_ index: Int, _ extent: BackendExtent, _ next: Kind) {
+        let size = MemoryLayout<BackendExtent>.stride
+        if extent.byteCount > 0 {
+            operations[index].memory!.storeBytes(of: extent, toByteOffset: operations[index].done, as: BackendExtent.self)
+            operations[index].done += size
+            operations[index].offset += extent.byteCount
+        }
+        let isDone = operations[index].offset >= byteCount || operations[index].done >= operations[index].byteCount
+        guard !isDone, next != .idle else { return finish(index, nil) }
+        operations[index].kind = next
+        submit(index)
     }
 
     private func finish(_ index: Int, _ failure: BackendFailure?) {

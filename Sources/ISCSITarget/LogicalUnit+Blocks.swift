@@ -113,7 +113,7 @@ extension LogicalUnit {
         guard hasNoData || command.dataOut.count == blockSize else { return finish(command, .check(.badCDBField)) }
         let isZero = hasNoData || command.dataOut.allSatisfy { $0 == 0 }
         let wanted = hasNoData ? 0 : blockSize
-        if isZero, options.contains(.unmap), backend.isThinlyProvisioned {
+        if isZero, options.contains(.unmap), backend.isThinlyProvisioned, backend.deallocatedContent == .zeroes {
             return start(begin(command, .deallocate, range, wanted: wanted))
         }
         if isZero, backend.writesZeroes { return start(begin(command, .zero, range, wanted: wanted)) }
@@ -152,12 +152,56 @@ extension LogicalUnit {
                 buffer: .none))
     }
 
+    /// SBC-3 clause 5.6: descriptors of 16 bytes, as many as fit, from the address on.
+    func getLBAStatus(_ command: DeviceCommand, from start: UInt64, allocation: Int) {
+        guard backend.isThinlyProvisioned else { return finish(command, .check(.badCDBField)) }
+        guard start < blockCount else { return finish(command, .check(.blockOutOfRange)) }
+        let count = max(1, (min(allocation, 4096) - 8) / 16)
+        let byteCount = count * MemoryLayout<BackendExtent>.stride
+        // The answer has a header of eight bytes.
+        guard let buffer = pool.allocate(byteCount: byteCount + 8) else { return finish(command, .status(.taskSetFull)) }
+        buffer.base!.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
+        var operation = begin(command, .listExtents, BlockRange(lba: start, blockCount: 0), wanted: allocation, buffer: buffer)
+        operation.byteCount = UInt64(byteCount)
+        self.start(operation)
+    }
+
+    /// The list that the backend filled, as parameter data, in the same memory, which is larger.
+    func extentsListed(_ operation: Operation) -> DeviceResult {
+        let base = operation.buffer.base!
+        var lba = operation.offset / UInt64(blockSize)
+        var extents: [LBAStatusReport.Extent] = []
+        for offset in stride(from: 0, to: Int(operation.byteCount), by: MemoryLayout<BackendExtent>.stride) {
+            let extent = base.load(fromByteOffset: offset, as: BackendExtent.self)
+            guard extent.byteCount > 0, lba < blockCount else { break }
+            let count = min(max(1, extent.byteCount / UInt64(blockSize)), blockCount - lba, UInt64(UInt32.max))
+            extents.append(
+                .init(
+                    range: BlockRange(lba: lba, blockCount: UInt32(count)), status: extent.isMapped ? .mapped : .deallocated))
+            lba += count
+            // The count field has four bytes; what is left comes with the next command.
+            if extent.byteCount / UInt64(blockSize) > count { break }
+        }
+        let bytes = LBAStatusReport(extents: extents).encode()
+        let count = min(bytes.count, operation.wantedByteCount, operation.buffer.capacity)
+        bytes.withUnsafeBytes { base.copyMemory(from: $0.baseAddress!, byteCount: count) }
+        var result = DeviceResult.status(.good)
+        result.buffer = operation.buffer
+        result.data = UnsafeRawBufferPointer(start: base, count: count)
+        return result
+    }
+
     // MARK: commands that must be alone
+
+    /// The CDB has one byte for it.
+    var maximumCompareAndWriteBlocks: UInt8 { UInt8(min(255, backend.compareAndWriteLimitByteCount / blockSize)) }
 
     func compareAndWrite(_ command: DeviceCommand, _ range: BlockRange, forcesUnitAccess: Bool) {
         if let sense = refusal(range) ?? writeRefusal { return finish(command, .check(sense)) }
         let byteCount = Int(range.blockCount) * blockSize
-        guard command.dataOut.count == 2 * byteCount else { return finish(command, .check(.badCDBField)) }
+        guard command.dataOut.count == 2 * byteCount, range.blockCount <= maximumCompareAndWriteBlocks else {
+            return finish(command, .check(.badCDBField))
+        }
         guard byteCount > 0 else { return finish(command, .status(.good)) }
         if mustWaitToBeAlone(command) { return }
         var buffer = TargetBuffer.none

@@ -53,7 +53,7 @@ extension LogicalUnit {
             let isThin = backend.isThinlyProvisioned
             data.supportsUnmap = isThin
             data.supportsWriteSame16Unmap = isThin
-            data.readsZeroField = isThin ? 1 : 0
+            data.readsZeroField = isThin && backend.deallocatedContent != .anything ? 1 : 0
             data.type = isThin ? .thin : .fullOrUnknown
             return data.encode()
         default: return nil
@@ -98,7 +98,7 @@ extension LogicalUnit {
 
     private var blockLimits: [UInt8] {
         var limits = BlockLimits()
-        limits.maxCompareAndWriteBlockCount = 255
+        limits.maxCompareAndWriteBlockCount = maximumCompareAndWriteBlocks
         limits.maxTransferBlockCount = UInt32(Self.maximumTransferByteCount / blockSize)
         limits.optimalTransferGranularity = UInt16(4096 / blockSize)
         limits.optimalTransferBlockCount = UInt32((1 << 20) / blockSize)
@@ -140,25 +140,8 @@ extension LogicalUnit {
     func readCapacity16(allocation: Int) -> DeviceResult {
         let isThin = backend.isThinlyProvisioned
         let data = ReadCapacity16Data(
-            blockCount: blockCount, blockSize: UInt32(blockSize), isThinlyProvisioned: isThin, unmappedReadsZero: isThin)
+            blockCount: blockCount, blockSize: UInt32(blockSize), isThinlyProvisioned: isThin,
+            unmappedReadsZero: isThin && backend.deallocatedContent != .anything)
         return answer(data.encode(), allocation: allocation)
-    }
-
-    /// SBC-3 clause 5.6: descriptors of 16 bytes, as many as fit, from the address on.
-    func getLBAStatus(from start: UInt64, allocation: Int) -> DeviceResult {
-        guard backend.isThinlyProvisioned else { return .check(.badCDBField) }
-        guard start < blockCount else { return .check(.blockOutOfRange) }
-        var lba = start
-        var extents: [LBAStatusReport.Extent] = []
-        let size = UInt64(blockSize)
-        let room = max(1, (min(allocation, 4096) - 8) / 16)
-        while lba < blockCount, extents.count < room {
-            let (isMapped, byteCount) = backend.mapping(at: lba * size)
-            let count = min(max(1, byteCount / size), blockCount - lba, UInt64(UInt32.max))
-            extents.append(
-                .init(range: BlockRange(lba: lba, blockCount: UInt32(count)), status: isMapped ? .mapped : .deallocated))
-            lba += count
-        }
-        return answer(LBAStatusReport(extents: extents).encode(), allocation: allocation)
     }
 }

@@ -76,15 +76,26 @@ extension LogicalUnit {
             return backend.read(offset: operation.offset, into: memory, token: token)
         case (.write, 0):
             let data = UnsafeRawBufferPointer(rebasing: operation.command.dataOut[..<Int(operation.byteCount)])
-            return backend.write(offset: operation.offset, from: data, token: token)
+            return operation.synchronizes && backend.writesThrough
+                ? backend.writeThrough(offset: operation.offset, from: data, token: token)
+                : backend.write(offset: operation.offset, from: data, token: token)
         case (.compareAndWrite, 1):
             let length = Int(operation.byteCount)
             let data = UnsafeRawBufferPointer(rebasing: operation.command.dataOut[length..<2 * length])
             return backend.write(offset: operation.offset, from: data, token: token)
         case (.orWrite, 1):
             return backend.write(offset: operation.offset, from: UnsafeRawBufferPointer(memory), token: token)
+        case (.swap, 0):
+            let length = Int(operation.byteCount)
+            return backend.compareAndWrite(
+                offset: operation.offset, expected: UnsafeRawBufferPointer(rebasing: operation.command.dataOut[..<length]),
+                new: UnsafeRawBufferPointer(rebasing: operation.command.dataOut[length..<2 * length]), token: token)
         case (.write, _), (.compareAndWrite, _), (.orWrite, _), (.swap, _), (.synchronize, _):
             return backend.synchronize(token: token)
+        case (.listExtents, _):
+            let list = UnsafeMutableRawBufferPointer(start: operation.buffer.base, count: Int(operation.byteCount))
+            return backend.listExtents(
+                from: operation.offset, into: list.bindMemory(to: BackendExtent.self), token: token)
         case (.fill, _):
             let length = fillByteCount(operation)
             return backend.write(
@@ -100,11 +111,6 @@ extension LogicalUnit {
             return backend.deallocate(offset: operation.offset, byteCount: operation.byteCount, token: token)
         case (.zero, _):
             return backend.writeZeroes(offset: operation.offset, byteCount: operation.byteCount, token: token)
-        case (.swap, 0):
-            let length = Int(operation.byteCount)
-            return backend.compareAndWrite(
-                offset: operation.offset, expected: UnsafeRawBufferPointer(rebasing: operation.command.dataOut[..<length]),
-                new: UnsafeRawBufferPointer(rebasing: operation.command.dataOut[length..<2 * length]), token: token)
         }
     }
 
@@ -123,9 +129,11 @@ extension LogicalUnit {
             result.buffer = operation.buffer
             result.data = UnsafeRawBufferPointer(start: operation.buffer.base, count: length)
             return .end(result)
+        case (.write, 0) where backend.writesThrough: return .end(writeDone(operation))
         case (.write, 0), (.swap, 0):
             operations[index].step = 1
             return operation.synchronizes ? .again : .end(writeDone(operation))
+        case (.listExtents, _): return .end(extentsListed(operation))
         case (.compare, _):
             return .end(compared(operation))
         case (.compareAndWrite, 0):

@@ -34,6 +34,9 @@ public final class LogicalUnit: BackendClient {
     var reservationHolder: NexusIndex?
     var removalPreventers: [NexusIndex] = []
     var isStopped = false
+    /// What is saved of persistent reservations could not be read: nobody is let past one that may exist (SPC-4
+    /// clause 5.13.5).
+    var lacksReservations = false
 
     /// Transfers longer than this are refused; in bytes.
     static let maximumTransferByteCount = 32 << 20
@@ -124,6 +127,7 @@ public final class LogicalUnit: BackendClient {
         case .success(let asked): request = asked
         case .failure(let refusal): return finish(command, .check(refusal))
         }
+        if lacksReservations, let sense = missingReservationRefusal(request) { return finish(command, .check(sense)) }
         if node.portGroups[command.portGroup].state != .optimized,
             let sense = accessStateRefusal(request, command.portGroup)
         {
@@ -148,7 +152,7 @@ public final class LogicalUnit: BackendClient {
     private func usesBackend(_ request: SCSICommand) -> Bool {
         switch request {
         case .read, .write, .writeAndVerify, .writeAtomic, .verify, .synchronizeCache, .writeSame, .unmap,
-            .compareAndWrite, .orWrite:
+            .compareAndWrite, .orWrite, .getLBAStatus:
             true
         default: false
         }
@@ -166,6 +170,7 @@ public final class LogicalUnit: BackendClient {
         case .synchronizeCache(let range, _): synchronizeCache(command, range)
         case .preFetch(let range, _): prefetch(command, range)
         case .writeSame(let range, let options): writeSame(command, range, options)
+        case .getLBAStatus(let lba, let count): getLBAStatus(command, from: lba, allocation: Int(count))
         case .unmap(let anchor, let count): unmap(command, anchor: anchor, parameterByteCount: Int(count))
         case .compareAndWrite(let range, let options):
             compareAndWrite(command, range, forcesUnitAccess: options.contains(.forceUnitAccess))
@@ -192,7 +197,6 @@ public final class LogicalUnit: BackendClient {
         case .preventAllowMediumRemoval(let removal): preventAllow(command.nexus, removal)
         case .readCapacity10: readCapacity10()
         case .readCapacity16(let count): readCapacity16(allocation: Int(count))
-        case .getLBAStatus(let lba, let count): getLBAStatus(from: lba, allocation: Int(count))
         case .readDefectData(let request):
             answer(request.encodeEmptyList(), allocation: Int(request.allocationByteCount))
         case .reportLUNs(let selection, let count):
@@ -205,7 +209,7 @@ public final class LogicalUnit: BackendClient {
         case .persistentReserveIn(let action, let count): persistentReserveIn(action, allocation: Int(count))
         // Those of `dispatch`.
         case .read, .write, .writeAndVerify, .writeAtomic, .verify, .synchronizeCache, .preFetch, .writeSame, .unmap,
-            .compareAndWrite, .orWrite, .persistentReserveOut:
+            .compareAndWrite, .orWrite, .getLBAStatus, .persistentReserveOut:
             .check(.unsupportedOperationCode)
         }
     }
@@ -357,6 +361,12 @@ public final class LogicalUnit: BackendClient {
     /// The capacity of the backend, in blocks.
     public var backendBlockCount: UInt64 { backend.byteCount / UInt64(blockSize) }
 
+    public func backendCapacityChanged() {
+        guard backendBlockCount > 0, backendBlockCount != blockCount else { return }
+        blockCount = backendBlockCount
+        raise(.capacityChanged)
+    }
+
     /// Changes the capacity that the unit reports, for tests of what initiators do then; at most what the
     /// backend holds.
     public func setBlockCount(_ count: UInt64) {
@@ -375,12 +385,31 @@ public final class LogicalUnit: BackendClient {
         raise(.inquiryDataChanged)
     }
 
-    /// A loss of power: what is not saved is gone (SAM-5 clause 6.3.1).
+    /// A loss of power: what is not saved is gone (SAM-5 clause 6.3.1). Where that can't be read back, the unit is not
+    /// ready until it can.
     func powerCycle() throws(IOError) {
         reservationHolder = nil
         removalPreventers = []
         modes.restoreDefaults()
         isStopped = false
+        lacksReservations = true
         try restoreReservations()
+        lacksReservations = false
+    }
+
+    private func missingReservationRefusal(_ request: SCSICommand) -> SenseData? {
+        switch request {
+        case .inquiry, .reportLUNs, .requestSense, .reportTargetPortGroups, .reportSupportedOperationCodes: return nil
+        case .testUnitReady:
+            do {
+                try restoreReservations()
+                lacksReservations = false
+                return nil
+            } catch {
+                // As at the restart, of which the problem was told.
+                return SenseData(key: .notReady, additional: .manualInterventionRequired)
+            }
+        default: return SenseData(key: .notReady, additional: .manualInterventionRequired)
+        }
     }
 }

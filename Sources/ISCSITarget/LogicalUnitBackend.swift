@@ -28,6 +28,32 @@ public enum BackendFailure: Error, Hashable, Sendable {
 /// Who is told that an operation ended.
 public protocol BackendClient: AnyObject {
     func backendCompleted(token: UInt32, failure: BackendFailure?)
+    /// ``LogicalUnitBackend/byteCount`` is another now.
+    func backendCapacityChanged()
+}
+
+extension BackendClient {
+    public func backendCapacityChanged() {}
+}
+
+/// Neighbouring bytes that are, or are not, backed by storage.
+public struct BackendExtent: Hashable, Sendable {
+    public var byteCount: UInt64
+    public var isMapped: Bool
+
+    public init(byteCount: UInt64, isMapped: Bool) {
+        self.byteCount = byteCount
+        self.isMapped = isMapped
+    }
+}
+
+/// What a range holds after ``LogicalUnitBackend/deallocate(offset:byteCount:token:)``.
+public enum DeallocatedContent: Sendable {
+    /// Zeroes, all of it.
+    case zeroes
+    /// Zeroes where the storage deallocated; it may leave parts of the range as they were (SBC-3 clause 4.7.3.3).
+    case zeroesWhereDeallocated
+    case anything
 }
 
 /// What holds a logical unit's blocks.
@@ -45,7 +71,7 @@ public protocol BackendClient: AnyObject {
 ///   one reactor, then this costs nothing).
 /// - `read`, `write` → the disk's; their memory may be lent to a socket until the completion.
 /// - `synchronize` → flush; it must be answered only when all writes completed before are stable. A write
-///   with FUA arrives as `write`, then `synchronize`.
+///   with FUA arrives as `writeThrough` where `writesThrough` is true; otherwise as `write`, then `synchronize`.
 /// - `deallocate` → unmap; where `isThinlyProvisioned` is false it is never called and UNMAP is refused.
 /// - `writeZeroes` and `compareAndWrite` → the disk's own, `writesZeroes` and `comparesAndWrites` true. A
 ///   compare-and-write must be passed on: done here by read and write it would be no guard against other hosts.
@@ -58,8 +84,9 @@ public protocol LogicalUnitBackend: AnyObject {
     var byteCount: UInt64 { get }
     /// Told of pending operations' ends. Not retained.
     var client: (any BackendClient)? { get set }
-    /// Ranges can be deallocated and then read as zeroes.
+    /// Ranges can be deallocated.
     var isThinlyProvisioned: Bool { get }
+    var deallocatedContent: DeallocatedContent { get }
     /// A write is all done within the call: nothing can come between. WRITE ATOMIC is served only then.
     var writesAtOnce: Bool { get }
     /// ``writeZeroes(offset:byteCount:token:)`` is there; otherwise zeroes are written as data.
@@ -67,6 +94,10 @@ public protocol LogicalUnitBackend: AnyObject {
     /// ``compareAndWrite(offset:expected:new:token:)`` is there; otherwise the unit reads, compares and writes while
     /// it executes nothing else.
     var comparesAndWrites: Bool { get }
+    /// The most that ``compareAndWrite(offset:expected:new:token:)`` takes; the block limits page says it.
+    var compareAndWriteLimitByteCount: Int { get }
+    /// ``writeThrough(offset:from:token:)`` is there; otherwise a write with FUA is a write and a flush.
+    var writesThrough: Bool { get }
     /// A write that is done may still be lost with the power until ``synchronize(token:)``: the caching page's WCE.
     var hasVolatileCache: Bool { get }
 
@@ -74,13 +105,21 @@ public protocol LogicalUnitBackend: AnyObject {
     func lend(offset: UInt64, byteCount: Int) -> UnsafeRawPointer?
     func read(offset: UInt64, into: UnsafeMutableRawBufferPointer, token: UInt32) -> BackendProgress
     func write(offset: UInt64, from: UnsafeRawBufferPointer, token: UInt32) -> BackendProgress
+    /// A write that is on stable storage when it is done.
+    func writeThrough(offset: UInt64, from: UnsafeRawBufferPointer, token: UInt32) -> BackendProgress
     /// All that was written reaches stable storage.
     func synchronize(token: UInt32) -> BackendProgress
     func deallocate(offset: UInt64, byteCount: UInt64, token: UInt32) -> BackendProgress
     func writeZeroes(offset: UInt64, byteCount: UInt64, token: UInt32) -> BackendProgress
-    /// Writes `new` where the range holds `expected`, with nothing in between; both are of one length.
+    /// Writes `new` where the range holds `expected`, with nothing in between; both are of one length, and `new` lies
+    /// in memory right behind `expected`.
     func compareAndWrite(
         offset: UInt64, expected: UnsafeRawBufferPointer, new: UnsafeRawBufferPointer, token: UInt32
+    ) -> BackendProgress
+    /// Fills `list` from its start with what is mapped from `offset` on, until it is full or the unit ends; elements
+    /// that it does not need stay as they are, all zero.
+    func listExtents(
+        from offset: UInt64, into list: UnsafeMutableBufferPointer<BackendExtent>, token: UInt32
     ) -> BackendProgress
     /// Whether the byte at `offset` is backed by storage, and how many bytes from there share the answer.
     func mapping(at offset: UInt64) -> (isMapped: Bool, byteCount: UInt64)
@@ -91,11 +130,29 @@ extension LogicalUnitBackend {
     public var writesAtOnce: Bool { false }
     public var writesZeroes: Bool { false }
     public var comparesAndWrites: Bool { false }
+    public var compareAndWriteLimitByteCount: Int { .max }
+    public var writesThrough: Bool { false }
+    public var deallocatedContent: DeallocatedContent { .zeroes }
     public var hasVolatileCache: Bool { true }
 
     public func lend(offset: UInt64, byteCount: Int) -> UnsafeRawPointer? { nil }
+    /// By ``mapping(at:)``.
+    public func listExtents(
+        from offset: UInt64, into list: UnsafeMutableBufferPointer<BackendExtent>, token: UInt32
+    ) -> BackendProgress {
+        var position = offset
+        for index in list.indices where position < byteCount {
+            let (isMapped, count) = mapping(at: position)
+            list[index] = BackendExtent(byteCount: count, isMapped: isMapped)
+            position += count
+        }
+        return .done
+    }
     /// All mapped: what a backend says that does not know better.
     public func mapping(at offset: UInt64) -> (isMapped: Bool, byteCount: UInt64) { (true, byteCount - offset) }
+    public func writeThrough(offset: UInt64, from: UnsafeRawBufferPointer, token: UInt32) -> BackendProgress {
+        preconditionFailure("writesThrough is false")
+    }
     public func writeZeroes(offset: UInt64, byteCount: UInt64, token: UInt32) -> BackendProgress {
         preconditionFailure("writesZeroes is false")
     }

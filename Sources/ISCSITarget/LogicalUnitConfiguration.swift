@@ -7,6 +7,8 @@ public struct LogicalUnitConfiguration: Hashable, Sendable {
         case file(path: String)
         /// Reads zeroes, forgets writes.
         case null
+        /// A disk of the caller's own, which gives the backend: see ``LogicalUnitBackend``, "A gateway".
+        case disk(name: String)
     }
 
     /// 0…16,383.
@@ -41,6 +43,8 @@ public enum LogicalUnitParseError: Error, Hashable, Sendable {
     case badNumber(String)
     case unknownKind(String)
     case missingPath
+    case missingDiskName
+    case optionNotAllowed(String, kind: String)
     case pathNotAllowed(kind: String)
     case missingSize(kind: String)
     case badSize(option: String, value: String)
@@ -59,8 +63,10 @@ extension LogicalUnitParseError: CustomStringConvertible {
         switch self {
         case .missingNumber(let text): "'\(text)': expected N=KIND, such as 0=memory,size=1G"
         case .badNumber(let text): "'\(text)' is not a logical unit number (0 to 16383)"
-        case .unknownKind(let kind): "unknown kind '\(kind)': expected memory, file:PATH or null"
+        case .unknownKind(let kind): "unknown kind '\(kind)': expected memory, file:PATH, mpio:NAME or null"
         case .missingPath: "file needs a path: file:PATH"
+        case .missingDiskName: "mpio needs the name of a LUN of the policy file: mpio:NAME"
+        case .optionNotAllowed(let option, let kind): "\(kind) takes no \(option): the disk says it"
         case .pathNotAllowed(let kind): "\(kind) takes no path"
         case .missingSize(let kind): "\(kind) needs a size, such as size=1G"
         case .badSize(let option, let value): "\(option)=\(value): expected a number of bytes, such as 4096, 64k, 512M, 1G or 2T"
@@ -80,7 +86,7 @@ extension LogicalUnitParseError: CustomStringConvertible {
 
 extension LogicalUnitConfiguration {
     /// Parses `N=KIND[:PATH][,size=1G][,block-size=4096][,serial=…][,identity=naa.…][,reservations=FILE][,read-only][,vendor=…][,product=…][,revision=…]`,
-    /// KIND being `memory`, `null` or `file`. A path cannot contain a comma.
+    /// KIND being `memory`, `null`, `file` or `mpio`, whose path is a disk's name. A path cannot contain a comma.
     public init(parsing text: String) throws(LogicalUnitParseError) {
         guard let equals = text.firstIndex(of: "=") else { throw .missingNumber(text) }
         let numberText = String(text[..<equals])
@@ -98,11 +104,14 @@ extension LogicalUnitConfiguration {
             seen.append(key)
             try apply(key, value)
         }
+        if case .disk = storage, let option = seen.first(where: { $0 == "size" || $0 == "block-size" }) {
+            throw .optionNotAllowed(option, kind: "mpio")
+        }
         if byteCount == nil {
             switch storage {
             case .memory: throw .missingSize(kind: "memory")
             case .null: throw .missingSize(kind: "null")
-            case .file: break
+            case .file, .disk: break
             }
         }
         if let byteCount, byteCount % UInt64(blockSize) != 0 || byteCount == 0 {
@@ -121,6 +130,9 @@ extension LogicalUnitConfiguration {
         case "file":
             guard let path, !path.isEmpty else { throw .missingPath }
             return .file(path: path)
+        case "mpio":
+            guard let path, !path.isEmpty else { throw .missingDiskName }
+            return .disk(name: path)
         default: throw .unknownKind(kind)
         }
     }

@@ -21,6 +21,8 @@ enum OperationKind {
     /// UNMAP: `byteCount` descriptors of data-out, one after the other.
     case unmap
     case synchronize
+    /// GET LBA STATUS: `wantedByteCount` is what the initiator takes.
+    case listExtents
 }
 
 /// One command that uses the backend, from its start until the backend no longer touches its memory.

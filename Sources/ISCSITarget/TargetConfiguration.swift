@@ -1,5 +1,6 @@
 public import AsyncIO
 public import ISCSI
+public import SCSI
 
 /// What an ``EmbeddedTarget`` offers: one iSCSI target node, its portals and its logical units.
 public struct TargetConfiguration: Sendable {
@@ -42,6 +43,8 @@ public struct TargetConfiguration: Sendable {
     public var allowsExplicitTransitions = false
     /// An idle connection is asked by NOP-In after this time, and dropped when it does not answer in as long again; nil: never.
     public var pingInterval: Duration? = .seconds(30)
+    /// States of port groups at the start, by their tags; those that are not named are active/optimized.
+    public var accessStates: [UInt16: AccessState] = [:]
     /// Further iSCSI nodes: targets with units of their own, or peers behind the same units.
     public var furtherNodes: [TargetNodeConfiguration] = []
     /// Where the chances of faults begin.

@@ -15,7 +15,7 @@ extension PseudoLUN {
         switch slots[Int(index)].state {
         case .ready, .delayed, .blocked:
             let entry = slots[Int(index)]
-            fail(index, entry.wasIssued && entry.descriptor.kind.changesBlocks ? .outcomeUnknown : .cancelled)
+            fail(index, entry.mayHaveRun && entry.descriptor.kind.changesBlocks ? .outcomeUnknown : .cancelled)
             settle(at: now)
             return true
         case .free, .inFlight, .finished: return false

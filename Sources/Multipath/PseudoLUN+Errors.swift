@@ -19,6 +19,7 @@ extension PseudoLUN {
         } else {
             hot[path].lastHeard = now.nanoseconds
         }
+        if mayHaveRun { entry.pointee.mayHaveRun = true }
         apply(disposition, to: path, at: now)
         if case .failPath(let reason) = disposition.action {
             return failPath(slot, path, reason, outcome, mayRunLater: mayRunLater, mayHaveRun, at: now)

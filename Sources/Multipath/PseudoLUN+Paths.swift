@@ -190,6 +190,7 @@ extension PseudoLUN {
     /// leads to another unit, or old writes of its nexus must be aborted first.
     public func pathConnected(_ path: PathIndex, _ report: PathReport, at now: Instant) {
         guard let index = known(path), paths[index].link != .takenOut else { return }
+        let report = completed(report)
         paths[index].isTransportUp = true
         paths[index].isVerifying = false
         noteUnitAttentions(report.unitAttentions, on: index, isFullProbe: true, at: now)
@@ -213,6 +214,16 @@ extension PseudoLUN {
         paths[index].link = paths[index].fence == .aborting ? .fencing : .up
         if paths[index].link == .up, isNew { cameUp(index, at: now) }
         settle(at: now)
+    }
+
+    /// A port in standby tells no capacity. What another path showed since the probe began is taken: when both are
+    /// asked at one time, nothing is known yet.
+    private func completed(_ report: PathReport) -> PathReport {
+        guard !report.isCapacityVerified, let device, device.identity == report.device.identity else { return report }
+        var full = report
+        full.device.blockSize = device.blockSize
+        full.device.blockCount = device.blockCount
+        return full
     }
 
     /// The end of what a `.probe` action asked for.
@@ -452,8 +463,10 @@ extension PseudoLUN {
             let entry = slots + Int(slot)
             let request = RequestIndex(slot: UInt32(slot), attempt: entry.pointee.attempt)
             keepCopy(slot, at: now)
+            slots[Int(slot)].mayHaveRun = true
             unissue(slot)
             if withdraw { actions.push(.withdraw(request, on: PathIndex(index))) }
+            if plantedMistake != nil, mistreatLost(slot, isYoungest: slot == taken.last) { continue }
             if entry.pointee.descriptor.isRepeatable {
                 entry.pointee.state = .ready
                 taken[kept] = slot
@@ -475,6 +488,7 @@ extension PseudoLUN {
         for slot in taken {
             let request = RequestIndex(slot: UInt32(slot), attempt: slots[Int(slot)].attempt)
             keepCopy(slot, at: now)
+            slots[Int(slot)].mayHaveRun = true
             unissue(slot)
             slots[Int(slot)].state = .ready
             actions.push(.withdraw(request, on: PathIndex(index)))

@@ -13,7 +13,7 @@ extension PseudoLUN {
         entry.pointee.path = -1
         entry.pointee.retries = 0
         entry.pointee.freeRetries = 0
-        entry.pointee.wasIssued = false
+        entry.pointee.mayHaveRun = false
         entry.pointee.blockers = 0
         entry.pointee.sequence = nextSequence
         entry.pointee.startedAt = now.nanoseconds
@@ -128,7 +128,6 @@ extension PseudoLUN {
         entry.pointee.state = .inFlight
         entry.pointee.path = selection.index
         entry.pointee.attempt &+= 1
-        entry.pointee.wasIssued = true
         entry.pointee.wanted = -1
         entry.pointee.avoided = -1
         row.pointee.inFlight += 1
@@ -184,6 +183,12 @@ extension PseudoLUN {
         case .blocked: blockedCount -= 1
         case .free, .inFlight, .finished: break
         }
+    }
+
+    /// ``PlantedMistake/lostCommandForgotten``
+    func forget(_ slot: Int32) {
+        slots[Int(slot)].state = .finished
+        removeAge(slot)
     }
 
     func release(_ slot: Int32) {

@@ -83,6 +83,8 @@ public final class PseudoLUN {
     @exclusivity(unchecked) var controlDeadline = Instant.distantFuture
     public internal(set) var failOverCount = 0
     public internal(set) var redrivenCount: UInt64 = 0
+    /// Set by simulations only.
+    package var plantedMistake: PlantedMistake?
 
     /// - Parameters:
     ///   - registry: asked for a module when the first path shows what the LUN is.

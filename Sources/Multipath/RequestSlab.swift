@@ -22,8 +22,8 @@ struct RequestSlot {
     var wanted: Int32 = -1
     var avoided: Int32 = -1
     var attempt: UInt32 = 0
-    /// It was handed to a path at least once, so it may have been carried out.
-    var wasIssued = false
+    /// An attempt was lost, or ended in a way that leaves open whether it was carried out.
+    var mayHaveRun = false
     var retries: UInt16 = 0
     var freeRetries: UInt16 = 0
     /// Overlapping earlier writes and old copies still to go.

@@ -28,31 +28,3 @@ struct Soak: AsyncParsableCommand {
         if !summary.failures.isEmpty { throw ExitCode(1) }
     }
 }
-
-struct FindBugs: AsyncParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "find-bugs", abstract: "Show in how many seeds each planted bug is found.")
-
-    @Option(help: ArgumentHelp("Give a bug up after so many seeds.", valueName: "n"))
-    var limit: UInt64 = 10_000
-
-    @Option(help: ArgumentHelp("Only this one.", valueName: "name"))
-    var bug: PlantedBug?
-
-    func run() async throws {
-        print("planted bug                         seeds  found by")
-        var missed = 0
-        for candidate in bug.map({ [$0] }) ?? PlantedBug.allCases {
-            let found = PlantedBugSearch.find(candidate, limit: limit)
-            if found == nil { missed += 1 }
-            let name = candidate.rawValue.padded(to: 34)
-            let seeds = String(found.map { $0.seeds } ?? limit)
-            print("\(name)\(String(repeating: " ", count: max(0, 7 - seeds.count)))\(seeds)  \(found.map { "\($0.violation)" } ?? "NOT FOUND")")
-        }
-        if missed > 0 { throw ExitCode(1) }
-    }
-}
-
-extension String {
-    func padded(to width: Int) -> String { self + String(repeating: " ", count: max(0, width - count)) }
-}

@@ -121,10 +121,13 @@ extension RunResult {
 
 /// Looks for a planted bug, seed after seed.
 public enum PlantedBugSearch {
-    /// How many seeds it took, and what was found; nil where the limit came first.
+    /// How many seeds it took, and what was found; nil where the limit came first. A seed that fails without the bug
+    /// as well shows nothing of it.
     public static func find(_ bug: PlantedBug, first: UInt64 = 1, limit: UInt64) -> (seeds: UInt64, violation: Violation)? {
         for number in 0..<limit {
-            if let violation = Simulation(seed: first + number, bug: bug).run().violation { return (number + 1, violation) }
+            let seed = first + number
+            guard let violation = Simulation(seed: seed, bug: bug).run().violation else { continue }
+            if Simulation(seed: seed).run().violation == nil { return (number + 1, violation) }
         }
         return nil
     }

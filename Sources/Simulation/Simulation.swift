@@ -55,10 +55,10 @@ public final class Simulation {
         host = EngineHost(port: port, cryptography: SimulatedCryptography(random: random.fork())) {
             mpio_crc32c($0, $1, $2)
         }
-        host.plantedBug = bug?.engineBug
         var modules = DSMRegistry()
         modules.register(CheckedDSM.self)
         engine = DiskEngine(name: "disk", settings: scenario.settings, modules: modules, host: host)
+        engine.pseudoLUN.plantedMistake = bug?.mistake
         world.trace.note("seed \(seed): \(scenario.words)")
         let trace = world.trace
         engine.eventTap = { trace.note("event \($0.event)") }
@@ -89,7 +89,10 @@ public final class Simulation {
             targets.append(target)
             target.start()
         }
-        targetOracle.interruptions = { [unowned self] in watchers.reduce(0) { $0 + $1.interruptionCount } }
+        // A path that is taken out by hand leaves its session alive for a while, and its requests go elsewhere all the same.
+        targetOracle.interruptions = { [unowned self] in
+            watchers.reduce(pathOracle.lossCount) { $0 + $1.interruptionCount }
+        }
     }
 
     private func makeLink(_ index: Int) -> Link {
@@ -189,7 +192,7 @@ public final class Simulation {
         workload.forbids = { [unowned self] in forbidden($0, $1) }
         faults = FaultMaker(
             plan: scenario.plan, scenario: scenario, world: world, network: network, targets: targets, engine: engine,
-            port: port, counts: counts)
+            port: port, counts: counts, restoresPaths: bug != .pathNeverRetried)
         // The other paths may take a little longer than the first.
         _ = world.run(until: world.now + .milliseconds(500)) { verdict.violation != nil }
         return verdict.violation == nil

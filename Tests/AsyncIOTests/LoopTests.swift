@@ -233,6 +233,23 @@ struct LoopTests {
         }
     }
 
+    @Test("stop forgets timers: a handler that knows its reactor does not keep it")
+    func stopForgetsTimers() throws {
+        weak var forgotten: LibaioReactor?
+        do {
+            let reactor = try LibaioReactor()
+            forgotten = reactor
+            try reactor.start()
+            try reactor.performAndWait {
+                let recorder = TimerRecorder { reactor.now }
+                _ = reactor.setTimer(at: reactor.now + .seconds(1000), handler: recorder, token: 1)
+                _ = reactor.setTimer(at: reactor.now + .seconds(2000), handler: recorder, token: 2)
+            }
+            reactor.stop()
+        }
+        #expect(forgotten == nil)
+    }
+
     @Test("tasks that prefer the reactor run on its thread, before and after they wait")
     func taskExecutor() async throws {
         let reactor = try LibaioReactor()

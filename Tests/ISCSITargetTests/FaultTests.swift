@@ -1,4 +1,5 @@
 import AsyncIO
+import Foundation
 import ISCSI
 import SCSI
 import TestSupport
@@ -124,6 +125,57 @@ import Testing
             return
         }
         #expect(try running.onTarget { $0.faultStatus.isEmpty }, "all or none")
+        try running.stop()
+    }
+
+    /// The same seed and the same commands, the same faults; another seed, others.
+    @Test func chancesFollowFromTheSeed() throws {
+        func struck(seed: UInt64, interrupted: Bool = false) throws -> [Bool] {
+            let running = try RunningTarget(units: ["0=memory,size=16M"]) { $0.faultSeed = seed }
+            defer { try? running.stop() }
+            return try running.onTarget { target in
+                let fault = try FaultCommand(parsing: "busy:chance=0.3,op=read")
+                var id = try target.setFault(fault)
+                return try (0..<400).map { number in
+                    if interrupted, number == 200 {
+                        // The sequence goes on where it was.
+                        target.clearFault(id)
+                        id = try target.setFault(fault)
+                    }
+                    let command = DeviceCommand(token: 1, nexus: NexusIndex(rawValue: 0), cdb: .read(lba: UInt64(number), blockCount: 1))
+                    if case .answer(.busy, nil) = target.faults!.decide(command, unit: 0, portal: 0, group: 1, node: RunningTarget.name, connection: nil) {
+                        return true
+                    }
+                    return false
+                }
+            }
+        }
+        let first = try struck(seed: 7)
+        #expect(try struck(seed: 7) == first)
+        #expect(try struck(seed: 7, interrupted: true) == first)
+        #expect(try struck(seed: 8) != first)
+        #expect((80...160).contains(first.count { $0 }), "\(first.count { $0 }) of 400 by a chance of 0.3")
+    }
+
+    @Test func aRestartTellsOfReservationsThatCannotBeRead() async throws {
+        let folder = try TemporaryDirectory("restart")
+        let file = folder.file("reservations")
+        let running = try RunningTarget(units: ["0=memory,size=16M,reservations=\(file)"])
+        let problems = Locked<[TargetProblem]>([])
+        try running.onTarget { $0.onProblem = { problem in problems.withLock { $0.append(problem) } } }
+        #expect(try io(running, "write 0 4k").contains("wrote"))
+        try folder.file("reservations", contents: Array("nonsense\n".utf8))
+        try set(running, "restart=100ms")
+        #expect(try await eventually { try running.onTarget { $0.faultStatus.isEmpty } })
+        guard case .reservationsUnreadable(unit: 0, let error)? = problems.withLock({ $0.first }) else {
+            Issue.record("nothing was told: \(problems.withLock { $0 })")
+            return
+        }
+        #expect(error.operation.contains("line 1"))
+        #expect(try running.onTarget { $0.node.units[0].lacksReservations })
+        unlink(file)
+        // An initiator's TEST UNIT READY finds it well.
+        #expect(try await eventually { try io(running, "write 0 4k").contains("wrote") })
         try running.stop()
     }
 

@@ -207,6 +207,28 @@ import Testing
                 == .invalidFieldInParameterList, "nowhere to keep it")
     }
 
+    /// Nobody gets past a reservation that may exist.
+    @Test func aUnitWhoseReservationsCannotBeReadIsNotReadyUntilTheyCan() throws {
+        let store = MemoryStore()
+        let bench = DeviceBench(reservationStore: store)
+        let (holder, stranger) = (bench.nexus(1), bench.nexus(2))
+        _ = register(holder, ReservationParameters(key: 0, actionKey: 5, persistsThroughPowerLoss: true), on: bench)
+        _ = bench.run(.persistentReserveOut(.reserve, type: .writeExclusive), holder, dataOut: ReservationParameters(key: 5).encode())
+        store.isUnreadable = true
+        #expect(throws: IOError.self) { try bench.unit.powerCycle() }
+        for nexus in [holder, stranger] {
+            let write = bench.run(.write(lba: 0, blockCount: 1), nexus, dataOut: bytes(512))
+            #expect(write.sense?.key == .notReady && write.additional == .manualInterventionRequired)
+            #expect(bench.run(.testUnitReady(), nexus).sense?.key == .notReady)
+            #expect(bench.run(.persistentReserveIn(.readKeys, allocationByteCount: 64), nexus).sense?.key == .notReady)
+            #expect(bench.run(.inquiry(allocationByteCount: 96), nexus).status == .good)
+        }
+        store.isUnreadable = false
+        #expect(bench.run(.testUnitReady(), stranger).status == .good)
+        #expect(bench.run(.write(lba: 0, blockCount: 1), stranger, dataOut: bytes(512)).status == .reservationConflict, "it is still there")
+        #expect(bench.run(.write(lba: 0, blockCount: 1), holder, dataOut: bytes(512)).status == .good)
+    }
+
     @Test func aSavedStateIsReadStrictly() throws {
         var image = ReservationImage()
         image.registrations = [.init(key: 0xFFFF_FFFF_FFFF_FFFF, isid: .random(1, qualifier: 2), groupTag: 7, initiatorName: "a b\n%")]
@@ -241,7 +263,11 @@ import Testing
 private final class MemoryStore: ReservationStore {
     var bytes: [UInt8]?
     var isBroken = false
-    func load() throws(IOError) -> [UInt8]? { bytes }
+    var isUnreadable = false
+    func load() throws(IOError) -> [UInt8]? {
+        if isUnreadable { throw IOError(code: 5, operation: "read") }
+        return bytes
+    }
     func save(_ bytes: [UInt8]?) throws(IOError) {
         if isBroken { throw IOError(code: 5, operation: "write") }
         self.bytes = bytes

@@ -33,6 +33,7 @@ struct LoginPair {
         settings.initiatorTaskTag = 0x77
         settings.cmdSN = 0xFFFF_FFFF
         settings.connectionID = 3
+        settings.skipsSecurityStage = true
         return settings
     }
 

@@ -7,6 +7,23 @@ import Testing
     private static let host = CHAPIdentity(name: "host", secret: hostSecret)
     private static let array = CHAPIdentity(name: "array", secret: arraySecret)
 
+    @Test func `A login without CHAP goes through the security stage, for the targets that reinstate only there`() throws {
+        var settings = LoginPair.settings
+        settings.skipsSecurityStage = false
+        var pair = LoginPair(settings)
+        guard case .finished(let result, _) = pair.run() else {
+            Issue.record("the login did not finish")
+            return
+        }
+        #expect(
+            pair.requests.map(\.header.loginFlags) == [
+                LoginFlags(current: .securityNegotiation, next: .operationalNegotiation),
+                LoginFlags(current: .operationalNegotiation, next: .fullFeature),
+            ])
+        #expect(pair.requested("AuthMethod") == "None")
+        #expect(result.authenticatedWith == nil && result.portalGroupTag == 1)
+    }
+
     @Test func `The shortest login is one exchange, and every field is what it should be`() throws {
         var pair = LoginPair(LoginPair.settings)
         guard case .finished(let result, let accepted) = pair.run() else {

@@ -419,3 +419,55 @@ func severalConnections(
         #expect(answer.map(\.header.taskManagementResponse) == [.reassignmentNotSupported])
     }
 }
+
+@Suite struct TargetEndingConnectionTests {
+    /// What was named to be sent is still sent from after a logout: its memory is nobody else's until then.
+    @Test func dataThatIsOnItsWayStaysWhatItWas() {
+        let (bench, clients) = severalConnections(1) { $0.operational.maxRecvDataSegmentByteCount = 512 }
+        let client = clients[0]
+        let data = pattern(1 << 20)
+        client.command(tag: 1, flags: [.final, .read], expected: data.count)
+        client.completeRead(client.readyCommands()[0], data)
+        // More pieces than the queue takes at a time.
+        client.send(.logoutRequest(.closeSession, connectionID: 0, tag: 2, cmdSN: client.cmdSN, expStatSN: 0))
+        #expect(bench.service.sessions.isEmpty)
+        #expect(bench.service.pool.lentByteCount == 1 << 20, "still named")
+        let other = bench.service.pool.allocate(byteCount: 1 << 20)!
+        other.base!.initializeMemory(as: UInt8.self, repeating: 0xEE, count: 1 << 20)
+        let pdus = client.receive()
+        let sent = pdus.dropLast().flatMap(\.data)
+        #expect(pdus.last?.header.opcode == .logoutResponse)
+        #expect(sent.count > 100_000)
+        let isWhole = sent == Array(data.prefix(sent.count))
+        #expect(isWhole)
+        bench.service.pool.release(other)
+    }
+
+    @Test func anInitiatorCannotHaveMemoryKeptForAnHour() {
+        let (bench, clients) = severalConnections(2, level: 2) { $0.operational.defaultTime2Wait = 3600 }
+        #expect(clients[0].parameters.defaultTime2Wait == 3600)
+        clients[1].connection.peerClosed()
+        #expect(bench.service.nextDeadline(at: bench.now) == bench.now + .seconds(120))
+    }
+
+    @Test func whereThereIsNoRoomASessionWithoutConnectionsGoesFirst() {
+        let bench = TargetBench {
+            $0.maximumSessions = 2
+            $0.operational.errorRecoveryLevel = 2
+        }
+        func logIn(_ qualifier: UInt16) -> (BenchClient, LoginAction) {
+            let client = bench.client()
+            let action = client.logIn(isid: .random(1, qualifier: qualifier)) { $0.operational.errorRecoveryLevel = 2 }
+            return (client, action)
+        }
+        let (first, _) = logIn(1)
+        _ = logIn(2)
+        #expect(status(logIn(3).1) == .outOfResources)
+        first.connection.peerClosed()
+        bench.drainEvents()
+        #expect(bench.service.sessions.count == 2)
+        #expect(status(logIn(3).1) == nil)
+        #expect(bench.service.sessions.count == 2)
+        #expect(bench.events.contains("ended connectionLost"))
+    }
+}

@@ -108,7 +108,8 @@ struct CommandInteropTests {
         #expect(try await eventually { (try? await paths())?.holder?.pid == holder.identifier })
         let lun = try await paths("--check")
         #expect(lun.holder?.command == "mpio hold" && lun.state == .optimal)
-        #expect(try server.sessions().count == 4)
+        // One more now and then, until the portals are proven to share a nexus.
+        #expect(try await eventually { try server.sessions().count == 4 })
 
         let policy = try await mpio("policy", name, "--json").standardOutputBytes
         #expect(try JSONDecoder().decode(PolicyReport.self, from: Data(policy)).policy == "round-robin")

@@ -34,6 +34,10 @@ struct DiskSetup {
 
     /// LUN `lun` over all portals of one server, each from an address of its own.
     init(_ servers: TgtServer..., lun: Int = 1, policy: String = "round-robin") {
+        self.init(servers, lun: lun, policy: policy)
+    }
+
+    init(_ servers: [TgtServer], lun: Int = 1, policy: String = "round-robin") {
         for server in servers {
             for portal in server.portals {
                 paths.append(

@@ -24,6 +24,7 @@ struct LivenessTests {
         let portals = (0..<2).map { LoopbackPortal(address: PrivateNetwork.address($0), port: 3260) }
         let array = try EmbeddedArray(tags: [1, 1], portals: portals) { network.enter(PrivateNetwork.target) }
         let disk = try await WatchedDisk(over: portals, in: directory) { network.enter(PrivateNetwork.initiator) }
+        #expect(try await disk.provenNexuses() == [.shared, .shared])
         try await disk.write(1)
         try network.swallow(cable: 0)
         let start = ContinuousClock.now

@@ -96,11 +96,12 @@ final class WatchedDisk: Sendable {
     private let watcher: Task<Void, Never>
 
     /// - Parameters:
+    ///   - targetKeys: more keys of the target, as one line of YAML.
     ///   - prepare: run on the manager's thread before anything is opened.
     init(
         over portals: [LoopbackPortal], of target: String = EmbeddedArray.name, lun: Int = 0, timers: String = "",
-        isGuarded: Bool = true, policy: String = "fail-over-only", in directory: TemporaryDirectory,
-        prepare: @escaping @Sendable () -> Void = {}
+        isGuarded: Bool = true, policy: String = "fail-over-only", targetKeys: String = "", hostsTarget: Bool = false,
+        in directory: TemporaryDirectory, prepare: @escaping @Sendable () -> Void = {}
     ) async throws {
         var configuration = try Configuration(
             yaml: """
@@ -110,6 +111,7 @@ final class WatchedDisk: Sendable {
                   timers: {\(timers)}
                 targets:
                   - name: \(target)
+                    \(targetKeys)
                     portals:
                 \(portals.map { "      - {address: \"\($0)\"}" }.joined(separator: "\n"))
                 luns:
@@ -119,6 +121,7 @@ final class WatchedDisk: Sendable {
         configuration.luns[0].settings.staleWriteGuard.isEnabled = isGuarded
         var options = PathManager.Options()
         options.runtimeDirectory = directory.path + "/run-\(UInt32.random(in: 0...(.max)))"
+        options.hostsTarget = hostsTarget
         manager = try await PathManager(configuration: configuration, options: options)
         await manager.run { prepare() }
         disk = try await manager.open("disk")
@@ -151,6 +154,20 @@ final class WatchedDisk: Sendable {
         let buffer = IOBuffer(byteCount: byteCount)
         try await disk.read(into: buffer, at: offset)
         return buffer.bytes.allSatisfy { $0 == buffer[0] } ? buffer[0] : nil
+    }
+
+    /// What is known of the nexus of each path.
+    var nexuses: [NexusProof?] {
+        get async { await manager.report().luns.first?.paths.map(\.nexus) ?? [] }
+    }
+
+    /// Waits until it is known of every path, and returns it.
+    func provenNexuses(within limit: Duration = .seconds(10)) async throws -> [NexusProof?] {
+        _ = try await eventually(within: limit) {
+            let nexuses = await self.nexuses
+            return !nexuses.isEmpty && !nexuses.contains(.unproven)
+        }
+        return await nexuses
     }
 
     func close() async throws {

@@ -17,6 +17,8 @@ final class VerifiedLoad: @unchecked Sendable {
         var offset: UInt64 = 0
         var writePercent = 50
         var seed: UInt64 = 0x9E37_79B9_7F4A_7C15
+        /// Pauses of this length and more are kept for ``takePauses()``; nil: none.
+        var notedPause: Duration?
     }
 
     struct Report {
@@ -26,8 +28,20 @@ final class VerifiedLoad: @unchecked Sendable {
         var mismatchCount = 0
         /// The longest time without a completion while requests were under way.
         var longestPause = Duration.zero
+        /// The longest time from a request's submission to its end, and in words what it was.
+        var longestRequest = Duration.zero
+        var longestRequestWords = ""
+        /// When it was submitted.
+        var longestRequestBegin = ContinuousClock.now
         /// The first few errors and mismatches, in words.
         var complaints: [String] = []
+    }
+
+    /// A time without a completion while requests were under way.
+    struct Pause {
+        var begin: ContinuousClock.Instant
+        var end: ContinuousClock.Instant
+        var length: Duration { begin.duration(to: end) }
     }
 
     private enum Content {
@@ -47,14 +61,14 @@ final class VerifiedLoad: @unchecked Sendable {
 
     private var contents: [Content]
     private var isBusy: [Bool]
-    private var slots: [(block: Int, generation: UInt64?)]
+    private var slots: [(block: Int, generation: UInt64?, since: ContinuousClock.Instant)]
     private var random: UInt64
     private var generation: UInt64 = 0
     private var report = Report()
     private var underWay = 0
     private var remaining = Int.max
     private var lastCompletion = ContinuousClock.now
-    private var startedCount = 0
+    private var pauses: [Pause] = []
 
     init(_ disk: MultipathDisk, _ options: Options = Options()) {
         precondition(options.blockCount >= 2 * options.depth && options.blockByteCount % 512 == 0)
@@ -64,7 +78,7 @@ final class VerifiedLoad: @unchecked Sendable {
         expected = IOBuffer(byteCount: options.blockByteCount)
         contents = Array(repeating: .known(0), count: options.blockCount)
         isBusy = Array(repeating: false, count: options.blockCount)
-        slots = Array(repeating: (0, nil), count: options.depth)
+        slots = Array(repeating: (0, nil, .now), count: options.depth)
         random = options.seed
     }
 
@@ -78,7 +92,7 @@ final class VerifiedLoad: @unchecked Sendable {
             remaining = requestCount
             lastCompletion = .now
             own = self
-            return (0..<min(options.depth, requestCount)).map { next(slot: $0) }
+            return (0..<min(options.depth, requestCount)).map { next(slot: $0, at: lastCompletion) }
         }
         queue?.submit(first)
     }
@@ -120,9 +134,18 @@ final class VerifiedLoad: @unchecked Sendable {
         }
     }
 
+    /// Returns the pauses that ended since the last call, oldest first; see ``Options/notedPause``.
+    func takePauses() -> [Pause] {
+        lock.withLock {
+            let taken = pauses
+            pauses.removeAll(keepingCapacity: true)
+            return taken
+        }
+    }
+
     // MARK: Requests, with the lock held
 
-    private func next(slot: Int) -> IORequest {
+    private func next(slot: Int, at now: ContinuousClock.Instant) -> IORequest {
         remaining -= 1
         underWay += 1
         let block = pickBlock()
@@ -136,7 +159,7 @@ final class VerifiedLoad: @unchecked Sendable {
             // Not what a read that does nothing could leave there.
             memset(start, 0xEE, options.blockByteCount)
         }
-        slots[slot] = (block, isWrite ? generation : nil)
+        slots[slot] = (block, isWrite ? generation : nil, now)
         return IORequest(
             isWrite ? .write : .read, offset: options.offset + UInt64(block * options.blockByteCount),
             byteCount: options.blockByteCount, memory: start, token: UInt64(slot))
@@ -165,13 +188,13 @@ final class VerifiedLoad: @unchecked Sendable {
     private func completed(_ completions: UnsafeBufferPointer<IORequestCompletion>) {
         let more = lock.withLock {
             let now = ContinuousClock.now
-            report.longestPause = max(report.longestPause, lastCompletion.duration(to: now))
+            note(Pause(begin: lastCompletion, end: now))
             lastCompletion = now
             var more: [IORequest] = []
             for completion in completions {
                 let slot = Int(completion.token)
-                ended(slot, completion.error)
-                if remaining > 0 { more.append(next(slot: slot)) }
+                ended(slot, completion.error, at: now)
+                if remaining > 0 { more.append(next(slot: slot, at: now)) }
             }
             if underWay == 0 { own = nil }
             return more
@@ -179,8 +202,18 @@ final class VerifiedLoad: @unchecked Sendable {
         if !more.isEmpty { queue?.submit(more) }
     }
 
-    private func ended(_ slot: Int, _ error: DiskError?) {
-        let (block, written) = slots[slot]
+    private func note(_ pause: Pause) {
+        report.longestPause = max(report.longestPause, pause.length)
+        if let noted = options.notedPause, pause.length >= noted { pauses.append(pause) }
+    }
+
+    private func ended(_ slot: Int, _ error: DiskError?, at now: ContinuousClock.Instant) {
+        let (block, written, since) = slots[slot]
+        if since.duration(to: now) > report.longestRequest {
+            report.longestRequest = since.duration(to: now)
+            report.longestRequestWords = "\(written == nil ? "read" : "write") of block \(block)"
+            report.longestRequestBegin = since
+        }
         isBusy[block] = false
         underWay -= 1
         report.requestCount += 1

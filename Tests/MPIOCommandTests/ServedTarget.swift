@@ -9,27 +9,33 @@ final class ServedTarget {
     static let name = "iqn.2026-11.org.example:served"
 
     let folder: Folder
+    /// What its output's files are called.
+    let log: String
     let portals: [LoopbackPortal]
     let process: ChildProcess
 
-    init(portalCount: Int = 2, luns: [String] = ["0=memory,size=64M"], flags: [String] = [], in folder: Folder) throws {
+    init(
+        portalCount: Int = 2, luns: [String] = ["0=memory,size=64M"], flags: [String] = [], name: String = ServedTarget.name,
+        log: String = "target", in folder: Folder
+    ) throws {
         self.folder = folder
+        self.log = log
         portals = try LoopbackPortal.unused(count: portalCount)
-        var arguments = ["target", "--name", Self.name] + flags
+        var arguments = ["target", "--name", name] + flags
         for portal in portals { arguments += ["--listen", "\(portal)"] }
         for lun in luns { arguments += ["--lun", lun] }
         process = try ChildProcess(
-            executable: Mpio.binary, arguments: arguments, standardOutput: .file(folder.path + "/target.out"),
-            standardError: .file(folder.path + "/target.err"))
+            executable: Mpio.binary, arguments: arguments, environment: ["XDG_RUNTIME_DIR": folder.path],
+            standardOutput: .file(folder.path + "/\(log).out"), standardError: .file(folder.path + "/\(log).err"))
         for _ in 0..<1000 {
-            if !portals[0].isFree { return }
+            if !portals[0].isFree, output.contains("Ctrl-C ends it.") { return }
             guard process.isRunning else { break }
             usleep(5000)
         }
-        throw CommandFailure("the target did not start: \(try String(contentsOfFile: folder.path + "/target.err", encoding: .utf8))")
+        throw CommandFailure("the target did not start: \(try String(contentsOfFile: folder.path + "/\(log).err", encoding: .utf8))")
     }
 
-    var output: String { (try? String(contentsOfFile: folder.path + "/target.out", encoding: .utf8)) ?? "" }
+    var output: String { (try? String(contentsOfFile: folder.path + "/\(log).out", encoding: .utf8)) ?? "" }
 
     /// Ends it as Ctrl-C does; its exit.
     func interrupt() -> ProcessEnd? {

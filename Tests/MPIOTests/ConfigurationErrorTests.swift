@@ -247,7 +247,7 @@ struct BrokenPolicy: CustomTestStringConvertible, Sendable {
         portals += "z: &c {name: iqn.2026-11.org.example:a, portals: *b}\ntargets: [" + Array(repeating: "*c", count: 1000).joined(separator: ",") + "]\n"
         let clock = ContinuousClock.now
         #expect(!Self.errors(of: portals + Self.lun).isEmpty)
-        #expect(ContinuousClock.now - clock < .seconds(5))
+        #expect(ContinuousClock.now - clock < .seconds(30))
     }
 
     @Test(arguments: ["? *k\n: 1\n", "*k : 1\n", "{[*k]: 1}\n", "{? [*k] : 1}\n", "[*k, *k] : 1\n"])

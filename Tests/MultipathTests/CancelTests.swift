@@ -28,6 +28,17 @@ import Testing
         #expect(harness.result(of: read) == .failed(.cancelled))
     }
 
+    @Test func aWriteThatTheTargetTurnedAwayWasNotDone() {
+        let path = harness.add("a")
+        harness.up(path)
+        let write = harness.write(0)
+        harness.complete(write, .status(.taskSetFull, nil))
+        #expect(harness.path(of: write) == nil)
+        #expect(harness.lun.cancel(slot: write!.slot, at: harness.now))
+        harness.drain()
+        #expect(harness.result(of: write) == .failed(.cancelled))
+    }
+
     @Test func aRequestInFlightGoesOn() {
         let path = harness.add("a")
         harness.up(path)

@@ -17,12 +17,16 @@ public final class FaultyLink: Sendable {
 
     private let relay: Relay
 
-    /// - Parameter portal: where to listen; an unused one where left out.
-    public init(to target: LoopbackPortal, listeningOn portal: LoopbackPortal? = nil) throws {
+    /// - Parameters:
+    ///   - other: where every second connection goes, the second first; nil: to `target` as well.
+    ///   - portal: where to listen; an unused one where left out.
+    public init(
+        to target: LoopbackPortal, alternatingWith other: LoopbackPortal? = nil, listeningOn portal: LoopbackPortal? = nil
+    ) throws {
         self.target = target
         let chosen = try portal ?? LoopbackPortal.unused()[0]
         self.portal = chosen
-        relay = try Relay(portal: chosen, target: target)
+        relay = try Relay(portal: chosen, targets: [target, other ?? target])
         relay.start()
     }
 
@@ -170,7 +174,7 @@ private final class Relay: @unchecked Sendable {
     private(set) var connections: [Connection] = []
 
     private let portal: LoopbackPortal
-    private let target: LoopbackPortal
+    private let targets: [LoopbackPortal]
     private let jobs = Locked<[() -> Void]>([])
     private var listener: Int32
     private let wakeUp: Int32
@@ -178,9 +182,9 @@ private final class Relay: @unchecked Sendable {
     private var isFinished = false
     private var chunk = [UInt8](repeating: 0, count: 1 << 18)
 
-    init(portal: LoopbackPortal, target: LoopbackPortal) throws {
+    init(portal: LoopbackPortal, targets: [LoopbackPortal]) throws {
         self.portal = portal
-        self.target = target
+        self.targets = targets
         listener = try Socket.listen(on: portal)
         var ends: [Int32] = [-1, -1]
         guard pipe2(&ends, O_CLOEXEC | O_NONBLOCK) == 0 else {
@@ -292,7 +296,7 @@ private final class Relay: @unchecked Sendable {
         guard initiator >= 0 else { return }
         acceptedCount += 1
         Socket.setNoDelay(initiator)
-        guard let target = try? Socket.connect(to: target) else {
+        guard let target = try? Socket.connect(to: targets[(acceptedCount - 1) % targets.count]) else {
             Socket.reset(initiator)
             return
         }

@@ -2,7 +2,12 @@ import AsyncIO
 
 /// A request for an ``IOQueue``: plain data.
 public struct IORequest {
-    public enum Operation: Sendable { case read, write, flush, unmap, writeZeroes }
+    public enum Operation: Sendable {
+        case read, write, flush, unmap, writeZeroes
+        /// `memory` holds twice `byteCount`: what is expected, then what to write. See
+        /// ``MultipathDisk/compareAndWrite(_:at:)``.
+        case compareAndWrite
+    }
 
     public var operation: Operation
     /// In bytes, a multiple of the block size.
@@ -96,6 +101,7 @@ extension IOSubmission {
             case .flush: .flush
             case .unmap: .unmap
             case .writeZeroes: .writeZeroes
+            case .compareAndWrite: .compareAndWrite
             }
         self.init(
             operation: operation, forceUnitAccess: request.options.contains(.forceUnitAccess), offset: request.offset,

@@ -37,6 +37,9 @@ public final class MultipathDisk: Sendable {
     /// The size in bytes when the disk was opened. ``events`` tells when a target grows a disk.
     public var capacityByteCount: UInt64 { device.blockCount * UInt64(device.blockSize) }
 
+    /// The size in bytes now. On the reactor's thread only.
+    package var currentCapacityByteCount: UInt64 { engine.engine.device?.capacity ?? capacityByteCount }
+
     /// Reads blocks into `range` of the buffer (all of it by default) from `offset`, in bytes.
     ///
     /// SBC-4 READ (10) and READ (16).

@@ -15,7 +15,7 @@ public final class PathManager: Sendable {
     /// The name under which this process logs in.
     public let initiatorName: String
 
-    private let reactor: LibaioReactor
+    package let reactor: LibaioReactor
     private let state: ManagerState
     private let lease: ISIDLease
 
@@ -28,7 +28,7 @@ public final class PathManager: Sendable {
         do {
             initiatorName = try Self.initiatorName(of: configuration)
             lease = try ISIDLease.acquire(initiatorName: initiatorName, directory: options.runtimeDirectory)
-            var reactorOptions = LibaioReactor.Options(for: configuration)
+            var reactorOptions = LibaioReactor.Options(for: configuration, hostsTarget: options.hostsTarget)
             reactorOptions.busyPoll = options.busyPoll
             reactor = try LibaioReactor(options: reactorOptions)
             try reactor.start()
@@ -69,6 +69,8 @@ public final class PathManager: Sendable {
         /// request takes, until they are received together: it halves what a small request costs. Where
         /// that makes requests slower, which is measured as they run, the wait is shortened. Zero: never.
         public var receiveCoalescing: Duration = .microseconds(100)
+        /// An embedded target will share the reactor: a gateway.
+        package var hostsTarget = false
 
         public init() {}
     }
@@ -186,11 +188,17 @@ public enum PathManagerError: Error, Sendable, CustomStringConvertible {
 extension LibaioReactor.Options {
     /// As much as the policy file can need. The kernel reserves asynchronous operations for all of it, from
     /// 65,536 for the whole machine, which many processes share.
-    fileprivate init(for configuration: Configuration) {
+    fileprivate init(for configuration: Configuration, hostsTarget: Bool) {
         self.init()
         let sessions = configuration.targets.reduce(0) { $0 + $1.portals.count }
-        // Beside its own, a session may have one that reinstates its nexus.
-        socketCapacity = 2 * sessions + 8
+        // Beside its own, a session may have one that reinstates its nexus; and one target at a time has its portals
+        // proven, with a session at each and one that logs in.
+        socketCapacity = 2 * sessions + (configuration.targets.map(\.portals.count).max() ?? 0) + 1 + 8
+        if hostsTarget {
+            // The connections of its initiators; and it may have files.
+            socketCapacity += 512
+            return
+        }
         let hasDevices = configuration.luns.contains { lun in
             lun.paths.contains { if case .device = $0.transport { true } else { false } }
         }

@@ -37,11 +37,16 @@ public final class ControlClient {
 
     /// Sends a request and waits for its response. After an error the connection is of no more use.
     public func request(_ request: ControlRequest) throws(ControlSocketError) -> ControlResponse {
+        try exchange(request)
+    }
+
+    /// The same in another language: see ``ControlLines``.
+    package func exchange<Response: Decodable>(_ request: some Encodable) throws(ControlSocketError) -> Response {
         let deadline = ContinuousClock.now + timeout
         guard let data = try? JSONEncoder().encode(request) else { throw .malformedResponse }
         try send(Array(data) + [0x0A], deadline: deadline)
         let line = try receiveLine(deadline: deadline)
-        guard let response = try? JSONDecoder().decode(ControlResponse.self, from: Data(line)) else { throw .malformedResponse }
+        guard let response = try? JSONDecoder().decode(Response.self, from: Data(line)) else { throw .malformedResponse }
         return response
     }
 
@@ -101,6 +106,11 @@ public final class ControlClient {
     public static func discover(
         directories: [String] = RuntimeDirectory.searchPaths(), timeout: Duration = .seconds(2)
     ) -> [ControlClient] {
+        discover(suffix: ControlServer.holderSuffix, directories: directories, timeout: timeout)
+    }
+
+    /// The same for sockets whose names end otherwise.
+    package static func discover(suffix: String, directories: [String], timeout: Duration = .seconds(2)) -> [ControlClient] {
         var clients: [ControlClient] = []
         for directory in directories {
             do throws(RuntimeDirectoryError) {
@@ -109,7 +119,7 @@ public final class ControlClient {
                 continue
             }
             let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
-            for name in names.sorted() where name.hasSuffix(".sock") && !name.hasPrefix(".") {
+            for name in names.sorted() where name.hasSuffix(suffix) && !name.hasPrefix(".") {
                 let path = directory + "/" + name
                 do throws(ControlSocketError) {
                     clients.append(try ControlClient(path: path, timeout: timeout))

@@ -15,15 +15,26 @@ public final class ControlServer: Sendable {
 
     /// Listens in `directory`, which is made where it is missing, as `PID-N.sock`, mode 0600.
     /// - Parameter stallLimit: how long a client may take over half a request or an unread answer.
-    public init(
+    public convenience init(
         handler: any ControlHandler, directory: String = RuntimeDirectory.defaultPath(), stallLimit: Duration = .seconds(5)
+    ) throws(ControlSocketError) {
+        try self.init(lines: HolderLines(handler), suffix: Self.holderSuffix, directory: directory, stallLimit: stallLimit)
+    }
+
+    /// How the sockets' names end of processes that hold LUNs.
+    package static let holderSuffix = ".sock"
+
+    /// For another language of lines; `suffix` tells its sockets from those of holders.
+    package init(
+        lines: any ControlLines, suffix: String, directory: String = RuntimeDirectory.defaultPath(),
+        stallLimit: Duration = .seconds(5)
     ) throws(ControlSocketError) {
         do throws(RuntimeDirectoryError) {
             try RuntimeDirectory.prepare(directory)
         } catch {
             throw .directory(error)
         }
-        let (listener, path) = try Self.listen(in: directory)
+        let (listener, path) = try Self.listen(in: directory, suffix: suffix)
         var wake: [Int32] = [-1, -1]
         guard pipe2(&wake, O_CLOEXEC) == 0 else {
             let code = errno
@@ -32,7 +43,7 @@ public final class ControlServer: Sendable {
             throw .system(operation: "pipe2", code: code)
         }
         self.path = path
-        loop = ControlServerLoop(listener: listener, wake: wake[0], waker: wake[1], handler: handler, stallLimit: stallLimit)
+        loop = ControlServerLoop(listener: listener, wake: wake[0], waker: wake[1], lines: lines, stallLimit: stallLimit)
         loop.start()
     }
 
@@ -46,7 +57,7 @@ public final class ControlServer: Sendable {
 
     /// Bound and listening under a name that no client looks for, then renamed: so a socket that clients find and that
     /// refuses them is a dead process's, never one that is about to listen.
-    private static func listen(in directory: String) throws(ControlSocketError) -> (Int32, String) {
+    private static func listen(in directory: String, suffix: String) throws(ControlSocketError) -> (Int32, String) {
         let descriptor = try UnixSocket.make()
         func fail(_ operation: String) -> ControlSocketError {
             let error = ControlSocketError.system(operation: operation, code: errno)
@@ -70,7 +81,7 @@ public final class ControlServer: Sendable {
         guard Foundation.listen(descriptor, 64) == 0 else { throw fail("listen") }
         for number in 0..<10_000 {
             // link(2), unlike rename(2), never takes the name of a live socket.
-            let path = "\(directory)/\(getpid())-\(number).sock"
+            let path = "\(directory)/\(getpid())-\(number)\(suffix)"
             if link(hidden, path) == 0 { return (descriptor, path) }
             guard errno == EEXIST else { throw fail("link") }
             // A dead process had our process id.
@@ -80,13 +91,50 @@ public final class ControlServer: Sendable {
     }
 }
 
+/// Answers lines. Called on the control server's thread, one request at a time.
+package protocol ControlLines: AnyObject, Sendable {
+    /// One line of JSON for one line; without its end, both.
+    func answer(to line: [UInt8]) -> [UInt8]
+}
+
+/// The language of ``ControlRequest`` and ``ControlResponse``.
+private final class HolderLines: ControlLines {
+    private let handler: any ControlHandler
+    init(_ handler: any ControlHandler) { self.handler = handler }
+
+    func answer(to line: [UInt8]) -> [UInt8] {
+        let request: ControlRequest
+        do {
+            request = try JSONDecoder().decode(ControlRequest.self, from: Data(line))
+        } catch {
+            return ControlServer.encode(
+                ControlResponse.failed(ControlFailure(.malformed, "not a request: one JSON object per line, with a 'request'")))
+        }
+        return ControlServer.encode(handler.handle(request))
+    }
+}
+
+extension ControlServer {
+    /// An answer as JSON, without the line's end.
+    package static func encode(_ response: some Encodable) -> [UInt8] {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        do {
+            return Array(try encoder.encode(response))
+        } catch {
+            // Infinite or NaN numbers, which JSON does not have.
+            return Array(#"{"error":{"code":"unavailable","message":"the answer can't be written as JSON"}}"#.utf8)
+        }
+    }
+}
+
 /// The thread's side of a ``ControlServer``.
 private final class ControlServerLoop: @unchecked Sendable {
     // Everything but `waker` and `finished` belongs to the thread once it was started.
     private let listener: Int32
     private let wake: Int32
     private let waker: Int32
-    private let handler: any ControlHandler
+    private let lines: any ControlLines
     private let stallLimit: Duration
     private var clients: [Client] = []
     private let finished = DispatchSemaphore(value: 0)
@@ -104,11 +152,11 @@ private final class ControlServerLoop: @unchecked Sendable {
         var isBusy: Bool { !output.isEmpty || !input.isEmpty }
     }
 
-    init(listener: Int32, wake: Int32, waker: Int32, handler: any ControlHandler, stallLimit: Duration) {
+    init(listener: Int32, wake: Int32, waker: Int32, lines: any ControlLines, stallLimit: Duration) {
         self.listener = listener
         self.wake = wake
         self.waker = waker
-        self.handler = handler
+        self.lines = lines
         self.stallLimit = stallLimit
     }
 
@@ -202,7 +250,7 @@ private final class ControlServerLoop: @unchecked Sendable {
         if client.output.isEmpty { receive(&client) } else { send(&client) }
         // Answer what came in one piece, as far as the client takes the answers.
         while client.descriptor >= 0, client.output.isEmpty, !client.closesAfterOutput, let line = nextLine(&client) {
-            client.output = respond(to: line)
+            client.output = lines.answer(to: line) + [0x0A]
             send(&client)
         }
         if client.descriptor >= 0, client.output.isEmpty, client.input.count > ControlServer.maximumLineByteCount {
@@ -214,7 +262,8 @@ private final class ControlServerLoop: @unchecked Sendable {
     private func refuse(_ client: inout Client) {
         client.input.removeAll()
         client.closesAfterOutput = true
-        client.output = Self.encode(.failed(ControlFailure(.tooLong, "a request is at most \(ControlServer.maximumLineByteCount) bytes")))
+        let failure = ControlFailure(.tooLong, "a request is at most \(ControlServer.maximumLineByteCount) bytes")
+        client.output = ControlServer.encode(ControlResponse.failed(failure)) + [0x0A]
         send(&client)
     }
 
@@ -223,27 +272,6 @@ private final class ControlServerLoop: @unchecked Sendable {
         let line = Array(client.input[..<end])
         client.input.removeSubrange(...end)
         return line
-    }
-
-    private func respond(to line: [UInt8]) -> [UInt8] {
-        let request: ControlRequest
-        do {
-            request = try JSONDecoder().decode(ControlRequest.self, from: Data(line))
-        } catch {
-            return Self.encode(.failed(ControlFailure(.malformed, "not a request: one JSON object per line, with a 'request'")))
-        }
-        return Self.encode(handler.handle(request))
-    }
-
-    static func encode(_ response: ControlResponse) -> [UInt8] {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        do {
-            return Array(try encoder.encode(response)) + [0x0A]
-        } catch {
-            // Infinite or NaN numbers, which JSON does not have.
-            return Array(#"{"error":{"code":"unavailable","message":"the answer can't be written as JSON"}}"#.utf8) + [0x0A]
-        }
     }
 
     private func receive(_ client: inout Client) {

@@ -20,6 +20,8 @@ final class ControlChannel {
     }
 
     private unowned let path: ISCSIPath
+    /// Told first. It owns the path, and the path owns this channel as one of its clients.
+    weak var owner: (any SessionObserver)?
     private(set) var client = PathClientID(rawValue: 0)
     private var pending: [UInt64: Pending] = [:]
     private var nextToken: UInt64 = 0
@@ -119,6 +121,7 @@ final class ControlChannel {
         return client.token(nextToken)
     }
 
+    /// Keeps the observer until ``stopObserving(_:)``.
     func observe(_ observer: any SessionObserver) -> Int {
         nextObserver += 1
         observers.append((nextObserver, observer))
@@ -136,6 +139,7 @@ protocol SessionObserver: AnyObject {
 
 extension ControlChannel: ISCSIPathClient {
     func pathLoggedIn(_ path: ISCSIPath) {
+        owner?.sessionLoggedIn()
         for entry in observers { entry.observer.sessionLoggedIn() }
     }
 
@@ -172,6 +176,7 @@ extension ControlChannel: ISCSIPathClient {
     }
 
     func pathLost(_ path: ISCSIPath, failure: PathFailure) {
+        owner?.sessionLost(failure)
         for entry in observers { entry.observer.sessionLost(failure) }
     }
 

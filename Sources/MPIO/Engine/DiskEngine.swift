@@ -298,7 +298,7 @@ package final class DiskEngine {
         touch()
     }
 
-    /// ``PlantedEngineBug/doubleCompletion``
+    /// ``PlantedMistake/doubleCompletion``
     func completeTwice(_ record: RequestRecord) { complete(record.submission, .timedOut) }
 
     private func flushSinks() {

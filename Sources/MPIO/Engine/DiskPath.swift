@@ -97,7 +97,13 @@ package final class DiskPath {
                     token: client.token(Self.token(of: request)), lun: lun, cdb: command.cdb,
                     direction: command.direction, buffer: command.buffer, byteCount: command.byteCount))
         }
-        return sent ? nil : .connectionClosed
+        return sent ? nil : refusal
+    }
+
+    /// Why the session takes no command.
+    private var refusal: PathFailureReason {
+        if case .session(let reference) = transport, reference.path.isAskedToLogOut { return .logoutRequested }
+        return .connectionClosed
     }
 
     private func issueToDevice(
@@ -110,7 +116,7 @@ package final class DiskPath {
     /// Sees to it that the path touches the caller's memory no more, or that the disk waits for it.
     func withdraw(_ request: RequestIndex, _ record: UnsafeMutablePointer<RequestRecord>) {
         switch transport {
-        case .session where disk.host.plantedBug == .bufferReleasedEarly: break
+        case .session where pseudoLUN.plantedMistake == .bufferReleasedEarly: break
         case .session(let reference): reference.path.detach(client.token(Self.token(of: request)))
         case .device: disk.lend(request)
         }
@@ -223,6 +229,10 @@ package final class DiskPath {
     func fence(_ step: FenceStep) {
         switch (transport, step) {
         case (.device, _): fenced(step, .unsupported)
+        // The target keeps a session whose ISID logs in again: the new one reaches nothing of the old.
+        case (.session(let reference), .reinstateNexus) where reference.path.nexus().reinstates == false,
+            (.session(let reference), .abortTaskSet) where reference.path.nexus().reinstates == false:
+            fenced(step, .unsupported)
         case (.session(let reference), .reinstateNexus):
             // The login itself reinstates: the same ISID through the path's own portal. That it came about
             // is told as for any other login.
@@ -230,7 +240,7 @@ package final class DiskPath {
             if reference.path.isOwnPortalUnreachable, reinstateElsewhere(reference) { return }
             isReinstating = true
             reference.path.connect(for: client)
-        case (.session, .abortTaskSet) where disk.host.plantedBug == .fenceWithoutAbort: fenced(step, .done)
+        case (.session, .abortTaskSet) where pseudoLUN.plantedMistake == .fenceWithoutAbort: fenced(step, .done)
         case (.session(let reference), .abortTaskSet):
             manage(.abortTaskSet, reference, step)
         case (.session, .logicalUnitReset(let via)):
@@ -364,7 +374,7 @@ extension DiskPath: ISCSIPathClient {
 
     package func path(_ path: ISCSIPath, abandoned token: UInt64, wasSent: Bool) {
         guard let (request, record) = request(of: token) else { return }
-        if disk.host.plantedBug == .doubleCompletion, wasSent { disk.completeTwice(record.pointee) }
+        if pseudoLUN.plantedMistake == .doubleCompletion, wasSent { disk.completeTwice(record.pointee) }
         ended(request, record, outcome: .returned(wasSent: wasSent, .connectionClosed))
     }
 

@@ -42,17 +42,6 @@ extension IOSubmission {
     }
 }
 
-/// A mistake put into the engine on purpose, to show that the simulator would find it. Only rare code looks
-/// at it; nothing but a simulation sets it.
-package enum PlantedEngineBug: Sendable {
-    /// A stalled path's request goes elsewhere while the session still sends from the caller's memory.
-    case bufferReleasedEarly
-    /// The fence says that it aborted the old task set, and did not.
-    case fenceWithoutAbort
-    /// A command that a lost session hands back ends for the caller, and is driven elsewhere as well.
-    case doubleCompletion
-}
-
 extension DiskEngine {
     package func takeOut(_ path: PathIndex, _ how: TakeOut) {
         lun.takeOut(path, how, at: now)

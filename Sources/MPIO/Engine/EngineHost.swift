@@ -9,9 +9,6 @@ package final class EngineHost {
     package let cryptography: any CryptographicServices
     package let crc32c: CRC32CFunction
 
-    /// Set by simulations only.
-    package var plantedBug: PlantedEngineBug?
-
     @exclusivity(unchecked) private var dirtyDisks: [DiskEngine] = []
     @exclusivity(unchecked) private var spare: [DiskEngine] = []
     @exclusivity(unchecked) private var isRunning = false

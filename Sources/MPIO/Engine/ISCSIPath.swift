@@ -120,8 +120,10 @@ package final class ISCSIPath {
     package private(set) var loginCount = 0
     /// The target port group that the last login reached.
     private(set) var portalGroupTag: UInt16?
-    /// This session's settings with other portals that are known to lead to the same target port group now.
+    /// This session's settings with other portals that are proven to lead to the same nexus, and work now.
     var alternatives: () -> [ISCSIPathSettings] = { [] }
+    /// What is known of this session's nexus.
+    var nexus: () -> NexusKnowledge = { NexusKnowledge() }
 
     let port: any IOPort
     let host: EngineHost
@@ -142,10 +144,12 @@ package final class ISCSIPath {
     @exclusivity(unchecked) private var sendIsRequested = false
     @exclusivity(unchecked) private var isDraining = false
     /// The target wants this session to end.
-    private var isAskedToLogOut = false
+    private(set) var isAskedToLogOut = false
     /// While it lives no connection is made here: both have the same ISID.
     private var reinstatement: NexusReinstatement?
     private var connectAfterReinstatement = false
+    /// The last one that ended: it may still be at work when it says so.
+    private var endedReinstatement: NexusReinstatement?
 
     package init(settings: ISCSIPathSettings, host: EngineHost) {
         self.settings = settings
@@ -182,6 +186,9 @@ package final class ISCSIPath {
     package var login: LoginResult? {
         if case .loggedIn(_, let result) = state { result } else { nil }
     }
+
+    /// Whether the last login was sent on to another address.
+    var isRedirected: Bool { redirectCount > 0 }
 
     // MARK: Life
 
@@ -257,6 +264,7 @@ package final class ISCSIPath {
     }
 
     private func reinstatementEnded() {
+        endedReinstatement = reinstatement
         reinstatement = nil
         if connectAfterReinstatement {
             connectAfterReinstatement = false

@@ -177,6 +177,7 @@ final class ManagerState: @unchecked Sendable {
         guard !isShutDown else { return finishIfDone() }
         isShutDown = true
         sampler.stop()
+        sessions.stopProofs()
         for disk in disks {
             disk.close { [self] in
                 disks.removeAll { $0 === disk }

@@ -55,7 +55,7 @@ final class NexusReinstatement: SessionObserver, TimerHandler {
         for index in waiting.indices { waiting[index].isSent = false }
         let path = ISCSIPath(settings: settings, host: host)
         let channel = ControlChannel(path: path)
-        _ = channel.observe(self)
+        channel.owner = self
         session = (path, channel)
         // One bound on login and answers together: a portal that does neither is no better than none.
         timer = host.port.setTimer(

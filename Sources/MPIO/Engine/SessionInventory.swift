@@ -30,7 +30,7 @@ package final class SessionInventory: SessionObserver {
     package init(path: ISCSIPath) {
         self.path = path
         channel = ControlChannel(path: path)
-        _ = channel.observe(self)
+        channel.owner = self
     }
 
     /// The unit with this identity, or nil where the target has none such or cannot be asked.

@@ -13,7 +13,10 @@ final class SessionPool {
     private let initiatorName: String
     private let isids: [Key: ISID]
     private let host: EngineHost
+    /// For each target one that carries no data (``NexusSurvey``).
+    private let spareISIDs: [ISID]
     private var inventories: [Key: SessionInventory] = [:]
+    private lazy var survey = NexusSurvey(host: host) { [unowned self] in spareSettings($0) }
 
     init(configuration: Configuration, initiatorName: String, lease: ISIDLease, host: EngineHost) {
         self.configuration = configuration
@@ -27,7 +30,11 @@ final class SessionPool {
                 names.append("\(settings.name) \(entry.name)")
             }
         }
-        isids = Dictionary(uniqueKeysWithValues: zip(keys, lease.isids(forSessions: names)))
+        // Last, so that they take no ISID from a session that had it before.
+        names += configuration.targets.map { "\($0.name) spare" }
+        let leased = lease.isids(forSessions: names)
+        isids = Dictionary(uniqueKeysWithValues: zip(keys, leased))
+        spareISIDs = Array(leased[keys.count...])
     }
 
     /// The session's inventory, which holds its path. `timers` are those of the disk that asks first:
@@ -37,6 +44,8 @@ final class SessionPool {
         let path = ISCSIPath(settings: settings(key, timers), host: host)
         let inventory = SessionInventory(path: path)
         inventories[key] = inventory
+        survey.watch(inventory, key)
+        path.nexus = { [weak self] in self?.knowledge(of: key) ?? NexusKnowledge() }
         path.alternatives = { [weak self, weak path] in
             guard let self, let path else { return [] }
             return self.alternatives(to: path, key)
@@ -44,22 +53,36 @@ final class SessionPool {
         return inventory
     }
 
-    /// The other portals of the target that lead to the port group of this session, as their own logins showed, and that
-    /// work now.
+    /// The other portals that were proven to lead to this session's nexus, and work now. They have not been logged in to
+    /// anew since, so it is still the same process that answers there.
     private func alternatives(to path: ISCSIPath, _ key: Key) -> [ISCSIPathSettings] {
-        guard let tag = path.portalGroupTag else { return [] }
-        return configuration.targets[key.target].portals.indices.compactMap { portal in
-            guard portal != key.portal, let other = inventories[Key(target: key.target, portal: portal)]?.path,
-                other.login?.portalGroupTag == tag
-            else { return nil }
+        survey.groups(ofTarget: key.target).sharing(with: key.portal).compactMap { portal in
+            guard let other = inventories[Key(target: key.target, portal: portal)]?.path, other.isLoggedIn else { return nil }
             return ISCSIPathSettings(
                 name: other.settings.name, portal: other.settings.portal, source: other.settings.source,
                 session: path.settings.session)
         }
     }
 
-    /// All sessions made so far.
-    var paths: [ISCSIPath] { inventories.values.map(\.path) }
+    private func knowledge(of key: Key) -> NexusKnowledge {
+        let groups = survey.groups(ofTarget: key.target)
+        let portals = configuration.targets[key.target].portals
+        return NexusKnowledge(
+            reinstates: groups.reinstates(key.portal), sharedWith: groups.sharing(with: key.portal).map { portals[$0].name })
+    }
+
+    private func spareSettings(_ key: Key) -> ISCSIPathSettings? {
+        guard var settings = inventories[key]?.path.settings else { return nil }
+        settings.session.login.isid = spareISIDs[key.target]
+        settings.session.commandCapacity = 2
+        return settings
+    }
+
+    /// No more proofs; those that are under way log out.
+    func stopProofs() { survey.stop() }
+
+    /// All sessions made so far, those of a proof included.
+    var paths: [ISCSIPath] { inventories.values.map(\.path) + survey.paths }
 
     private func settings(_ key: Key, _ timers: Timers) -> ISCSIPathSettings {
         let target = configuration.targets[key.target]
@@ -67,7 +90,6 @@ final class SessionPool {
         var login = LoginSettings(initiatorName: initiatorName, targetName: target.name, isid: isids[key]!)
         login.chap = target.chap.map(CHAPCredentials.init)
         login.operational = OperationalSettings(target)
-        login.beginsWithSecurity = true
         var session = SessionSettings(login: login)
         session.loginTimeout = timers.loginTimeout
         session.commandTimeout = timers.commandTimeout

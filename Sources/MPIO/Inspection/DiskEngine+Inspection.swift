@@ -74,6 +74,9 @@ extension DiskPath {
         shown.lun = lun.map { UInt64($0.index ?? Int(truncatingIfNeeded: $0.rawValue)) }
         shown.isid = "\(path.settings.session.login.isid)"
         if let tag = path.login?.portalGroupTag { shown.tpg = Int(tag) }
+        let nexus = path.nexus()
+        shown.nexus = NexusProof(nexus)
+        shown.nexusSharedWith = nexus.sharedWith
         guard let group = path.group else {
             shown.connections = [
                 ConnectionSnapshot(
@@ -94,6 +97,16 @@ extension DiskPath {
             connection.weight = group.policy.kind == .weightedPaths ? Int(member.settings.weight) : nil
             if case .failed(let failure) = member.state { connection.reason = "\(failure)" }
             return connection
+        }
+    }
+}
+
+extension NexusProof {
+    fileprivate init(_ knowledge: NexusKnowledge) {
+        switch knowledge.reinstates {
+        case nil: self = .unproven
+        case false?: self = .notReinstated
+        case true?: self = knowledge.sharedWith.isEmpty ? .single : .shared
         }
     }
 }

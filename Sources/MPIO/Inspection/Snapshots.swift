@@ -111,6 +111,18 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
     }
 }
 
+/// What proof there is that a new login ends what a lost session left behind (`docs/stale-writes.md`).
+public enum NexusProof: String, Codable, Hashable, Sendable, CaseIterable {
+    /// Not tried, or not yet: the path's own portal is believed, no other.
+    case unproven
+    /// A login through another portal ended a session of this one.
+    case shared
+    /// Only a login through the portal itself does.
+    case single
+    /// No login ended an older session of the same ISID: none is believed.
+    case notReinstated = "not reinstated"
+}
+
 public struct PathSnapshot: Codable, Hashable, Sendable {
     public enum Transport: String, Codable, Hashable, Sendable {
         case iscsi
@@ -152,6 +164,10 @@ public struct PathSnapshot: Codable, Hashable, Sendable {
     public var bytesPerSecond: Double?
     /// Seconds until a failed path is tried again.
     public var nextTrySeconds: Double?
+    /// Nil for a device.
+    public var nexus: NexusProof?
+    /// The names of the portals through which this session's nexus can be reinstated, beside its own; nil for a device.
+    public var nexusSharedWith: [String]?
 
     enum CodingKeys: String, CodingKey {
         case id, transport, portal, source, target, lun, isid, tpg, state, role, weight, requests, errors, connections
@@ -166,6 +182,8 @@ public struct PathSnapshot: Codable, Hashable, Sendable {
         case requestsPerSecond = "requests_per_s"
         case bytesPerSecond = "bytes_per_s"
         case nextTrySeconds = "next_try_s"
+        case nexus
+        case nexusSharedWith = "nexus_shared_with"
     }
 
     public init(id: String, transport: Transport, portal: String, state: PathState, role: String = "primary") {
@@ -446,6 +464,8 @@ extension PathSnapshot {
         try values.encodeIfPresent(requestsPerSecond, forKey: .requestsPerSecond)
         try values.encodeIfPresent(bytesPerSecond, forKey: .bytesPerSecond)
         try values.encodeIfPresent(nextTrySeconds, forKey: .nextTrySeconds)
+        try values.encodeIfPresent(nexus, forKey: .nexus)
+        try values.encodeIfPresent(nexusSharedWith, forKey: .nexusSharedWith)
     }
 }
 

@@ -36,11 +36,13 @@ struct DiskStore: BlockStore {
 /// - Parameter subcommand: what `mpio paths` shows as the holder.
 func withManager<Value: Sendable>(
     _ policy: Configuration, subcommand: String, isInspectable: Bool = true, runtimeDirectory: String? = nil,
+    hostsTarget: Bool = false,
     _ body: @Sendable (PathManager) async throws -> Value
 ) async throws -> Value {
     var options = PathManager.Options()
     options.command = "mpio \(subcommand)"
     options.isInspectable = isInspectable
+    options.hostsTarget = hostsTarget
     if let runtimeDirectory { options.runtimeDirectory = runtimeDirectory }
     let manager = try await PathManager(configuration: policy, options: options)
     let value: Value

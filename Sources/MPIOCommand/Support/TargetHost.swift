@@ -1,43 +1,78 @@
 import ArgumentParser
 import AsyncIO
+import Cryptography
 import Foundation
+import Gateway
 import ISCSI
 import ISCSITarget
 import MPIO
 
-/// An embedded target on a reactor, and thread, of its own.
+/// An embedded target on a reactor, and thread, of its own; or, as a gateway, on that of the disks behind it.
 final class TargetHost: Sendable {
     private let reactor: LibaioReactor
+    private let ownsReactor: Bool
     private let target: EmbeddedTarget
-    /// Where the portals listen, in the order of the configuration; ports that the kernel chose included.
+    /// Where the portals listen, in the order of the configuration's nodes; ports that the kernel chose included.
     let addresses: [SocketAddress]
 
-    /// Opens the units and listens. Throws a ``CommandFailure`` in words for the user.
-    init(_ configuration: ISCSITarget.TargetConfiguration) throws {
+    /// Open disks by the names that the units know them by, and the manager to which they belong.
+    struct Disks {
+        var manager: PathManager
+        var disks: [String: MultipathDisk] = [:]
+
+        /// What the disks say of their units: size, block size, write protection.
+        func applied(to configuration: ISCSITarget.TargetConfiguration) throws -> ISCSITarget.TargetConfiguration {
+            var result = configuration
+            for index in result.logicalUnits.indices {
+                guard let disk = result.logicalUnits[index].diskName.flatMap({ disks[$0] }) else { continue }
+                guard [512, 4096].contains(disk.blockSize) else {
+                    throw CommandFailure("\(disk.name) has blocks of \(disk.blockSize) bytes; the target serves 512 and 4096")
+                }
+                result.logicalUnits[index].byteCount = disk.capacityByteCount
+                result.logicalUnits[index].blockSize = disk.blockSize
+                if disk.device.isWriteProtected { result.logicalUnits[index].isReadOnly = true }
+            }
+            return result
+        }
+    }
+
+    private static func makeReactor() throws -> LibaioReactor {
         var options = LibaioReactor.Options()
         // Each socket reserves kernel operations of a small system-wide store.
         options.socketCapacity = 512
-        let reactor: LibaioReactor
         do {
-            reactor = try LibaioReactor(options: options)
+            let reactor = try LibaioReactor(options: options)
             try reactor.start(threadName: "mpio-target")
+            return reactor
         } catch {
             throw CommandFailure("the target can't start: \(error.operation): \(String(cString: strerror(error.code)))")
         }
+    }
+
+    /// Opens the units and listens. Throws a ``CommandFailure`` in words for the user.
+    /// - Parameter disks: for the units on disks; their manager was made with `hostsTarget`, and outlives this.
+    init(_ configuration: ISCSITarget.TargetConfiguration, disks: Disks? = nil) throws {
+        let reactor = try disks?.manager.reactor ?? Self.makeReactor()
+        ownsReactor = disks == nil
         do {
             (target, addresses) = try reactor.performAndWait {
-                let target = try EmbeddedTarget(configuration: configuration, port: reactor)
+                let target = try EmbeddedTarget(configuration: configuration, port: reactor, cryptography: SystemCryptography()) {
+                    guard let disks, let disk = $0.diskName.flatMap({ disks.disks[$0] }) else { return nil }
+                    return DiskBackend(disk: disk, manager: disks.manager)
+                }
+                target.onProblem = { StandardError.write("mpio: \($0.words)\n") }
                 do {
                     try target.start()
                 } catch {
                     target.stop()
                     throw error
                 }
-                return (target, configuration.portals.indices.map { target.address(ofPortal: $0) })
+                let count = configuration.portals.count + configuration.furtherNodes.reduce(0) { $0 + $1.portals.count }
+                return (target, (0..<count).map { target.address(ofPortal: $0) })
             }
             self.reactor = reactor
         } catch {
-            reactor.stop()
+            if ownsReactor { reactor.stop() }
             if let error = error as? EmbeddedTargetError { throw CommandFailure(error.words, status: error.status) }
             throw error
         }
@@ -50,6 +85,16 @@ final class TargetHost: Sendable {
         } catch let error as EmbeddedTargetError {
             throw CommandFailure(error.words)
         }
+    }
+
+    func perform(_ request: FaultRequest) throws -> FaultReply {
+        try reactor.performAndWait { [target] in target.perform(request) }
+    }
+
+    /// As the policy file has it.
+    func identity(ofUnit number: Int) -> String {
+        let bytes = try? reactor.performAndWait { [target] in target.node.units.first { $0.number == number }?.identity }
+        return "naa." + (bytes ?? []).map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
     }
 
     var connectionCount: Int {
@@ -80,6 +125,7 @@ final class TargetHost: Sendable {
             }
         }
         try? reactor.performAndWait { [target] in target.stop() }
+        guard ownsReactor else { return }
         let reactor = reactor
         await withCheckedContinuation { continuation in
             Thread.detachNewThread {
@@ -106,6 +152,7 @@ extension EmbeddedTargetError {
             default: "can't listen on \(address): \(String(cString: strerror(error.code)))"
             }
         case .cannotOpen(let unit, let error): "LUN \(unit): \(error.operation): \(String(cString: strerror(error.code)))"
+        case .noBackend(let unit): "LUN \(unit): its disk is not open"
         case .alreadyStarted: "the target runs already"
         }
     }
@@ -115,5 +162,22 @@ extension EmbeddedTargetError {
         case .noPortal, .duplicatePortal, .duplicateUnit, .twoUnitsOfOneIdentity, .badNode: ExitStatus.usage
         default: ExitStatus.failed
         }
+    }
+}
+
+extension TargetProblem {
+    fileprivate var words: String {
+        switch self {
+        case .reservationsUnreadable(let unit, let error):
+            "LUN \(unit) is not ready: \(error.operation): \(String(cString: strerror(error.code))); what is reserved is not known"
+        }
+    }
+}
+
+extension LogicalUnitConfiguration {
+    /// The LUN of the policy file behind it.
+    var diskName: String? {
+        if case .disk(let name) = storage { return name }
+        return nil
     }
 }

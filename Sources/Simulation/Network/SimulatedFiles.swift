@@ -67,6 +67,9 @@ extension SimulatedIO {
             count = 0
             let end = min(Int(offset) + Int(byteCount), work.target.bytes.count)
             for index in Int(offset)..<max(end, Int(offset)) { work.target.bytes[index] = 0 }
+        // Without holes.
+        case .findData(let offset): count = Int(offset)
+        case .findHole: count = work.target.bytes.count
         }
         work.handler.fileCompleted(work.file, token: work.token, result: .success(count))
     }

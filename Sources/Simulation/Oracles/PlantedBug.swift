@@ -4,45 +4,57 @@ import Multipath
 import SCSI
 import Timebase
 
-/// A mistake put in on purpose, to show that the oracles would find it. Nearly all are planted from outside:
-/// by settings, by a device-specific module that judges wrongly, by a port that misbehaves.
+/// A mistake put in on purpose, to show that the oracles would find it. Most are planted from outside (by settings, by a
+/// device-specific module that judges wrongly, by a port or a workload that misbehaves), the rest by a ``PlantedMistake``.
 public enum PlantedBug: String, CaseIterable, Sendable {
-    /// Overlapping writes do not wait for what a dead nexus may still do.
     case guardOff = "guard-off"
-    /// The fence takes the old task set for aborted without asking.
     case fenceWithoutAbort = "fence-without-abort"
-    /// What a delivered status says is final is tried again.
     case deliveredStatusRetried = "delivered-status-retried"
-    /// A command lost with its path counts as done.
     case lostCommandCountsAsDone = "lost-command-counts-as-done"
-    /// A command lost with its path fails rather than being driven elsewhere.
     case lostReDrive = "lost-re-drive"
-    /// CmdSN is off by one after a reconnect.
+    case reDriveForgotten = "re-drive-forgotten"
     case wrongCmdSN = "wrong-cmdsn-after-reconnect"
-    /// Round robin with subset takes a standby while its primaries are well.
     case standbyUsedEarly = "standby-used-early"
-    /// The first usable path is chosen, whatever the policy says.
     case policyIgnored = "policy-ignored"
     case doubleCompletion = "double-completion"
-    /// The caller gets its memory back while the session still sends from it.
     case bufferReleasedEarly = "buffer-released-early"
-    /// Another unit behind a known address is taken for the disk.
     case identityUnchecked = "identity-unchecked"
-    /// BUSY fails the path.
     case busyFailsPath = "busy-fails-path"
-    /// A lost path is not tried again.
     case pathNeverRetried = "path-never-retried"
-    /// Silence is never judged and nothing times out.
     case silenceIgnored = "silence-ignored"
-    /// Two sessions to one portal group have the same ISID.
     case sharedISID = "shared-isid"
-    /// A connection that is dropped keeps its socket.
     case socketLeaked = "socket-leaked"
-    /// Of two overlapping writes the second is submitted first.
     case writesSwapped = "overlapping-writes-swapped"
 
-    var engineBug: PlantedEngineBug? {
+    /// What is wrong with it, in a few words.
+    public var words: String {
         switch self {
+        case .guardOff: "overlapping writes do not wait for what a lost nexus may still do"
+        case .fenceWithoutAbort: "the old task set is taken for aborted without asking"
+        case .deliveredStatusRetried: "what a delivered status says is final is tried again"
+        case .lostCommandCountsAsDone: "a command lost with its path counts as done"
+        case .lostReDrive: "a command lost with its path fails rather than being driven elsewhere"
+        case .reDriveForgotten: "the youngest command of a lost path is forgotten when the rest is driven elsewhere"
+        case .wrongCmdSN: "CmdSN is off by one after a reconnect"
+        case .standbyUsedEarly: "round robin with subset uses a standby while its primaries are well"
+        case .policyIgnored: "the first usable path is chosen, whatever the policy says"
+        case .doubleCompletion: "a command lost with its path ends, and is driven elsewhere as well"
+        case .bufferReleasedEarly: "the caller gets its memory back while a session still sends from it"
+        case .identityUnchecked: "another unit behind a known address is taken for the disk"
+        case .busyFailsPath: "BUSY fails the path"
+        case .pathNeverRetried: "a lost path is not tried again"
+        case .silenceIgnored: "silence is never judged and nothing times out"
+        case .sharedISID: "two sessions to one portal group have one ISID"
+        case .socketLeaked: "a connection that is dropped keeps its socket"
+        case .writesSwapped: "of two overlapping writes the second is submitted first"
+        }
+    }
+
+    var mistake: PlantedMistake? {
+        switch self {
+        case .lostCommandCountsAsDone: .lostCommandCountsAsDone
+        case .lostReDrive: .lostCommandFails
+        case .reDriveForgotten: .lostCommandForgotten
         case .fenceWithoutAbort: .fenceWithoutAbort
         case .doubleCompletion: .doubleCompletion
         case .bufferReleasedEarly: .bufferReleasedEarly
@@ -65,7 +77,7 @@ public enum PlantedBug: String, CaseIterable, Sendable {
 
     func makeModule(_ policy: PolicySettings) -> DefaultDSM {
         switch self {
-        case .deliveredStatusRetried, .lostCommandCountsAsDone, .lostReDrive, .busyFailsPath, .identityUnchecked:
+        case .deliveredStatusRetried, .busyFailsPath, .identityUnchecked:
             let module = MisjudgingDSM(policy: policy)
             module.bug = self
             return module
@@ -91,8 +103,6 @@ private final class MisjudgingDSM: DefaultDSM {
         let right = super.disposition(of: outcome, for: request, on: path)
         switch (bug, outcome, right.action) {
         case (.deliveredStatusRetried, .status, .surface): return ErrorDisposition(.retryOtherPath, usesRetry: true)
-        case (.lostCommandCountsAsDone, .returned(wasSent: true, _), _): return ErrorDisposition(.complete)
-        case (.lostReDrive, .returned(wasSent: true, _), _): return ErrorDisposition(.surface)
         case (.busyFailsPath, .status(.busy, _), _): return ErrorDisposition(.failPath(.other))
         default: return right
         }

@@ -13,6 +13,9 @@ final class FaultMaker {
     private let engine: DiskEngine
     private let port: SimulatedIO
     private let counts: FaultCounts
+    /// Whether healing tries every path at once. One that was taken out by hand is taken back in any case.
+    private let restoresPaths: Bool
+    private var takenOut: Set<Int> = []
     private let random: SeededRandom
     private var isOver = false
     private var isAway: [Bool]
@@ -20,7 +23,7 @@ final class FaultMaker {
 
     init(
         plan: FaultPlan, scenario: Scenario, world: SimulatedWorld, network: SimulatedNetwork, targets: [SimulatedTarget],
-        engine: DiskEngine, port: SimulatedIO, counts: FaultCounts
+        engine: DiskEngine, port: SimulatedIO, counts: FaultCounts, restoresPaths: Bool
     ) {
         self.plan = plan
         self.scenario = scenario
@@ -30,6 +33,7 @@ final class FaultMaker {
         self.engine = engine
         self.port = port
         self.counts = counts
+        self.restoresPaths = restoresPaths
         isAway = Array(repeating: false, count: targets.count)
         random = world.random.fork()
     }
@@ -195,6 +199,7 @@ final class FaultMaker {
 
     private func takeOut(_ path: Int, _ lasting: Duration) {
         let index = PathIndex(path)
+        takenOut.insert(path)
         let how: TakeOut = random.chance(percent: 50) ? .fail : .drain
         port.perform { [engine] in engine.takeOut(index, how) }
         later(lasting) { [port, engine] in port.perform { engine.restore(index) } }
@@ -223,6 +228,8 @@ final class FaultMaker {
                 target.setState(.optimized, portal: portal)
             }
         }
-        for path in 0..<scenario.pathCount { port.perform { [engine] in engine.restore(PathIndex(path)) } }
+        for path in 0..<scenario.pathCount where restoresPaths || takenOut.contains(path) {
+            port.perform { [engine] in engine.restore(PathIndex(path)) }
+        }
     }
 }

@@ -55,6 +55,8 @@ struct Scenario {
         if !usesDigests { plan.kinds.removeAll { $0 == .digestCorruption } }
     }
 
+    private static let longestRecoveryInterval = Duration.seconds(8)
+
     /// Whether worlds have sessions of several connections, and recovery levels above 0. Off as long as the initiator
     /// has one connection: what it draws changes every seed.
     static let drawsConnections = false
@@ -89,7 +91,7 @@ struct Scenario {
         timers.retryInterval = random.duration(.milliseconds(50)...(.seconds(1)))
         timers.pdoRemovePeriod = random.pick([.after(.zero), .after(.seconds(3)), .after(.seconds(20)), .never])
         timers.pathRecoveryInterval = random.duration(.milliseconds(100)...(.seconds(1)))
-        timers.pathRecoveryIntervalMaximum = random.duration(.seconds(1)...(.seconds(8)))
+        timers.pathRecoveryIntervalMaximum = random.duration(.seconds(1)...longestRecoveryInterval)
         timers.loginTimeout = random.duration(.seconds(1)...(.seconds(5)))
         timers.silenceTimeout = random.duration(.milliseconds(500)...(.seconds(2)))
         timers.commandTimeout = random.duration(.seconds(5)...(.seconds(60)))
@@ -170,7 +172,9 @@ struct Scenario {
     /// After this, with nothing wrong any more, everything must have finished.
     var patience: Duration {
         let timers = settings.timers
-        return timers.commandTimeout + timers.quiesceTime + timers.loginTimeout * 4 + timers.pathRecoveryIntervalMaximum * 2
+        // No more than is drawn: a planted bug may have put the next try far off.
+        let recovery = min(timers.pathRecoveryIntervalMaximum, Self.longestRecoveryInterval)
+        return timers.commandTimeout + timers.quiesceTime + timers.loginTimeout * 4 + recovery * 2
             + settings.marginalPaths.holdMaximum + .seconds(120)
     }
 
