@@ -53,6 +53,7 @@ final class MultiConnectionRig {
             initiatorName: "iqn.2026-11.org.example:host", targetName: "iqn.2026-11.org.example:target",
             isid: .random(1, qualifier: 1))
         login.operational.maxConnections = count
+        login.skipsSecurityStage = true
         login.operational.maxOutstandingR2T = parameters.maxOutstandingR2T
         login.operational.errorRecoveryLevel = level
         var settings = SessionSettings(login: login)
