@@ -9,10 +9,42 @@ enum TaskKind: UInt8 {
     /// A command whose outcome is known while a socket may still send from, or receive into, its buffer.
     case draining
     case taskManagement
+    /// A command whose connection was lost: it keeps its tag and its CmdSN until it is known what
+    /// became of it at the target.
+    case lost
     /// A NOP-Out with a tag.
     case ping
     /// Text and Logout: one of each per session, looked after there.
     case control
+}
+
+/// What a command of a lost connection needs before it can be handed back.
+enum LostTask: UInt8 {
+    /// Not one byte of it was handed to the transport.
+    case unsent
+    /// Sent, but it changes nothing that could be seen later.
+    case harmless
+    /// A sent write: it must be known that it cannot land any more.
+    case live
+    /// ABORT TASK was sent for it.
+    case aborting
+    /// The target said that it is no more.
+    case ended
+}
+
+/// What a control request of the session's own is for.
+enum ControlPurpose: UInt8 {
+    case owner
+    /// Logout of the whole session.
+    case sessionLogout
+    /// Logout of the connection that carries it.
+    case removal
+    /// Logout, over another connection, of one that was lost.
+    case recoveryLogout
+    /// ABORT TASK for a command of a lost connection.
+    case recoveryAbort
+    /// TASK REASSIGN.
+    case reassignment
 }
 
 /// One task of the session. Plain data in a slab; meaning of the fields by kind.
@@ -25,6 +57,16 @@ struct TaskSlot {
     var function = TaskManagementFunction.abortTask
     /// The command was reported as overdue.
     var isOverdue = false
+    /// Its status is here (in `completion`), and waits for data up to `heldUntilDataSN`.
+    var isHeld = false
+    /// Its allegiance was moved to another connection: the target may begin its data anew.
+    var isReassigned = false
+    /// Where the kind is `.lost`.
+    var lost = LostTask.unsent
+    /// Where the kind is `.control` or `.taskManagement`.
+    var purpose = ControlPurpose.owner
+    /// Of a control request with a purpose of the session's own: the connection that it is about.
+    var subject: UInt16 = 0
     /// R2Ts taken whose sequences have not been queued to the end, unsolicited data not counted.
     var outstandingR2Ts: UInt16 = 0
     /// Bursts waiting in the connection's list, whatever their origin.
@@ -34,6 +76,10 @@ struct TaskSlot {
     var expectedDataSN: UInt32 = 0
     /// Task management: the tag of the task referred to.
     var referencedTaskTag: UInt32 = 0xFFFF_FFFF
+    /// Level 1: what was asked for again begins here, and what was dropped since ends here; `heldUntilDataSN`: see `isHeld`.
+    var askedDataSN: UInt32 = 0xFFFF_FFFF
+    var droppedDataSN: UInt32 = 0
+    var heldUntilDataSN: UInt32 = 0
     var token: UInt64 = 0
     var lun = LogicalUnitNumber(rawValue: 0)
     var buffer: UnsafeMutableRawPointer?
@@ -74,7 +120,7 @@ struct CommandTable: ~Copyable {
     /// Slots from here on were never used; they are taken only when no freed one is left, so that the
     /// memory in use stays as small as the depth in use.
     private var untouched = 0
-    /// Commands, draining ones included.
+    /// Commands, draining and lost ones included.
     private(set) var commandCount = 0
     private(set) var controlCount = 0
     private(set) var first = CommandTable.none
@@ -153,10 +199,11 @@ struct CommandTable: ~Copyable {
     }
 
     mutating func takeControl(_ kind: TaskKind) -> Int {
-        precondition(hasRoomForControl && kind != .free && kind != .command && kind != .draining)
+        precondition(hasRoomForControl && kind != .free && kind != .command && kind != .draining && kind != .lost)
         let slot = take()
         controlCount += 1
         slots[slot].kind = kind
+        slots[slot].purpose = .owner
         return slot
     }
 
@@ -164,7 +211,7 @@ struct CommandTable: ~Copyable {
     mutating func release(_ slot: Int) {
         switch slots[slot].kind {
         case .free: preconditionFailure("slot released twice")
-        case .command, .draining:
+        case .command, .draining, .lost:
             commandCount -= 1
             let previous = slots[slot].previous
             let next = slots[slot].next

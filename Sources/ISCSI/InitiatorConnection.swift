@@ -8,6 +8,8 @@ struct InitiatorConnection: ~Copyable {
         case closed
         case loggingIn
         case fullFeature
+        /// Takes no new commands, because it is to be logged out by itself once it is idle.
+        case leaving
         case loggingOut
     }
 
@@ -67,9 +69,29 @@ struct InitiatorConnection: ~Copyable {
     /// the failure: until the owner has closed the transport, the kernel may be sending from the old.
     var needsFreshStream = false
 
+    /// ErrorRecoveryLevel 1 and above: PDUs that digest errors took are asked for again.
+    var recoversPDUs = false
+    /// Statuses that came behind a gap: bit n stands for ``expStatSN`` + n.
+    var laterStatSNs: UInt64 = 0
+    /// Missing statuses before this one were asked for.
+    var statusAskedUpTo: UInt32 = 0
+    /// Requests to send again since a command ended.
+    var snackCount = 0
+    var headerErrorsSeen: UInt64 = 0
+
+    /// What is still to be done about the connection that was here, since it was lost.
+    var recovery: ConnectionRecovery?
+    /// When a connection that leaves is logged out with what is still open on it.
+    var leaveDeadline = Instant.distantFuture
+
     mutating func renewStream(commandCapacity: Int, crc32c: CRC32CFunction) {
+        let recovery = recovery
         self = InitiatorConnection(commandCapacity: commandCapacity, crc32c: crc32c)
+        self.recovery = recovery
     }
+
+    /// Whether the target answers requests here.
+    var isOperational: Bool { phase == .fullFeature || phase == .leaving }
 
     var needsToSend: Bool { !output.isEmpty || firstBurst != CommandTable.none }
 

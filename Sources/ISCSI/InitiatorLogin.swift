@@ -1,8 +1,8 @@
 /// One connection's login, as the initiator (RFC 7143 section 6.3): a pure state machine, asked once to
 /// start and then once for each PDU that comes. After `.finished`, `.redirected` or `.failed` it is over.
 ///
-/// With CHAP configured the login begins in the security stage, otherwise in the operational one. A target
-/// that wants a proof of identity then refuses with ``LoginStatus/authenticationFailure``.
+/// The login begins in the security stage, with CHAP on offer where it is configured and None otherwise. A target that
+/// wants another proof of identity refuses with ``LoginStatus/authenticationFailure``.
 public struct InitiatorLogin: Sendable {
     private enum Stage: Sendable {
         case notStarted

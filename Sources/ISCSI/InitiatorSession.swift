@@ -44,6 +44,16 @@ public struct InitiatorSession: ~Copyable {
     var isOver = false
     var text: TextExchange?
     var logoutSlot: Int?
+    /// Connections with a ``InitiatorConnection/recovery``.
+    var recoveryCount = 0
+    /// Connections in phase `.leaving`.
+    var leavingCount = 0
+    /// What a connection's loss may mean at the negotiated ErrorRecoveryLevel, at this target.
+    var lossHandling = LossHandling.endsSession
+    /// By slot, at ErrorRecoveryLevel 2: what is needed to send a command's PDU once more.
+    var retained: UnsafeMutablePointer<RetainedCommand>?
+    /// Where the search for a connection for the next reassigned task begins.
+    var nextCarrier = 0
 
     /// Fixed at creation; those that were not opened are closed.
     let connections: UnsafeMutablePointer<InitiatorConnection>
@@ -88,6 +98,7 @@ public struct InitiatorSession: ~Copyable {
     deinit {
         connections.deinitialize(count: connectionCount)
         connections.deallocate()
+        retained?.deallocate()
     }
 
     // MARK: results
@@ -117,8 +128,21 @@ public struct InitiatorSession: ~Copyable {
 
     // MARK: life
 
+    /// The SCSI commands without an outcome that a connection carries.
+    public func outstandingCommandCount(on c: ConnectionIndex) -> Int { connections[c.rawValue].commandCount }
+
+    /// Whether commands may be submitted on a connection.
+    public func isOpen(_ c: ConnectionIndex) -> Bool {
+        isFullFeature && c.rawValue >= 0 && c.rawValue < connectionCount && connections[c.rawValue].phase == .fullFeature
+    }
+
+    /// The CID that a connection has, or had last (RFC 7143 section 11.12.7).
+    public func connectionID(of c: ConnectionIndex) -> UInt16 { connections[c.rawValue].connectionID }
+
     /// The transport of a connection is open: its login begins. The leading connection first; the others
-    /// once the session is logged in, up to the negotiated MaxConnections.
+    /// once the session is logged in, up to the negotiated MaxConnections, all at once if they like. One
+    /// that was lost logs in again by the same call: with its old connection ID while that has tasks
+    /// at the target (connection reinstatement, RFC 7143 section 6.3.4), as a new one after that.
     public mutating func connectionOpened(_ c: ConnectionIndex, at now: Instant) {
         precondition(c.rawValue >= 0 && c.rawValue < connectionCount, "no such connection")
         guard !isOver else { return }
@@ -130,7 +154,7 @@ public struct InitiatorSession: ~Copyable {
             precondition(c == .leading, "the leading connection logs in first")
             state = .loggingIn
         case .loggedIn(let parameters):
-            guard openConnectionCount < parameters.maxConnections else {
+            guard openConnectionCount < parameters.maxConnections, mayOpen(connection.pointee.recovery) else {
                 events.append(.connectionFailed(c, .closedLocally))
                 return
             }
@@ -144,8 +168,12 @@ public struct InitiatorSession: ~Copyable {
         if connection.pointee.needsFreshStream {
             connection.pointee.renewStream(commandCapacity: settings.commandCapacity, crc32c: crc32c)
         }
-        login.connectionID = nextConnectionID
-        nextConnectionID &+= 1
+        if let recovery = connection.pointee.recovery, recovery.isReinstating {
+            login.connectionID = recovery.connectionID
+        } else {
+            login.connectionID = nextConnectionID
+            nextConnectionID &+= 1
+        }
         connection.pointee.connectionID = login.connectionID
         connection.pointee.phase = .loggingIn
         connection.pointee.liveness = Liveness()
@@ -158,10 +186,26 @@ public struct InitiatorSession: ~Copyable {
 
     /// The transport of a connection ended, or its owner gives it up. After a logout that is expected.
     public mutating func connectionClosed(_ c: ConnectionIndex, reason: ConnectionFailure, at now: Instant) {
-        guard c.rawValue >= 0, c.rawValue < connectionCount, !isOver,
-            connections[c.rawValue].phase != .closed || state == .free
-        else { return }
+        guard c.rawValue >= 0, c.rawValue < connectionCount, !isOver else { return }
+        guard connections[c.rawValue].phase != .closed || state == .free else {
+            return reinstatementFailed(c, reason, at: now)
+        }
         failConnection(c, reason)
+        if !isOver, connections[c.rawValue].phase == .closed { reinstatementFailed(c, reason, at: now) }
+    }
+
+    /// The owner gives the whole session up: everything open is handed back.
+    public mutating func abandon(_ reason: SessionFailure) { failSession(reason) }
+
+    /// Whether the command window and the command table take one more command. Where not, `windowOpened` follows.
+    public mutating func hasRoomForCommand() -> Bool {
+        if SerialNumber.isAtMost(cmdSN, maxCmdSN), table.hasRoomForCommand,
+            completions.count + table.commandCount < completionLimit
+        {
+            return true
+        }
+        refusedCommand = true
+        return false
     }
 
     private var openConnectionCount: Int {
@@ -170,11 +214,17 @@ public struct InitiatorSession: ~Copyable {
         return count
     }
 
+    /// Whether this login is the one that makes the session.
     func isLeadingLogin(_ c: ConnectionIndex) -> Bool {
         switch state {
         case .free, .loggingIn: true
         default: false
         }
+    }
+
+    /// The first connection in full-feature phase other than `excluded`.
+    func operationalConnection(except excluded: Int = -1) -> Int? {
+        (0..<connectionCount).first { $0 != excluded && connections[$0].phase == .fullFeature }
     }
 
     mutating func perform(_ action: LoginAction, on c: ConnectionIndex, at now: Instant) {
@@ -205,10 +255,14 @@ public struct InitiatorSession: ~Copyable {
         connection.pointee.decoder.headerDigest = parameters.headerDigest == .crc32c
         connection.pointee.decoder.dataDigest = parameters.dataDigest == .crc32c
         connection.pointee.decoder.maxDataSegmentByteCount = parameters.maxRecvDataSegmentByteCount
+        connection.pointee.recoversPDUs = parameters.errorRecoveryLevel >= 1
+        connection.pointee.statusAskedUpTo = result.expStatSN
+        connection.pointee.decoder.toleratesHeaderDigestErrors = connection.pointee.recoversPDUs
         connection.pointee.liveness = Liveness()
         connection.pointee.liveness.lastByteAt = now
         guard isLeadingLogin(c) else {
             events.append(.connectionAdded(c))
+            if connection.pointee.recovery != nil { reinstated(c, result, at: now) }
             return
         }
         limits = TransferLimits(parameters, maxOutstandingR2T: settings.login.operational.maxOutstandingR2T)
@@ -216,6 +270,10 @@ public struct InitiatorSession: ~Copyable {
         cmdSN = result.cmdSN
         expCmdSN = result.expCmdSN
         maxCmdSN = result.maxCmdSN
+        lossHandling = LossHandling(result)
+        if case .reassignsTasks = lossHandling, retained == nil {
+            retained = .allocate(capacity: table.capacity)
+        }
         state = .loggedIn(parameters)
         isFullFeature = true
         events.append(.loggedIn(result))
@@ -223,8 +281,9 @@ public struct InitiatorSession: ~Copyable {
 
     // MARK: the end
 
-    /// One connection can't go on. A login that would have added a connection ends alone; anything
-    /// else ends the session, as error recovery level 0 has it (RFC 7143 section 7.1.4.1).
+    /// One connection can't go on. A login that would have added a connection ends alone. An established
+    /// connection ends alone where the session can do without it (see ``loseConnection(_:_:)``); anything
+    /// else ends the session (RFC 7143 section 7.1.4.4).
     mutating func failConnection(_ c: ConnectionIndex, _ reason: ConnectionFailure) {
         guard !isOver else { return }
         let connection = connections + c.rawValue
@@ -233,8 +292,21 @@ public struct InitiatorSession: ~Copyable {
             connection.pointee.login = nil
             connection.pointee.needsFreshStream = true
             events.append(.connectionFailed(c, reason))
+            // What that means for a recovery is seen to with the next look at the time.
+            connection.pointee.recovery?.hasFailedLogin = true
             return
         }
+        if case .loggingOut = state, logoutSlot.map({ Int(table.slots[$0].connection) }) != c.rawValue {
+            // The target may end the others before it answers the logout.
+            connection.pointee.phase = .closed
+            return
+        }
+        if canLose(c, reason) { return loseConnection(c, reason) }
+        failSession(reason)
+    }
+
+    mutating func failSession(_ reason: SessionFailure) {
+        guard !isOver else { return }
         state = .failed(reason)
         abandonAll()
         events.append(.sessionFailed(reason))
@@ -248,12 +320,11 @@ public struct InitiatorSession: ~Copyable {
         abandonText()
         while let slot = table.firstSlot {
             let task = table.slots + slot
-            let connection = connections + Int(task.pointee.connection)
-            if task.pointee.kind == .draining {
-                completions.append(task.pointee.completion)
-            } else {
-                let wasSent = connection.pointee.output.offeredPosition > task.pointee.startPosition
-                events.append(.commandAbandoned(token: task.pointee.token, wasSent: wasSent))
+            switch task.pointee.kind {
+            case .draining: completions.append(task.pointee.completion)
+            case .lost:
+                events.append(.commandAbandoned(token: task.pointee.token, wasSent: task.pointee.lost != .unsent))
+            default: events.append(.commandAbandoned(token: task.pointee.token, wasSent: wasSent(task)))
             }
             // The transport may still be sending from a detached command's copy: it goes with the table.
             let own = task.pointee.ownBuffer
@@ -264,10 +335,12 @@ public struct InitiatorSession: ~Copyable {
         for slot in 0..<table.usedCapacity {
             switch table.slots[slot].kind {
             case .taskManagement:
-                events.append(.taskManagementAbandoned(token: table.slots[slot].token))
+                if table.slots[slot].purpose == .owner {
+                    events.append(.taskManagementAbandoned(token: table.slots[slot].token))
+                }
                 table.release(slot)
             case .ping, .control: table.release(slot)
-            case .free, .command, .draining: break
+            case .free, .command, .draining, .lost: break
             }
         }
         for index in 0..<connectionCount {
@@ -276,7 +349,15 @@ public struct InitiatorSession: ~Copyable {
             connections[index].owedCount = 0
             connections[index].drainingCount = 0
             connections[index].decoder.discard()
+            connections[index].recovery = nil
         }
+        recoveryCount = 0
+        leavingCount = 0
+    }
+
+    /// Whether a byte of the command's PDU was handed to the transport.
+    func wasSent(_ task: UnsafeMutablePointer<TaskSlot>) -> Bool {
+        connections[Int(task.pointee.connection)].output.offeredPosition > task.pointee.startPosition
     }
 
     /// The logout was answered.

@@ -32,6 +32,7 @@ extension InitiatorSession {
         connection.pointee.taskBegan(at: now)
         if connection.pointee.commandCount == 0 { connection.pointee.liveness.lastProgressAt = now }
         connection.pointee.commandCount += 1
+        if let retained { retained[slot] = RetainedCommand(cdb: command.cdb, attribute: command.attribute) }
         enqueueCommand(command, slot: slot, on: connection)
         cmdSN &+= 1
         return .accepted
@@ -44,6 +45,9 @@ extension InitiatorSession {
         task.pointee.outstandingR2Ts = 0
         task.pointee.pendingBursts = 0
         task.pointee.isOverdue = false
+        task.pointee.isReassigned = false
+        task.pointee.isHeld = false
+        task.pointee.askedDataSN = 0xFFFF_FFFF
         task.pointee.cmdSN = cmdSN
         task.pointee.expectedDataSN = 0
         task.pointee.token = command.token
@@ -55,8 +59,9 @@ extension InitiatorSession {
         task.pointee.dataEndPosition = 0
     }
 
+    /// The command's PDU, by its slot's CmdSN, with what of its data may go unasked.
     @inline(__always)
-    private mutating func enqueueCommand(
+    mutating func enqueueCommand(
         _ command: SCSICommandRequest, slot: Int, on connection: UnsafeMutablePointer<InitiatorConnection>
     ) {
         let task = table.slots + slot
@@ -79,7 +84,7 @@ extension InitiatorSession {
         connection.pointee.enqueue(.scsiCommand(
             command.cdb, lun: command.lun, tag: tag, flags: flags, attribute: command.attribute,
             expectedDataTransferByteCount: UInt32(truncatingIfNeeded: command.byteCount),
-            immediateDataByteCount: immediateByteCount, cmdSN: cmdSN, expStatSN: connection.pointee.expStatSN))
+            immediateDataByteCount: immediateByteCount, cmdSN: task.pointee.cmdSN, expStatSN: connection.pointee.expStatSN))
         guard unsolicitedEnd > 0 else { return }
         task.pointee.solicitedEnd = unsolicitedEnd
         if immediateByteCount > 0 {
@@ -179,6 +184,7 @@ extension InitiatorSession {
         let connection = connections + Int(task.pointee.connection)
         connection.pointee.owedCount -= 1
         connection.pointee.commandCount -= 1
+        connection.pointee.snackCount = 0
         let completion = CommandCompletion(
             token: task.pointee.token, outcome: outcome, residual: residual, transferredByteCount: transferredByteCount)
         if task.pointee.pendingBursts > 0 { dropUnbegunBursts(of: slot, on: connection) }

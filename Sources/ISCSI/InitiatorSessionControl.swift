@@ -3,6 +3,8 @@ public import Timebase
 
 /// A text exchange under way (RFC 7143 section 11.10): one at a time in a session.
 struct TextExchange {
+    /// The connection that carries it.
+    var connection: Int
     enum Purpose {
         case discovery
         case owner(token: UInt64)
@@ -77,17 +79,21 @@ extension InitiatorSession {
         beginText(TextParameters.encode(pairs), purpose: .owner(token: token), at: now)
     }
 
-    private mutating func beginText(_ data: [UInt8], purpose: TextExchange.Purpose, at now: Instant) -> Bool {
-        guard text == nil, canSendControl(on: .leading),
-            data.count <= connections[0].maxSendDataSegmentByteCount,
-            connections[0].hasRoomForControl(dataByteCount: data.count)
+    private mutating func beginText(
+        _ data: [UInt8], purpose: TextExchange.Purpose, on carrier: Int? = nil, at now: Instant
+    ) -> Bool {
+        guard let index = carrier ?? operationalConnection() else { return false }
+        let connection = connections + index
+        guard text == nil, canSendControl(on: ConnectionIndex(rawValue: index)),
+            data.count <= connection.pointee.maxSendDataSegmentByteCount,
+            connection.pointee.hasRoomForControl(dataByteCount: data.count)
         else { return false }
         let slot = table.takeControl(.control)
-        table.slots[slot].connection = 0
-        connections[0].taskBegan(at: now)
-        text = TextExchange(slot: slot, purpose: purpose)
-        return connections[0].enqueueControl(.textRequest(
-            .final, tag: table.tag(of: slot), cmdSN: cmdSN, expStatSN: connections[0].expStatSN, isImmediate: true),
+        table.slots[slot].connection = UInt16(truncatingIfNeeded: index)
+        connection.pointee.taskBegan(at: now)
+        text = TextExchange(connection: index, slot: slot, purpose: purpose)
+        return connection.pointee.enqueueControl(.textRequest(
+            .final, tag: table.tag(of: slot), cmdSN: cmdSN, expStatSN: connection.pointee.expStatSN, isImmediate: true),
             data: data)
     }
 
@@ -105,28 +111,34 @@ extension InitiatorSession {
     /// abandoned then, so wait for them first. False where the session is not logged in.
     @discardableResult
     public mutating func beginLogout(at now: Instant) -> Bool {
-        guard isFullFeature, connections[0].phase == .fullFeature,
-            connections[0].hasRoomForControl(dataByteCount: 0), table.hasRoomForControl
+        guard isFullFeature, let carrier = operationalConnection(),
+            connections[carrier].hasRoomForControl(dataByteCount: 0), table.hasRoomForControl
         else { return false }
         isFullFeature = false
         refusedCommand = false
         state = .loggingOut
         let slot = table.takeControl(.control)
-        table.slots[slot].connection = 0
+        table.slots[slot].connection = UInt16(truncatingIfNeeded: carrier)
+        table.slots[slot].purpose = .sessionLogout
         logoutSlot = slot
-        for index in 0..<connectionCount where connections[index].phase == .fullFeature {
-            connections[index].phase = .loggingOut
-            connections[index].liveness.phaseDeadline = now + timing.login
+        leavingCount = 0
+        for index in 0..<connectionCount {
+            switch connections[index].phase {
+            case .fullFeature, .leaving:
+                connections[index].phase = .loggingOut
+                connections[index].liveness.phaseDeadline = now + timing.login
+            case .closed, .loggingIn, .loggingOut: break
+            }
         }
-        connections[0].enqueue(.logoutRequest(
-            .closeSession, connectionID: connections[0].connectionID, tag: table.tag(of: slot), cmdSN: cmdSN,
-            expStatSN: connections[0].expStatSN))
+        connections[carrier].enqueue(.logoutRequest(
+            .closeSession, connectionID: connections[carrier].connectionID, tag: table.tag(of: slot), cmdSN: cmdSN,
+            expStatSN: connections[carrier].expStatSN))
         return true
     }
 
-    private func canSendControl(on c: ConnectionIndex) -> Bool {
+    func canSendControl(on c: ConnectionIndex) -> Bool {
         guard isFullFeature, c.rawValue >= 0, c.rawValue < connectionCount else { return false }
-        return connections[c.rawValue].phase == .fullFeature && table.hasRoomForControl
+        return connections[c.rawValue].isOperational && table.hasRoomForControl
             && connections[c.rawValue].hasRoomForControl(dataByteCount: 0)
     }
 
@@ -142,7 +154,7 @@ extension InitiatorSession {
         return true
     }
 
-    private mutating func enqueueNOPOut(on c: ConnectionIndex, cmdSN: UInt32, isImmediate: Bool) -> Int {
+    mutating func enqueueNOPOut(on c: ConnectionIndex, cmdSN: UInt32, isImmediate: Bool) -> Int {
         let slot = table.takeControl(.ping)
         table.slots[slot].connection = UInt16(truncatingIfNeeded: c.rawValue)
         connections[c.rawValue].enqueue(.nopOut(
@@ -158,7 +170,7 @@ extension InitiatorSession {
             // Its StatSN is the next one, and not used up (section 11.19).
             guard header.targetTransferTag != BasicHeaderSegment.reservedTag else { return }
             // During a logout only the Logout's answer counts (section 4.2.3).
-            guard connection.pointee.phase == .fullFeature else { return }
+            guard connection.pointee.isOperational else { return }
             guard connection.pointee.hasRoomForControl(dataByteCount: 0) else { throw .flood }
             connection.pointee.enqueue(.nopOut(
                 lun: header.lun, targetTransferTag: header.targetTransferTag, cmdSN: cmdSN,
@@ -183,6 +195,7 @@ extension InitiatorSession {
     private mutating func endPing(_ slot: Int, on c: ConnectionIndex, at now: Instant) {
         let connection = connections + c.rawValue
         table.release(slot)
+        if recoveryCount > 0 { recoveryAnswered(slot, on: c, at: now) }
         guard connection.pointee.liveness.pingSlot == slot else { return }
         connection.pointee.owedCount -= 1
         connection.pointee.liveness.pingSlot = nil
@@ -204,8 +217,10 @@ extension InitiatorSession {
         let task = table.slots[slot]
         table.release(slot)
         connections[c.rawValue].owedCount -= 1
-        if header.taskManagementResponse == .functionComplete { abortCommands(of: task, at: now) }
-        events.append(.taskManagementCompleted(token: task.token, header.taskManagementResponse))
+        let response = header.taskManagementResponse
+        guard task.purpose == .owner else { return recoveryAnswered(task, response, at: now) }
+        if response == .functionComplete { abortCommands(of: task, at: now) }
+        events.append(.taskManagementCompleted(token: task.token, response))
     }
 
     /// Ends the commands that a completed function covers: those issued before it (RFC 7143 section 4.2.3.3).
@@ -245,16 +260,33 @@ extension InitiatorSession {
         finish(slot, outcome: .aborted(byTaskManagement: token), residual: .none, transferredByteCount: received)
     }
 
-    mutating func logoutResponse(_ header: BasicHeaderSegment, on c: ConnectionIndex) throws(ProtocolViolation) {
-        guard let slot = logoutSlot, header.initiatorTaskTag == table.tag(of: slot), c == .leading else {
+    mutating func logoutResponse(
+        _ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant
+    ) throws(ProtocolViolation) {
+        guard let slot = table.slot(forTag: header.initiatorTaskTag), table.slots[slot].kind == .control,
+            Int(table.slots[slot].connection) == c.rawValue
+        else { throw .unknownTask(header.opcode, tag: header.initiatorTaskTag) }
+        let task = table.slots[slot]
+        switch task.purpose {
+        case .sessionLogout:
+            try takeStatSN(header, on: c)
+            guard header.logoutResponse == .closed else {
+                failConnection(c, .logoutRefused(header.logoutResponse))
+                return
+            }
+            completeLogout()
+        case .removal:
+            try takeStatSN(header, on: c)
+            table.release(slot)
+            removed(c, header.logoutResponse)
+        case .recoveryLogout:
+            try takeStatSN(header, on: c)
+            table.release(slot)
+            connections[c.rawValue].owedCount -= 1
+            loggedOut(Int(task.subject), header.logoutResponse, time2Wait: header.time2Wait, at: now)
+        case .owner, .recoveryAbort, .reassignment:
             throw .unknownTask(header.opcode, tag: header.initiatorTaskTag)
         }
-        try takeStatSN(header, on: c)
-        guard header.logoutResponse == .closed else {
-            failConnection(c, .logoutRefused(header.logoutResponse))
-            return
-        }
-        completeLogout()
     }
 
     // MARK: text
@@ -262,7 +294,9 @@ extension InitiatorSession {
     mutating func textResponse(
         _ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant
     ) throws(ProtocolViolation) {
-        guard var exchange = text, header.initiatorTaskTag == table.tag(of: exchange.slot), c == .leading else {
+        guard var exchange = text, header.initiatorTaskTag == table.tag(of: exchange.slot),
+            c.rawValue == exchange.connection
+        else {
             throw .unknownTask(header.opcode, tag: header.initiatorTaskTag)
         }
         try takeStatSN(header, on: c)
@@ -310,7 +344,7 @@ extension InitiatorSession {
             // The one key that a target may declare anew without being asked (RFC 7143 section 13.12).
             for pair in pairs where pair.key == "MaxRecvDataSegmentLength" {
                 guard let byteCount = TextValue.number(pair.value), (512...16_777_215).contains(byteCount) else { continue }
-                connections[0].maxSendDataSegmentByteCount = Int(byteCount)
+                connections[exchange.connection].maxSendDataSegmentByteCount = Int(byteCount)
             }
         }
     }
@@ -346,16 +380,18 @@ extension InitiatorSession {
         let message = AsyncMessage(header)
         var sense: SenseData?
         if case .scsiEvent = message { sense = try self.sense(header, on: c) }
+        // What asks one connection of several to go is no business of the session's owner as a whole.
+        if case .logoutRequested(let seconds) = message, leave(c, within: seconds, at: now) { return }
         events.append(.asyncMessage(message, sense: sense))
         switch message {
         case .connectionDrops(let connectionID, let time2Wait, let time2Retain):
             guard let dropped = connectionIndex(ofID: connectionID) else { return }
             failConnection(dropped, .droppedByTarget(time2Wait: time2Wait, time2Retain: time2Retain))
         case .sessionDrops(let time2Wait, let time2Retain):
-            failConnection(c, .droppedByTarget(time2Wait: time2Wait, time2Retain: time2Retain))
+            failSession(.droppedByTarget(time2Wait: time2Wait, time2Retain: time2Retain))
         case .negotiationRequested:
             // An empty Text Request grants the wish (section 11.9.1), unless one is pending already.
-            _ = beginText([], purpose: .renegotiation, at: now)
+            _ = beginText([], purpose: .renegotiation, on: c.rawValue, at: now)
         case .scsiEvent, .logoutRequested, .tasksTerminated, .vendorSpecific, .unknown:
             return
         }
@@ -378,9 +414,13 @@ extension InitiatorSession {
         let reason = header.rejectReason
         switch rejected.opcode {
         case .scsiCommand: try rejectedCommand(rejected, reason, on: c, at: now)
-        case .dataOut where reason != .dataDigestError:
-            // The target ends the task itself, by a SCSI Response of its own (section 11.17.1).
+        case .dataOut where reason != .dataDigestError || connections[c.rawValue].recoversPDUs:
+            // The target ends the task itself, by a SCSI Response of its own (section 11.17.1), or asks for the data again.
             return
+        case .scsiCommand where reason == .dataDigestError && connections[c.rawValue].recoversPDUs:
+            // The same for its immediate data: the command itself was taken (section 7.8).
+            return
+        case .snackRequest: snackRejected(reason, on: c)
         case .taskManagementRequest: try rejectedTaskManagement(rejected, reason, on: c)
         case .textRequest: try rejectedText(rejected, reason, on: c)
         case .nopOut:
@@ -415,7 +455,7 @@ extension InitiatorSession {
     /// takes its place (section 11.17.1). Targets that counted it all the same have moved ExpCmdSN on,
     /// or drop the NOP-Out as a duplicate: its answer is not waited for.
     private mutating func plugHole(_ hole: UInt32, on c: ConnectionIndex) throws(ProtocolViolation) {
-        guard SerialNumber.isAtMost(expCmdSN, hole), connections[c.rawValue].phase == .fullFeature else { return }
+        guard SerialNumber.isAtMost(expCmdSN, hole), connections[c.rawValue].isOperational else { return }
         guard connections[c.rawValue].hasRoomForControl(dataByteCount: 0), table.hasRoomForControl else { throw .flood }
         _ = enqueueNOPOut(on: c, cmdSN: hole, isImmediate: false)
     }
@@ -426,15 +466,22 @@ extension InitiatorSession {
         guard let slot = table.slot(forTag: rejected.initiatorTaskTag), table.slots[slot].kind == .taskManagement,
             Int(table.slots[slot].connection) == c.rawValue
         else { throw .unknownTask(.reject, tag: rejected.initiatorTaskTag) }
-        events.append(.taskManagementRejected(token: table.slots[slot].token, reason))
+        let task = table.slots[slot]
         table.release(slot)
         connections[c.rawValue].owedCount -= 1
+        if task.purpose == .owner {
+            events.append(.taskManagementRejected(token: task.token, reason))
+        } else {
+            failSession(.rejected(.taskManagementRequest, reason))
+        }
     }
 
     private mutating func rejectedText(
         _ rejected: BasicHeaderSegment, _ reason: RejectReason, on c: ConnectionIndex
     ) throws(ProtocolViolation) {
-        guard let exchange = text, c == .leading, rejected.initiatorTaskTag == table.tag(of: exchange.slot) else {
+        guard let exchange = text, c.rawValue == exchange.connection,
+            rejected.initiatorTaskTag == table.tag(of: exchange.slot)
+        else {
             throw .unknownTask(.reject, tag: rejected.initiatorTaskTag)
         }
         text = nil

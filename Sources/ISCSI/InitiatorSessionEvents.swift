@@ -1,7 +1,7 @@
 public import SCSI
 import Timebase
 
-/// Why one connection ended. At error recovery level 0 the session ends with it, for the same reason.
+/// Why one connection ended. A session with no other connection ends with it, for the same reason.
 public enum ConnectionFailure: Error, Hashable, Sendable {
     /// The transport could not be opened; `code` is the system's error number.
     case connectFailed(code: Int32)
@@ -26,6 +26,8 @@ public enum ConnectionFailure: Error, Hashable, Sendable {
     case rejected(PDUOpcode, RejectReason)
     /// TCP itself was no longer acknowledged.
     case dead
+    /// Nothing spoke on it for the silence timeout, while another connection of the session did speak.
+    case silent
     /// The target's TCP lived but nothing spoke for the command timeout.
     case commandTimeout
     /// The target announced by Async Message that it drops the connection; times in seconds.
@@ -34,6 +36,8 @@ public enum ConnectionFailure: Error, Hashable, Sendable {
     case logoutUnanswered
     /// The logout was answered with something else than success.
     case logoutRefused(LogoutResponse)
+    /// The target would not end, or move, a task of a lost connection.
+    case recoveryRefused(TaskManagementResponse)
 }
 
 /// Why a session failed: what failed the connection that it could not do without.
@@ -127,8 +131,27 @@ public enum SessionEvent: Hashable, Sendable {
     case redirected(LoginRedirection)
     /// A connection after the leading one joined the session.
     case connectionAdded(ConnectionIndex)
-    /// A connection ended and the session goes on without it.
+    /// A login that would have added or reinstated a connection failed; the session goes on without it.
+    /// Its transport, where there is one, is to be closed.
     case connectionFailed(ConnectionIndex, ConnectionFailure)
+    /// A connection was lost and the session goes on. The transport must be closed, and then
+    /// ``InitiatorSession/beginRecovery(_:at:)`` called; until then the session keeps the buffers of
+    /// all commands that it carried.
+    case connectionLost(ConnectionIndex, ConnectionFailure)
+    /// A transport is wanted for a lost connection now: its login (same connection ID) ends the old one.
+    /// Where none can be opened, say so by ``InitiatorSession/connectionClosed(_:reason:at:)``.
+    case connectionWanted(ConnectionIndex)
+    /// All commands of the lost connection are accounted for. Where it was not logged in again on the
+    /// way, it may now be opened as a new one.
+    case connectionRecovered(ConnectionIndex)
+    /// A command was lost with its connection, and the session goes on: it has no outcome and never
+    /// will. The target is known not to execute it any more (nothing of it lands from now on), but where
+    /// `wasSent` it may have done so before.
+    case commandLost(token: UInt64, wasSent: Bool)
+    /// A connection takes no more commands and will be logged out, as the target wishes.
+    case connectionLeaving(ConnectionIndex)
+    /// A connection was logged out by itself; its transport is to be closed. It may be opened again.
+    case connectionRemoved(ConnectionIndex)
     /// A command that can be submitted now was refused with `.windowFull` before.
     case windowOpened
     /// At the end of the session: a command without an outcome, in the order of submission. `wasSent`

@@ -28,6 +28,7 @@ extension InitiatorSession {
         while true {
             switch connection.pointee.decoder.next(&rest) {
             case .needMore:
+                if connection.pointee.recoversPDUs { recoverFromHeaderDigestErrors(on: c, at: now) }
                 return
             case .header:
                 do throws(ProtocolViolation) {
@@ -43,7 +44,10 @@ extension InitiatorSession {
                     failConnection(c, .violation(error))
                 }
                 if isOver || connection.pointee.phase == .closed { return }
+                if leavingCount > 0 { advanceLeaving(at: now) }
+                if recoveryCount > 0 { advanceRecoveries(at: now) }
             case .dataDigestError:
+                if recoverFromDataDigestError(connection.pointee.decoder.header, on: c) { continue }
                 failConnection(c, .dataDigestMismatch(connection.pointee.decoder.header.opcode))
                 return
             case .failed(let error):
@@ -85,6 +89,7 @@ extension InitiatorSession {
             return
         }
         updateWindow(header)
+        if connection.pointee.recoversPDUs, isDuplicate(header, on: c) { return }
         switch header.opcode {
         case .dataIn: try dataInComplete(header, on: c, at: now)
         case .scsiResponse: try scsiResponse(header, on: c, at: now)
@@ -102,7 +107,7 @@ extension InitiatorSession {
         case .textResponse: try textResponse(header, on: c, at: now)
         case .asyncMessage: try asyncMessage(header, on: c, at: now)
         case .reject: try reject(header, on: c, at: now)
-        case .logoutResponse: try logoutResponse(header, on: c)
+        case .logoutResponse: try logoutResponse(header, on: c, at: now)
         default: throw .unexpectedPDU(header.opcode)
         }
     }
@@ -135,8 +140,12 @@ extension InitiatorSession {
     @inline(__always)
     mutating func takeStatSN(_ header: BasicHeaderSegment, on c: ConnectionIndex) throws(ProtocolViolation) {
         let expected = connections[c.rawValue].expStatSN
-        guard header.statSN == expected else { throw .statSN(received: header.statSN, expected: expected) }
+        guard header.statSN == expected else {
+            if connections[c.rawValue].recoversPDUs, takeLater(header.statSN, on: c) { return }
+            throw .statSN(received: header.statSN, expected: expected)
+        }
         connections[c.rawValue].expStatSN = expected &+ 1
+        if connections[c.rawValue].laterStatSNs != 0 { passLaterStatSNs(on: c) }
     }
 
     /// The open command that a PDU of the target refers to.
@@ -150,6 +159,12 @@ extension InitiatorSession {
         return slot
     }
 
+    /// Whether a Data-In is a copy that was asked for and came after its command had ended.
+    private func isGone(_ header: BasicHeaderSegment, on c: ConnectionIndex) -> Bool {
+        if isDuplicate(header, on: c) { return true }
+        return table.slot(forTag: header.initiatorTaskTag) == nil && header.flags & DataInFlags.status.rawValue == 0
+    }
+
     // MARK: Data-In (RFC 7143 section 11.7)
 
     /// Before the data: checks that it may go where it says, and has it put there.
@@ -157,11 +172,24 @@ extension InitiatorSession {
     private mutating func dataInArrived(_ header: BasicHeaderSegment, on c: ConnectionIndex) throws(ProtocolViolation) {
         let connection = connections + c.rawValue
         guard connection.pointee.phase != .loggingIn else { throw .unexpectedPDU(.dataIn) }
+        if connection.pointee.recoversPDUs, isGone(header, on: c) {
+            connection.pointee.decoder.discard()
+            return
+        }
         let slot = try command(header, on: c)
         let task = table.slots + slot
         guard task.pointee.direction == .read else { throw .wrongDirection(.dataIn) }
-        guard header.dataSN == task.pointee.expectedDataSN else {
-            throw .dataSN(received: header.dataSN, expected: task.pointee.expectedDataSN)
+        if isOutOfTurn(header.dataSN, of: slot, on: c), !begins(task, anewWith: header) {
+            connection.pointee.decoder.discard()
+            return
+        }
+        if header.dataSN != task.pointee.expectedDataSN {
+            guard begins(task, anewWith: header) else {
+                throw .dataSN(received: header.dataSN, expected: task.pointee.expectedDataSN)
+            }
+            task.pointee.isReassigned = false
+            task.pointee.expectedDataSN = 0
+            task.pointee.receivedByteCount = 0
         }
         let byteCount = header.dataSegmentByteCount
         let offset = Int(header.bufferOffset)
@@ -192,10 +220,20 @@ extension InitiatorSession {
             return
         }
         let task = table.slots + slot
+        // Dropped; what is missing was asked for.
+        if header.dataSN != task.pointee.expectedDataSN { return }
         task.pointee.expectedDataSN &+= 1
         task.pointee.receivedByteCount += header.dataSegmentByteCount
         commandProgressed(c, at: now)
-        guard header.flags & DataInFlags.status.rawValue != 0 else { return }
+        if connection.pointee.recoversPDUs, header.flags & DataInFlags.acknowledge.rawValue != 0 {
+            confirmData(header, of: slot, on: c)
+        }
+        guard header.flags & DataInFlags.status.rawValue != 0 else {
+            guard task.pointee.isHeld, task.pointee.expectedDataSN == task.pointee.heldUntilDataSN else { return }
+            let held = task.pointee.completion
+            return finish(
+                slot, outcome: held.outcome, residual: held.residual, transferredByteCount: task.pointee.receivedByteCount)
+        }
         try takeStatSN(header, on: c)
         finish(
             slot, outcome: .status(header.status, sense: nil), residual: header.residual,
@@ -225,6 +263,8 @@ extension InitiatorSession {
             if task.pointee.direction == .write { transferred = 0 }
         }
         commandProgressed(c, at: now)
+        if holdsStatus(header, of: slot, on: c, CommandCompletion(
+            token: task.pointee.token, outcome: outcome, residual: residual, transferredByteCount: 0)) { return }
         finish(slot, outcome: outcome, residual: residual, transferredByteCount: transferred)
     }
 
@@ -250,6 +290,8 @@ extension InitiatorSession {
         let slot = try command(header, on: c)
         let task = table.slots + slot
         guard task.pointee.direction == .write else { throw .wrongDirection(.readyToTransfer) }
+        if task.pointee.isReassigned { continueWrite(task, with: header) }
+        if isOutOfTurn(header.r2tSN, of: slot, on: c) { return }
         guard header.r2tSN == task.pointee.expectedDataSN else {
             throw .r2tSN(received: header.r2tSN, expected: task.pointee.expectedDataSN)
         }
@@ -259,14 +301,15 @@ extension InitiatorSession {
             header.targetTransferTag != BasicHeaderSegment.reservedTag
         else { throw .invalidR2T }
         guard offset + byteCount <= task.pointee.byteCount,
-            !limits.dataSequenceInOrder || offset >= task.pointee.solicitedEnd
+            !limits.dataSequenceInOrder || offset >= task.pointee.solicitedEnd || connections[c.rawValue].recoversPDUs
         else { throw .dataRange(.readyToTransfer, offset: header.bufferOffset, byteCount: byteCount) }
         guard Int(task.pointee.outstandingR2Ts) < limits.maxOutstandingR2T else {
             throw .tooManyR2Ts(limit: limits.maxOutstandingR2T)
         }
         task.pointee.outstandingR2Ts += 1
         task.pointee.expectedDataSN &+= 1
-        task.pointee.solicitedEnd = offset + byteCount
+        // What a digest error took at the target is asked for again (section 7.8).
+        task.pointee.solicitedEnd = max(task.pointee.solicitedEnd, offset + byteCount)
         commandProgressed(c, at: now)
         appendBurst(DataBurst(
             slot: UInt32(slot), next: CommandTable.none, targetTransferTag: header.targetTransferTag, dataSN: 0,

@@ -12,6 +12,7 @@ extension InitiatorSession {
         guard !isOver else { return .distantFuture }
         var deadline = table.commandCount > 0 && isFullFeature ? overdueCheckAt : .distantFuture
         for index in 0..<connectionCount { deadline = min(deadline, self.deadline(of: index)) }
+        if recoveryCount > 0 { deadline = min(deadline, recoveryDeadline) }
         return deadline
     }
 
@@ -21,8 +22,15 @@ extension InitiatorSession {
         switch connection.pointee.phase {
         case .closed: return .distantFuture
         case .loggingIn, .loggingOut: return liveness.phaseDeadline
-        case .fullFeature: break
+        case .leaving: return min(connection.pointee.leaveDeadline, liveDeadline(of: index))
+        case .fullFeature: return liveDeadline(of: index)
         }
+    }
+
+    @inline(__always)
+    private func liveDeadline(of index: Int) -> Instant {
+        let connection = connections + index
+        let liveness = connection.pointee.liveness
         if let stalledSince = liveness.stalledSince {
             return min(stalledSince + timing.command, liveness.judgeAt ?? .distantFuture)
         }
@@ -54,11 +62,13 @@ extension InitiatorSession {
                 if now >= connections[index].liveness.phaseDeadline { failConnection(c, .loginTimeout) }
             case .loggingOut:
                 if now >= connections[index].liveness.phaseDeadline { failConnection(c, .logoutUnanswered) }
-            case .fullFeature:
+            case .fullFeature, .leaving:
                 judgeSilence(of: c, at: now, transport: transport)
-                if !isOver { judgeProgress(of: c, at: now) }
+                if !isOver, connections[index].phase != .closed { judgeProgress(of: c, at: now) }
             }
         }
+        if recoveryCount > 0 { recoveryTimerFired(at: now) }
+        if leavingCount > 0 { advanceLeaving(at: now) }
         if isFullFeature, now >= overdueCheckAt { reportOverdue(at: now) }
     }
 
@@ -72,7 +82,11 @@ extension InitiatorSession {
                 failConnection(c, .commandTimeout)
             } else if let judgeAt = liveness.judgeAt, now >= judgeAt {
                 connection.pointee.liveness.judgeAt = now + timing.halfSilence
-                if let report = transport(c), isDead(report) { failConnection(c, .dead) }
+                if let report = transport(c), isDead(report) {
+                    failConnection(c, .dead)
+                } else if anotherSpoke(than: c, since: stalledSince) {
+                    failConnection(c, .silent)
+                }
             }
             return
         }
@@ -139,6 +153,17 @@ extension InitiatorSession {
         connection.pointee.liveness.stalledSince = now
         connection.pointee.liveness.judgeAt = now + timing.halfSilence
         events.append(.stalled(c))
+        // Whether it is the connection or the whole target that is mute shows in what the others say.
+        for index in 0..<connectionCount where index != c.rawValue && connections[index].phase == .fullFeature {
+            if connections[index].liveness.pingSlot == nil { _ = sendPing(on: ConnectionIndex(rawValue: index), at: now) }
+        }
+    }
+
+    /// Whether the target spoke on another connection of the session: then it is not the target that is mute.
+    private func anotherSpoke(than c: ConnectionIndex, since moment: Instant) -> Bool {
+        (0..<connectionCount).contains {
+            $0 != c.rawValue && connections[$0].phase == .fullFeature && connections[$0].liveness.lastByteAt >= moment
+        }
     }
 
     /// A peer's kernel acknowledges, or answers a zero-window probe, even for a stopped process; one
@@ -203,6 +228,7 @@ struct SessionTiming {
     let command: Nanoseconds
     let verify: Nanoseconds
     let login: Nanoseconds
+    let recovery: Nanoseconds
 
     init(_ settings: SessionSettings) {
         silence = Nanoseconds(settings.silenceTimeout)
@@ -211,6 +237,7 @@ struct SessionTiming {
         command = Nanoseconds(settings.commandTimeout)
         verify = Nanoseconds(settings.verifyPeriod)
         login = Nanoseconds(settings.loginTimeout)
+        recovery = Nanoseconds(settings.connectionRecoveryTimeout)
     }
 }
 

@@ -11,6 +11,9 @@ public struct SessionSettings: Sendable {
     public var silenceTimeout: Duration = .seconds(2)
     /// An idle connection is asked by NOP-Out this often.
     public var verifyPeriod: Duration = .seconds(30)
+    /// How long the tasks of a lost connection are held, at most, until a transport for its recovery is
+    /// there; after it another connection logs it out, or the session fails.
+    public var connectionRecoveryTimeout: Duration = .seconds(1)
     /// Commands outstanding at most, 1…32,768; bounds the session's memory.
     public var commandCapacity = 1024
 

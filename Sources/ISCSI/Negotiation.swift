@@ -161,6 +161,8 @@ struct OperationalNegotiation: Sendable {
         }
         let key = OperationalKey.table[index]
         let bit: UInt64 = 1 << UInt64(index)
+        // The answer to nothing (tgt, twice, to what a connection that joins a session may not negotiate) means nothing.
+        if offered & bit == 0, OperationalNegotiation.isConstant(pair.value) { return nil }
         guard received & bit == 0 else {
             throw NegotiationError(key: pair.key, value: pair.value, expected: "no second negotiation in one login")
         }
@@ -174,7 +176,6 @@ struct OperationalNegotiation: Sendable {
             try accept(key, pair)
             return nil
         }
-        if OperationalNegotiation.isConstant(pair.value) { return nil }
         if !isRelevant(key) { return TextPair(key.name, "Irrelevant") }
         if key.isLeadingOnly, !isLeading { return TextPair(key.name, "Reject") }
         return TextPair(key.name, answer(key, pair))

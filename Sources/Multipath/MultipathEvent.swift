@@ -38,6 +38,11 @@ public indirect enum MultipathEvent: Hashable, Sendable {
     case notice(PathIndex, DeviceNotice)
     /// BUSY or TASK SET FULL made the path's queue this short.
     case queueShrunk(PathIndex, to: Int)
+    /// The target grants fewer connections in one session than are configured; those are used.
+    case connectionsLimited(PathIndex, asked: Int, granted: Int)
+    /// One connection of the path's session was lost, by its number from 1, and the session goes on.
+    case connectionLost(PathIndex, Int, PathFailure)
+    case connectionRegained(PathIndex, Int)
     case requestTimedOut(RequestKind, lba: UInt64, PathIndex?)
     case lunFailed(PathIndex)
 }

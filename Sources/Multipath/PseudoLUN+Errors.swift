@@ -12,8 +12,10 @@ extension PseudoLUN {
         var mayRunLater = false
         if case .returned(let wasSent, let reason) = outcome {
             mayHaveRun = wasSent
-            // A kernel device that says EIO has ended the command; nothing of it is still to come.
-            mayRunLater = wasSent && reason != .inputOutputError
+            // A kernel device that says EIO has ended the command, and so has a session that lost it with one of its
+            // connections; nothing of it is still to come.
+            mayRunLater = wasSent && reason != .inputOutputError && reason != .taskLost
+            if reason == .taskLost { redrivenCount += 1 }
         } else {
             hot[path].lastHeard = now.nanoseconds
         }

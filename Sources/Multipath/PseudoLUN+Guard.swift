@@ -113,6 +113,7 @@ extension PseudoLUN {
     func lateAnswer(_ request: RequestIndex, _ path: PathIndex, _ outcome: PathOutcome, at now: Instant) {
         let end: StaleCopyEnd
         switch outcome {
+        case .returned(wasSent: true, .taskLost): end = .taskEnded
         case .returned(wasSent: true, _): return
         case .returned(wasSent: false, _): end = .neverSent
         case .good, .status, .targetFailure, .short: end = .answered

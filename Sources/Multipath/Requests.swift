@@ -154,6 +154,8 @@ public enum PathFailureReason: String, Hashable, Sendable, CaseIterable {
     case logicalUnitMissing = "no such logical unit"
     case notReady = "not ready"
     case inputOutputError = "I/O error"
+    /// The path goes on, but without the connection that carried this command, and nothing of it can land any more.
+    case taskLost = "lost with one connection of the session"
     case verificationFailed = "verification failed"
     case takenOut = "taken out by hand"
     case removed = "removed"

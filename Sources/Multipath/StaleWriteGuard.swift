@@ -30,6 +30,8 @@ public enum StaleCopyEnd: String, Hashable, Sendable {
     case neverSent = "never sent"
     /// Its late answer came.
     case answered
+    /// The connection that carried it was lost, and its session has ended its tasks.
+    case taskEnded = "ended with its connection"
     case taskSetAborted = "nexus reinstated and task set aborted"
     case logicalUnitReset = "logical unit reset"
     case quiesceTimePassed = "quiesce time passed"

@@ -12,6 +12,9 @@ struct DiskSetup {
         var source: String?
         /// More keys of the path: `role: standby`, `weight: 3`, `lun: 2`.
         var keys: String = ""
+        /// The connections of the session where there are several, the portal's own included, as the policy file
+        /// has them: `{address: "…", weight: 3}`.
+        var connections: [String] = []
     }
 
     var paths: [Path] = []
@@ -61,6 +64,10 @@ struct DiskSetup {
             if let keys = targetKeys[target] { lines.append("    \(keys)") }
             lines.append("    portals:")
             for path in paths where path.target == target {
+                guard path.connections.isEmpty else {
+                    lines.append("      - connections: [\(path.connections.joined(separator: ", "))]")
+                    continue
+                }
                 let source = path.source.map { ", from: \($0)" } ?? ""
                 lines.append("      - {address: \"\(path.portal)\"\(source)}")
             }

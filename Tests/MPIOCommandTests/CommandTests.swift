@@ -116,6 +116,7 @@ let goodPolicy = """
 private final class FakeHolder: ControlHandler, @unchecked Sendable {
     private let lock = NSLock()
     private var policy = "round-robin"
+    private var connectionPolicy = "round-robin"
     private var taken: [ControlRequest] = []
     private var state = LUNState.optimal
 
@@ -136,6 +137,11 @@ private final class FakeHolder: ControlHandler, @unchecked Sendable {
             case .policy: return .policy(PolicyReport(lun: "vm-store", policy: policy))
             case .setPolicy(_, let name, _):
                 policy = name ?? policy
+                return .done("changed")
+            case .connectionPolicy(_, let path):
+                return .policy(PolicyReport(lun: "vm-store", policy: connectionPolicy, session: path))
+            case .setConnectionPolicy(_, _, let name, _):
+                connectionPolicy = name ?? connectionPolicy
                 return .done("changed")
             case .path(_, _, let path):
                 taken.append(request)

@@ -28,6 +28,19 @@ extension MultipathDisk {
         try await setPolicy(PolicySettings(kind))
     }
 
+    /// Changes how the connections of a path's session are chosen, from the next command on and for every
+    /// disk that uses the session. False, and nothing is changed: there is no path of this name, its session has one connection
+    /// only, or the policy (``PolicyKind/leastBlocks``) is none for connections.
+    @discardableResult
+    public func setConnectionPolicy(_ policy: PolicySettings, ofPath name: String) async throws(DiskError) -> Bool {
+        guard policy.kind.appliesToConnections else { return false }
+        return try await engine.call { engine in
+            guard let path = engine.lun.path(named: name), let group = engine.paths[path.index].connections else { return false }
+            group.setPolicy(policy)
+            return true
+        }
+    }
+
     /// Takes a path out of use (`.fail`: at once; `.drain`: no new requests) or back (`.restore`). False:
     /// there is no path of this name.
     @discardableResult

@@ -10,6 +10,10 @@ public enum ControlRequest: Hashable, Sendable {
     case policy(lun: String)
     /// Another policy (nil: the same), with options by their names in the policy file.
     case setPolicy(lun: String, policy: String?, options: [String: String] = [:])
+    /// The connection policy of the session that is the LUN's path of this name.
+    case connectionPolicy(lun: String, path: String)
+    /// Another connection policy (nil: the same); it applies to every LUN of the session.
+    case setConnectionPolicy(lun: String, path: String, policy: String?, options: [String: String] = [:])
     case path(PathAction, lun: String, path: String)
     /// Why requests go where they go; with the last so many decisions where asked.
     case explain(lun: String, last: Int?)
@@ -58,11 +62,14 @@ public struct PolicyReport: Codable, Hashable, Sendable {
     public var policy: String
     /// The policy's options as the policy file spells them.
     public var options: [String: String]
+    /// The path whose session's connections it chooses among; nil for the LUN's own policy.
+    public var session: String?
 
-    public init(lun: String, policy: String, options: [String: String] = [:]) {
+    public init(lun: String, policy: String, options: [String: String] = [:], session: String? = nil) {
         self.lun = lun
         self.policy = policy
         self.options = options
+        self.session = session
     }
 }
 
@@ -103,6 +110,8 @@ extension ControlRequest: Codable {
     private enum Kind: String, Codable {
         case identify, paths, policy, path, explain, events, metrics
         case setPolicy = "set-policy"
+        case connectionPolicy = "connection-policy"
+        case setConnectionPolicy = "set-connection-policy"
     }
 
     public init(from decoder: any Decoder) throws {
@@ -114,6 +123,14 @@ extension ControlRequest: Codable {
         case .setPolicy:
             self = .setPolicy(
                 lun: try values.decode(String.self, forKey: .lun),
+                policy: try values.decodeIfPresent(String.self, forKey: .policy),
+                options: try values.decodeIfPresent([String: String].self, forKey: .options) ?? [:])
+        case .connectionPolicy:
+            self = .connectionPolicy(
+                lun: try values.decode(String.self, forKey: .lun), path: try values.decode(String.self, forKey: .path))
+        case .setConnectionPolicy:
+            self = .setConnectionPolicy(
+                lun: try values.decode(String.self, forKey: .lun), path: try values.decode(String.self, forKey: .path),
                 policy: try values.decodeIfPresent(String.self, forKey: .policy),
                 options: try values.decodeIfPresent([String: String].self, forKey: .options) ?? [:])
         case .path:
@@ -141,6 +158,16 @@ extension ControlRequest: Codable {
         case .setPolicy(let lun, let policy, let options):
             try values.encode(Kind.setPolicy, forKey: .request)
             try values.encode(lun, forKey: .lun)
+            try values.encodeIfPresent(policy, forKey: .policy)
+            if !options.isEmpty { try values.encode(options, forKey: .options) }
+        case .connectionPolicy(let lun, let path):
+            try values.encode(Kind.connectionPolicy, forKey: .request)
+            try values.encode(lun, forKey: .lun)
+            try values.encode(path, forKey: .path)
+        case .setConnectionPolicy(let lun, let path, let policy, let options):
+            try values.encode(Kind.setConnectionPolicy, forKey: .request)
+            try values.encode(lun, forKey: .lun)
+            try values.encode(path, forKey: .path)
             try values.encodeIfPresent(policy, forKey: .policy)
             if !options.isEmpty { try values.encode(options, forKey: .options) }
         case .path(let action, let lun, let path):

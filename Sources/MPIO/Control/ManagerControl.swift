@@ -32,6 +32,9 @@ extension ManagerState {
         case .paths(let luns): .paths(report(luns: luns))
         case .policy(let lun): withDisk(lun) { .policy(PolicyReport($0.lun.settings.policy, lun: $0.name)) }
         case .setPolicy(let lun, let policy, let options): withDisk(lun) { setPolicy(policy, options, of: $0) }
+        case .connectionPolicy(let lun, let path): withGroup(lun, path) { .policy(PolicyReport($0.policy, lun: lun, session: path)) }
+        case .setConnectionPolicy(let lun, let path, let policy, let options):
+            withGroup(lun, path) { setPolicy(policy, options, of: $0, lun: lun, path: path) }
         case .path(let action, let lun, let path): withDisk(lun) { act(action, on: path, of: $0) }
         case .explain(let lun, let last): withDisk(lun) { .explanation($0.explain(last: last)) }
         case .events(let after): events(after: after)
@@ -53,28 +56,65 @@ extension ManagerState {
     }
 
     private func setPolicy(_ name: String?, _ options: [String: String], of disk: DiskEngine) -> ControlResponse {
-        var policy = disk.lun.settings.policy
-        if let name {
-            guard let kind = PolicyKind(name: name) else {
-                let known = PolicyKind.allCases.map(\.rawValue).joined(separator: ", ")
-                return .failed(ControlFailure(.invalid, "'\(name)' is no policy; there are \(known)"))
-            }
-            policy.kind = kind
-        }
-        do {
-            try policy.apply(options)
+        do throws(ControlFailure) {
+            let kinds = PolicyKind.allCases
+            disk.setPolicy(try changed(disk.lun.settings.policy, to: name, options, among: kinds))
+            return .policy(PolicyReport(disk.lun.settings.policy, lun: disk.name))
         } catch {
             return .failed(error)
         }
-        disk.setPolicy(policy)
-        return .policy(PolicyReport(disk.lun.settings.policy, lun: disk.name))
+    }
+
+    private func setPolicy(
+        _ name: String?, _ options: [String: String], of group: ConnectionGroup, lun: String, path: String
+    ) -> ControlResponse {
+        do throws(ControlFailure) {
+            let kinds = PolicyKind.allCases.filter(\.appliesToConnections)
+            group.setPolicy(try changed(group.policy, to: name, options, among: kinds))
+            return .policy(PolicyReport(group.policy, lun: lun, session: path))
+        } catch {
+            return .failed(error)
+        }
+    }
+
+    private func changed(
+        _ policy: PolicySettings, to name: String?, _ options: [String: String], among kinds: [PolicyKind]
+    ) throws(ControlFailure) -> PolicySettings {
+        var policy = policy
+        if let name {
+            let known = kinds.map(\.rawValue).joined(separator: ", ")
+            guard let kind = PolicyKind(name: name) else {
+                throw ControlFailure(.invalid, "'\(name)' is no policy; there are \(known)")
+            }
+            guard kinds.contains(kind) else {
+                throw ControlFailure(.invalid, "\(kind.rawValue) can't choose among the connections of a session; there are \(known)")
+            }
+            policy.kind = kind
+        }
+        try policy.apply(options)
+        return policy
+    }
+
+    /// The connections of the session that is a LUN's path.
+    private func withGroup(
+        _ lun: String, _ path: String, _ body: (ConnectionGroup) -> ControlResponse
+    ) -> ControlResponse {
+        withDisk(lun) { disk in
+            guard let index = disk.lun.path(named: path) else { return noSuchPath(path, disk) }
+            guard let group = disk.paths[index.index].connections else {
+                return .failed(ControlFailure(.invalid, "'\(path)' has no connections to choose from; 'connections' is 1"))
+            }
+            return body(group)
+        }
+    }
+
+    private func noSuchPath(_ name: String, _ disk: DiskEngine) -> ControlResponse {
+        let known = disk.lun.snapshot().paths.map(\.name).joined(separator: ", ")
+        return .failed(ControlFailure(.noSuchPath, "\(disk.name) has no path '\(name)'; it has \(known)"))
     }
 
     private func act(_ action: ControlRequest.PathAction, on name: String, of disk: DiskEngine) -> ControlResponse {
-        guard let path = disk.lun.path(named: name) else {
-            let known = disk.lun.snapshot().paths.map(\.name).joined(separator: ", ")
-            return .failed(ControlFailure(.noSuchPath, "\(disk.name) has no path '\(name)'; it has \(known)"))
-        }
+        guard let path = disk.lun.path(named: name) else { return noSuchPath(name, disk) }
         disk.change(path, action)
         return .done("\(disk.name): \(name) \(action.pastWords)")
     }
@@ -136,7 +176,7 @@ extension ControlRequest.PathAction {
 }
 
 extension PolicyReport {
-    init(_ policy: PolicySettings, lun: String) {
+    init(_ policy: PolicySettings, lun: String, session: String? = nil) {
         let options = policy.options
         var words: [String: String] = [:]
         for option in policy.kind.options {
@@ -158,6 +198,6 @@ extension PolicyReport {
                 case .sequentialAffinity: "\(options.sequentialAffinity)"
                 }
         }
-        self.init(lun: lun, policy: policy.kind.rawValue, options: words)
+        self.init(lun: lun, policy: policy.kind.rawValue, options: words, session: session)
     }
 }

@@ -14,8 +14,9 @@ struct ControlAnswer {
 /// Every command gets exactly one answer: a session that ends answers with `.returned`.
 final class ControlChannel {
     private enum Pending {
-        case command(buffer: UnsafeMutableRawBufferPointer, (ControlAnswer) -> Void)
-        case taskManagement((TaskManagementResponse?) -> Void)
+        case command(SCSICommandRequest, buffer: UnsafeMutableRawBufferPointer, (ControlAnswer) -> Void)
+        /// `again` where it can be sent once more as it was.
+        case taskManagement(again: (function: TaskManagementFunction, lun: LogicalUnitNumber)?, (TaskManagementResponse?) -> Void)
     }
 
     private unowned let path: ISCSIPath
@@ -75,7 +76,7 @@ final class ControlChannel {
             buffer.deallocate()
             return answer(ControlAnswer(outcome: .returned(wasSent: false, .connectionClosed), data: []))
         }
-        pending[token] = .command(buffer: buffer, answer)
+        pending[token] = .command(request, buffer: buffer, answer)
     }
 
     /// Sends a task management function. The answer is nil where none came.
@@ -84,7 +85,7 @@ final class ControlChannel {
     ) {
         let token = takeToken()
         guard path.submit(function, lun: lun, token: token) else { return answer(nil) }
-        pending[token] = .taskManagement(answer)
+        pending[token] = .taskManagement(again: (function, lun), answer)
     }
 
     /// ABORT TASK of another client's command, by its token. How it ends shows in that command's completion.
@@ -99,7 +100,7 @@ final class ControlChannel {
         let token = takeToken()
         guard path.submit(.abortTask, lun: abort.lun, referencing: abort.command, token: token) else { return false }
         underWayAborts += 1
-        pending[token] = .taskManagement { [unowned self] in answered(abort, $0) }
+        pending[token] = .taskManagement(again: nil) { [unowned self] in answered(abort, $0) }
         return true
     }
 
@@ -143,7 +144,7 @@ extension ControlChannel: ISCSIPathClient {
     }
 
     func path(_ path: ISCSIPath, completed completion: borrowing CommandCompletion) {
-        guard case .command(let buffer, let answer)? = pending.removeValue(forKey: completion.token) else { return }
+        guard case .command(_, let buffer, let answer)? = pending.removeValue(forKey: completion.token) else { return }
         let data = Array(buffer.prefix(completion.transferredByteCount))
         buffer.deallocate()
         // Less data than allocated is normal for these commands; their parsers judge it.
@@ -151,14 +152,27 @@ extension ControlChannel: ISCSIPathClient {
     }
 
     func path(_ path: ISCSIPath, abandoned token: UInt64, wasSent: Bool) {
-        guard case .command(let buffer, let answer)? = pending.removeValue(forKey: token) else { return }
+        guard case .command(_, let buffer, let answer)? = pending.removeValue(forKey: token) else { return }
         buffer.deallocate()
         answer(ControlAnswer(outcome: .returned(wasSent: wasSent, .connectionClosed), data: []))
     }
 
     func path(_ path: ISCSIPath, taskManagement token: UInt64, answered response: TaskManagementResponse?) {
-        guard case .taskManagement(let answer)? = pending.removeValue(forKey: token) else { return }
+        guard case .taskManagement(_, let answer)? = pending.removeValue(forKey: token) else { return }
         answer(response)
+    }
+
+    // What is asked here may be asked twice: it is sent again over another connection, and nobody need know.
+
+    func path(_ path: ISCSIPath, lost token: UInt64, wasSent: Bool) {
+        guard case .command(let request, _, _)? = pending[token] else { return }
+        if !path.submit(request) { self.path(path, abandoned: token, wasSent: wasSent) }
+    }
+
+    func path(_ path: ISCSIPath, lostTaskManagement token: UInt64) {
+        guard case .taskManagement(let again, _)? = pending[token] else { return }
+        if let again, path.submit(again.function, lun: again.lun, token: token) { return }
+        self.path(path, taskManagement: token, answered: nil)
     }
 
     func pathLost(_ path: ISCSIPath, failure: PathFailure) {

@@ -310,6 +310,9 @@ package final class DiskEngine {
 
     // MARK: What paths report
 
+    /// Tells of something that happened below the pseudo-LUN.
+    func report(_ event: MultipathEvent) { handle(event) }
+
     private func handle(_ event: MultipathEvent) {
         switch event {
         case .defined(let device, _):

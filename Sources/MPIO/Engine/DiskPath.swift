@@ -73,6 +73,11 @@ package final class DiskPath {
         }
     }
 
+    /// What its session chooses from for each command; nil where there is one connection only.
+    var connections: ConnectionGroup? {
+        if case .session(let reference) = transport { reference.path.group } else { nil }
+    }
+
     private var now: Instant { disk.now }
     private var pseudoLUN: PseudoLUN { disk.lun }
 
@@ -371,6 +376,20 @@ extension DiskPath: ISCSIPathClient {
         guard let (request, record) = request(of: token) else { return }
         if pseudoLUN.plantedMistake == .doubleCompletion, wasSent { disk.completeTwice(record.pointee) }
         ended(request, record, outcome: .returned(wasSent: wasSent, .connectionClosed))
+    }
+
+    package func path(_ path: ISCSIPath, lost token: UInt64, wasSent: Bool) {
+        guard let (request, record) = request(of: token) else { return }
+        ended(request, record, outcome: .returned(wasSent: wasSent, .taskLost))
+    }
+
+    package func path(_ path: ISCSIPath, connection change: ConnectionChange) {
+        guard needsTransport else { return }
+        switch change {
+        case .limited(let asked, let granted): disk.report(.connectionsLimited(index, asked: asked, granted: granted))
+        case .lost(let number, let failure): disk.report(.connectionLost(index, number, failure))
+        case .regained(let number): disk.report(.connectionRegained(index, number))
+        }
     }
 
     package func path(_ path: ISCSIPath, taskManagement token: UInt64, answered response: TaskManagementResponse?) {}

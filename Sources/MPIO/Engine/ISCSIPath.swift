@@ -21,6 +21,23 @@ package protocol ISCSIPathClient: AnyObject {
     func path(_ path: ISCSIPath, liveness: PathLiveness)
     /// The target says that something about its logical units changed.
     func path(_ path: ISCSIPath, asyncSense sense: SenseData?)
+    /// A command was lost with one connection of the session, which goes on. Nothing of it can land any
+    /// more, but where `wasSent` it may have been carried out.
+    func path(_ path: ISCSIPath, lost token: UInt64, wasSent: Bool)
+    /// A task management request was lost in the same way.
+    func path(_ path: ISCSIPath, lostTaskManagement token: UInt64)
+    /// Something happened to one connection of the session.
+    func path(_ path: ISCSIPath, connection change: ConnectionChange)
+}
+
+extension ISCSIPathClient {
+    package func path(_ path: ISCSIPath, lost token: UInt64, wasSent: Bool) {
+        self.path(path, abandoned: token, wasSent: wasSent)
+    }
+    package func path(_ path: ISCSIPath, lostTaskManagement token: UInt64) {
+        self.path(path, taskManagement: token, answered: nil)
+    }
+    package func path(_ path: ISCSIPath, connection change: ConnectionChange) {}
 }
 
 /// What a session's silence means while it is kept.
@@ -43,15 +60,23 @@ package struct ISCSIPathSettings: Sendable {
     package var portal: SocketAddress
     package var source: SocketAddress?
     package var session: SessionSettings
+    /// All connections of the session, the leading one first. With a single one there is nothing to choose.
+    package var connections: [ISCSIConnectionSettings]
+    /// How a connection is chosen for each command.
+    package var connectionPolicy = PolicySettings(.roundRobin)
+    /// When a lost connection is tried again: the path recovery intervals.
+    package var timers = Timers()
+
     package init(name: String, portal: SocketAddress, source: SocketAddress?, session: SessionSettings) {
         self.name = name
         self.portal = portal
         self.source = source
         self.session = session
+        connections = [ISCSIConnectionSettings(portal: portal, source: source)]
     }
 }
 
-/// One session's socket and timer: moves bytes between an ``InitiatorSession`` and an ``IOPort``, and
+/// One session's sockets and timer: moves bytes between an ``InitiatorSession`` and an ``IOPort``, and
 /// hands results to its clients. It decides nothing: what a failure means, and when to try again, is
 /// the DSM's.
 package final class ISCSIPath {
@@ -70,7 +95,7 @@ package final class ISCSIPath {
     package let settings: ISCSIPathSettings
     /// Requests and bytes outstanding over all disks that use this session.
     package let load: PathLoad
-    package private(set) var state: State = .idle {
+    package internal(set) var state: State = .idle {
         didSet {
             switch state {
             case .connecting(let socket), .loggingIn(let socket), .loggingOut(let socket):
@@ -78,7 +103,7 @@ package final class ISCSIPath {
                 openSocket = nil
             case .loggedIn(let socket, _):
                 socketInUse = socket
-                openSocket = socket
+                openSocket = group == nil ? socket : nil
             case .idle, .down:
                 socketInUse = nil
                 openSocket = nil
@@ -87,11 +112,11 @@ package final class ISCSIPath {
     }
     // Beside the state, because taking them out of it copies the login's result for every request.
     /// The socket of ``state``.
-    @exclusivity(unchecked) private var socketInUse: SocketID?
-    /// The same, while commands may be submitted.
+    @exclusivity(unchecked) private(set) var socketInUse: SocketID?
+    /// The same, while commands may be submitted; nil where there are connections to choose from.
     @exclusivity(unchecked) private var openSocket: SocketID?
     /// This host's end, once connected.
-    package private(set) var localAddress: SocketAddress?
+    package internal(set) var localAddress: SocketAddress?
     package private(set) var loginCount = 0
     /// The target port group that the last login reached.
     private(set) var portalGroupTag: UInt16?
@@ -100,14 +125,16 @@ package final class ISCSIPath {
     /// What is known of this session's nexus.
     var nexus: () -> NexusKnowledge = { NexusKnowledge() }
 
-    private let port: any IOPort
-    private let host: EngineHost
+    let port: any IOPort
+    let host: EngineHost
+    /// The connections to choose from; nil in a session that has but one, and must not outlive it.
+    private(set) var group: ConnectionGroup?
     // Exclusivity is not checked where every request passes: one thread owns the path, and a session or
     // a queue calls nobody.
-    @exclusivity(unchecked) private var session: InitiatorSession
-    @exclusivity(unchecked) private var clients: [(any ISCSIPathClient)?] = []
+    @exclusivity(unchecked) var session: InitiatorSession
+    @exclusivity(unchecked) private(set) var clients: [(any ISCSIPathClient)?] = []
     /// Commands that the target's window has no room for, oldest first.
-    @exclusivity(unchecked) private var backlog = FIFO<SCSICommandRequest>()
+    @exclusivity(unchecked) var backlog = FIFO<SCSICommandRequest>()
     private var users: Set<PathClientID> = []
     private var endings: [() -> Void] = []
     @exclusivity(unchecked) private var timer: (id: TimerID, deadline: Instant)?
@@ -132,6 +159,9 @@ package final class ISCSIPath {
         destination = settings.portal
         session = InitiatorSession(
             settings: settings.session, cryptography: host.cryptography, crc32c: host.crc32c)
+        if settings.connections.count > 1 || settings.session.login.operational.errorRecoveryLevel == 2 {
+            group = ConnectionGroup(settings, path: self)
+        }
     }
 
     // MARK: Clients
@@ -194,8 +224,9 @@ package final class ISCSIPath {
         }
         switch state {
         case .idle, .down:
-            destination = settings.portal
             redirectCount = 0
+            group?.beginRound()
+            destination = leading.portal
             startConnection()
         case .connecting, .loggingIn, .loggedIn, .loggingOut: break
         }
@@ -254,7 +285,7 @@ package final class ISCSIPath {
         switch state {
         case .loggedIn(let socket, _):
             state = .loggingOut(socket)
-            session.beginLogout(at: port.now)
+            guard session.beginLogout(at: port.now) else { return fail(PathFailure(.takenOut)) }
             pump()
         case .connecting, .loggingIn: fail(PathFailure(.takenOut))
         case .idle, .loggingOut, .down: break
@@ -273,8 +304,24 @@ package final class ISCSIPath {
         sendIsRequested = false
         isAskedToLogOut = false
         connectDeadline = port.now + settings.session.loginTimeout
-        state = .connecting(port.connect(to: destination, from: settings.source, handler: self))
+        if let group {
+            state = .connecting(group.startLeading(to: destination))
+        } else {
+            state = .connecting(port.connect(to: destination, from: settings.source, handler: self))
+        }
         rearmTimer()
+    }
+
+    /// The connection that makes the session.
+    private var leading: ISCSIConnectionSettings { group?.leading ?? settings.connections[0] }
+
+    /// The leading connection came to nothing. Another one may lead, where there is one that was not tried.
+    func leadingFailed(_ failure: PathFailure, closing mode: CloseMode?) {
+        guard let socket = socketInUse, let group, group.canTryAnotherLeader else { return end(failure, closing: mode) }
+        if let mode { port.close(socket, mode: mode) }
+        group.tryAnotherLeader()
+        destination = leading.portal
+        startConnection()
     }
 
     /// The one way in which a session ends: the socket goes, the clients are told, and open commands are
@@ -282,8 +329,8 @@ package final class ISCSIPath {
     private func end(_ failure: PathFailure, closing mode: CloseMode?) {
         if let socket = socketInUse {
             // Before the buffers of abandoned commands are used again, no socket may still send from them.
-            if let mode { port.close(socket, mode: mode) }
-            session.connectionClosed(.leading, reason: .closedLocally, at: port.now)
+            if let group { group.closeAll(mode) } else if let mode { port.close(socket, mode: mode) }
+            session.abandon(.closedLocally)
         }
         state = .down(failure)
         connectDeadline = .distantFuture
@@ -310,7 +357,8 @@ package final class ISCSIPath {
         var leftovers: [Leftover] = []
         while let event = session.nextEvent() {
             switch event {
-            case .commandAbandoned(let token, let wasSent): leftovers.append(.command(token, wasSent: wasSent))
+            case .commandAbandoned(let token, let wasSent), .commandLost(let token, let wasSent):
+                leftovers.append(.command(token, wasSent: wasSent))
             case .taskManagementAbandoned(let token): leftovers.append(.taskManagement(token))
             default: break
             }
@@ -327,14 +375,14 @@ package final class ISCSIPath {
     }
 
     @inline(__always)
-    private func client(of token: UInt64) -> (any ISCSIPathClient)? { clients[Int(token >> 48)] }
+    func client(of token: UInt64) -> (any ISCSIPathClient)? { clients[Int(token >> 48)] }
 
     // MARK: Commands
 
     /// Takes a command whose token bears a client's ID. What the command window has no room for waits
     /// here, in order. False: not logged in; nothing was taken.
     package func submit(_ request: SCSICommandRequest) -> Bool {
-        guard let socket = openSocket else { return false }
+        guard let socket = openSocket else { return submitAmong(request) }
         guard backlog.isEmpty else {
             backlog.append(request)
             return true
@@ -354,9 +402,9 @@ package final class ISCSIPath {
         guard case .loggedIn(let socket, _) = state else { return false }
         guard
             session.submitTaskManagement(
-                function, lun: lun, referencing: command, token: token, on: .leading, at: port.now)
+                function, lun: lun, referencing: command, token: token, on: group?.anyOpen ?? .leading, at: port.now)
         else { return false }
-        requestSend(socket)
+        if let group { group.requestSends() } else { requestSend(socket) }
         return true
     }
 
@@ -395,8 +443,9 @@ package final class ISCSIPath {
     // MARK: Results
 
     /// Hands out all that the session has, then lets it send and re-arms its timer.
-    private func pump() {
+    func pump() {
         guard !isDraining else { return }
+        if let group { return pump(group) }
         if session.hasEnded { return sessionEnded() }
         isDraining = true
         handOutCompletions()
@@ -411,6 +460,26 @@ package final class ISCSIPath {
             if session.needsToSend(.leading) { requestSend(socket) }
             rearmTimer()
         }
+    }
+
+    /// The same for several connections. One that is lost, and closed, brings results of its own.
+    private func pump(_ group: ConnectionGroup) {
+        if session.hasEnded { return sessionEnded() }
+        isDraining = true
+        repeat {
+            handOutCompletions()
+            while let event = session.nextEvent() {
+                handle(event)
+                guard socketInUse != nil else { break }
+            }
+        } while session.hasResults && socketInUse != nil && !session.hasEnded
+        isDraining = false
+        host.runDirtyDisks()
+        if session.hasEnded, socketInUse != nil { return sessionEnded() }
+        guard socketInUse != nil else { return }
+        if !backlog.isEmpty { submitBacklogAmong(group) }
+        group.requestSends()
+        rearmTimer()
     }
 
     /// Nearly always one disk's, one after the other; so it is looked up when it changes.
@@ -435,19 +504,23 @@ package final class ISCSIPath {
             break  // only of a session that has ended, which is dealt with as a whole
         case .taskManagementCompleted(let token, let response):
             client(of: token)?.path(self, taskManagement: token, answered: response)
-        case .taskManagementRejected(let token, _), .taskManagementAbandoned(let token):
+        case .taskManagementRejected(let token, _):
             client(of: token)?.path(self, taskManagement: token, answered: nil)
-        case .stalled: tell(.stalled)
-        case .resumed: tell(.resumed)
-        case .slow(_, let isSlow): tell(.slow(isSlow))
+        case .taskManagementAbandoned(let token): client(of: token)?.path(self, lostTaskManagement: token)
+        case .stalled(let c): if let group { group.changed(c, isStalled: true) } else { tell(.stalled) }
+        case .resumed(let c): if let group { group.changed(c, isStalled: false) } else { tell(.resumed) }
+        case .slow(let c, let isSlow): if let group { group.changed(c, isSlow: isSlow) } else { tell(.slow(isSlow)) }
         case .asyncMessage(let message, let sense): handle(message, sense)
         case .windowOpened, .pingAnswered, .commandOverdue: break
-        case .connectionAdded, .connectionFailed: break  // a second connection is never asked for
+        case .commandLost(let token, let wasSent): client(of: token)?.path(self, lost: token, wasSent: wasSent)
+        case .connectionAdded, .connectionFailed, .connectionLost, .connectionWanted, .connectionRecovered,
+            .connectionLeaving, .connectionRemoved:
+            group?.handle(event)  // without one a second connection is never asked for
         case .text, .targets, .discoveryFailed: break  // only discovery sessions ask
         }
     }
 
-    private func tell(_ liveness: PathLiveness) {
+    func tell(_ liveness: PathLiveness) {
         for client in clients { client?.path(self, liveness: liveness) }
     }
 
@@ -457,6 +530,7 @@ package final class ISCSIPath {
         connectDeadline = .distantFuture
         loginCount += 1
         portalGroupTag = result.portalGroupTag
+        group?.sessionLoggedIn(result)
         for client in clients { client?.pathLoggedIn(self) }
     }
 
@@ -468,7 +542,9 @@ package final class ISCSIPath {
                 if case .redirected(let redirection) = event { return follow(redirection) }
             }
             end(PathFailure(SessionFailure.redirected), closing: .reset)
-        case .failed(let reason): end(PathFailure(reason), closing: .reset)
+        case .failed(let reason):
+            // A login that failed may do better over another pair of addresses.
+            if case .loggingIn = state { leadingFailed(PathFailure(reason), closing: .reset) } else { end(PathFailure(reason), closing: .reset) }
         case .loggedOut: end(PathFailure(isAskedToLogOut ? .logoutRequested : .takenOut), closing: .graceful)
         case .free, .loggingIn, .loggedIn, .loggingOut: preconditionFailure("the session has not ended")
         }
@@ -482,7 +558,11 @@ package final class ISCSIPath {
             let detail = "redirected to \(redirection.address), which is not an IP address"
             return end(PathFailure(.loginRejected, detail: detail), closing: .graceful)
         }
-        if let socket = socketInUse { port.close(socket, mode: .graceful) }
+        if let group {
+            group.closeAll(.graceful)
+        } else if let socket = socketInUse {
+            port.close(socket, mode: .graceful)
+        }
         redirectCount += 1
         destination = address
         startConnection()
@@ -505,6 +585,10 @@ package final class ISCSIPath {
 extension ISCSIPath: SocketHandler, TimerHandler {
     package func socketConnected(_ socket: SocketID) {
         guard case .connecting(socket) = state else { return }
+        leadingConnected(socket)
+    }
+
+    func leadingConnected(_ socket: SocketID) {
         state = .loggingIn(socket)
         localAddress = port.localAddress(of: socket)
         session.connectionOpened(.leading, at: port.now)
@@ -540,9 +624,11 @@ extension ISCSIPath: SocketHandler, TimerHandler {
         self.timer = nil
         let now = port.now
         if now >= connectDeadline, case .connecting = state {
-            return end(PathFailure(.connectTimedOut), closing: .reset)
+            return leadingFailed(PathFailure(.connectTimedOut), closing: .reset)
         }
-        if session.nextDeadline <= now, let socket = socketInUse {
+        if let group {
+            group.timerFired(at: now)
+        } else if session.nextDeadline <= now, let socket = socketInUse {
             let health = port.transportHealth(of: socket).map(TransportReport.init)
             session.timerFired(at: now) { _ in health }
         }
@@ -552,9 +638,10 @@ extension ISCSIPath: SocketHandler, TimerHandler {
 
     /// Keeps one timer, set no later than needed. A later deadline is not worth moving the timer for:
     /// it fires, finds nothing to do, and is set anew; so the hot path touches no timer.
-    private func rearmTimer() {
+    func rearmTimer() {
         guard socketInUse != nil else { return }
-        let deadline = min(session.nextDeadline, connectDeadline)
+        var deadline = min(session.nextDeadline, connectDeadline)
+        if let group { deadline = min(deadline, group.nextDeadline) }
         if let timer {
             guard deadline < timer.deadline else { return }
             port.cancelTimer(timer.id)

@@ -99,9 +99,22 @@ final class SessionPool {
         session.silenceTimeout = timers.silenceTimeout
         session.verifyPeriod = timers.pathVerifyPeriod
         session.commandCapacity = target.iscsi.queueDepth
-        return ISCSIPathSettings(
+        session.connectionRecoveryTimeout = timers.silenceTimeout / 2
+        let count = portal.connections.count
+        session.login.operational.maxConnections = count
+        session.login.operational.errorRecoveryLevel = target.iscsi.errorRecoveryLevel
+        // What is lost with a connection is to go on at once; a target that needs time says so by its own value.
+        if count > 1 || target.iscsi.errorRecoveryLevel > 0 { session.login.operational.defaultTime2Wait = 0 }
+        var settings = ISCSIPathSettings(
             name: portal.name, portal: portal.address.socketAddress, source: portal.source?.socketAddress,
             session: session)
+        settings.connections = portal.connections.map {
+            ISCSIConnectionSettings(
+                portal: $0.address.socketAddress, source: $0.source?.socketAddress, role: $0.role, weight: $0.weight)
+        }
+        settings.connectionPolicy = target.connectionPolicy
+        settings.timers = timers
+        return settings
     }
 }
 

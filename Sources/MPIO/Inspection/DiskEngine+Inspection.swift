@@ -77,11 +77,27 @@ extension DiskPath {
         let nexus = path.nexus()
         shown.nexus = NexusProof(nexus)
         shown.nexusSharedWith = nexus.sharedWith
-        shown.connections = [
-            ConnectionSnapshot(
-                cid: 0, portal: "\(path.settings.portal)", source: shown.source, state: path.stateName,
-                inFlight: path.load.counters.requests, requests: shown.requests)
-        ]
+        guard let group = path.group else {
+            shown.connections = [
+                ConnectionSnapshot(
+                    cid: 0, portal: "\(path.settings.portal)", source: shown.source, state: path.stateName,
+                    inFlight: path.load.counters.requests, requests: shown.requests)
+            ]
+            return
+        }
+        shown.connectionPolicy = group.policy.kind.rawValue
+        shown.errorRecoveryLevel = path.login?.parameters.errorRecoveryLevel
+        shown.connections = group.members.map { member in
+            var connection = ConnectionSnapshot(
+                cid: Int(path.session.connectionID(of: member.index)), portal: "\(member.settings.portal)",
+                source: (member.localAddress ?? member.settings.source).map { hostText(of: $0) },
+                state: member.stateName, inFlight: path.session.outstandingCommandCount(on: member.index),
+                requests: member.requestCount)
+            connection.role = member.settings.role.rawValue
+            connection.weight = group.policy.kind == .weightedPaths ? Int(member.settings.weight) : nil
+            if case .failed(let failure) = member.state { connection.reason = "\(failure)" }
+            return connection
+        }
     }
 }
 

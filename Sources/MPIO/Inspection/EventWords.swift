@@ -11,7 +11,8 @@ extension MultipathEvent {
             .pathRemoved(let path), .accessStateChanged(let path, _, _), .transitionRequested(let path, _),
             .transitionEnded(let path, _, _), .failOver(let path, _, _), .failBack(_, let path),
             .guardRaised(let path, _), .guardCleared(let path, _, _), .fenceFailed(let path, _, _),
-            .capacityChanged(let path, _, _), .notice(let path, _), .queueShrunk(let path, _), .lunFailed(let path):
+            .capacityChanged(let path, _, _), .notice(let path, _), .queueShrunk(let path, _), .lunFailed(let path),
+            .connectionsLimited(let path, _, _), .connectionLost(let path, _, _), .connectionRegained(let path, _):
             path
         case .requestTimedOut(_, _, let path): path
         case .defined, .allPathsLost, .removePeriodExpired, .pathsAvailableAgain, .policyChanged: nil
@@ -50,6 +51,9 @@ extension MultipathEvent {
         case .capacityChanged: "capacity-changed"
         case .notice: "notice"
         case .queueShrunk: "queue-shrunk"
+        case .connectionsLimited: "connections-limited"
+        case .connectionLost: "connection-lost"
+        case .connectionRegained: "connection-regained"
         case .requestTimedOut: "request-timed-out"
         case .lunFailed: "lun-failed"
         }
@@ -92,6 +96,11 @@ extension MultipathEvent {
         case .capacityChanged(_, let old, let new): "capacity changed from \(old) to \(new) blocks"
         case .notice(let path, let notice): "\(name(path)) says: \(notice.rawValue)"
         case .queueShrunk(let path, let depth): "\(name(path)) is busy: at most \(depth) requests at a time"
+        case .connectionsLimited(let path, let asked, let granted):
+            "\(name(path)) has \(Self.count(granted, "connection")) in its session, as many as the target grants of \(asked)"
+        case .connectionLost(let path, let number, let failure):
+            "connection \(number) of \(name(path)) lost: \(failure); its session goes on"
+        case .connectionRegained(let path, let number): "connection \(number) of \(name(path)) is back"
         case .requestTimedOut(let kind, let lba, let path):
             "a \(kind) at block \(lba) was not answered in time" + (path.map { " on \(name($0))" } ?? "")
         case .lunFailed(let path): "the unit was given up, after \(name(path))"

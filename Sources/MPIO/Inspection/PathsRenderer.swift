@@ -152,7 +152,10 @@ public struct PathsRenderer {
             cells[0] = "  cid \(connection.cid) \(HumanText.printable(connection.portal))"
             cells[1] = HumanText.printable(connection.source ?? "–")
             cells[Self.stateColumn] = HumanText.printable(connection.state)
+            if let role = connection.role { cells[4] = HumanText.printable(role) }
+            if let weight = connection.weight { cells[5] = String(weight) }
             cells[6] = String(connection.inFlight)
+            if let reason = connection.reason { cells[Self.lastColumn] = HumanText.printable(reason) }
             rows.append(Row(cells: cells, colour: connection.state == "failed" ? .red : nil))
         }
         return rows
@@ -161,6 +164,10 @@ public struct PathsRenderer {
     /// `connection reset 12 s ago, next try in 3 s`.
     private func last(_ path: PathSnapshot) -> String {
         var parts: [String] = []
+        if path.connections.count > 1, let policy = path.connectionPolicy {
+            let open = path.connections.count { $0.state == "logged in" }
+            parts.append("\(open) of \(path.connections.count) connections, \(HumanText.printable(policy))")
+        }
         if let error = path.lastError {
             var text = HumanText.printable(error.reason)
             if let detail = error.detail, !detail.isEmpty { text += ": " + HumanText.printable(detail) }

@@ -155,6 +155,10 @@ public struct PathSnapshot: Codable, Hashable, Sendable {
     public var latency: LatencySummary
     public var lastError: LastError?
     public var connections: [ConnectionSnapshot]
+    /// How a connection is chosen for each command, where the session has several.
+    public var connectionPolicy: String?
+    /// The ErrorRecoveryLevel of a session with several connections, once it was agreed.
+    public var errorRecoveryLevel: Int?
     /// Requests and bytes per second over the last seconds; nil where it was not watched for long enough.
     public var requestsPerSecond: Double?
     public var bytesPerSecond: Double?
@@ -173,6 +177,8 @@ public struct PathSnapshot: Codable, Hashable, Sendable {
         case bytesWritten = "bytes_written"
         case latency = "latency_us"
         case lastError = "last_error"
+        case connectionPolicy = "connection_policy"
+        case errorRecoveryLevel = "error_recovery_level"
         case requestsPerSecond = "requests_per_s"
         case bytesPerSecond = "bytes_per_s"
         case nextTrySeconds = "next_try_s"
@@ -247,10 +253,16 @@ public struct ConnectionSnapshot: Codable, Hashable, Sendable {
     public var source: String?
     public var state: String
     public var inFlight: Int
+    /// Commands that it was chosen for, since the program began.
     public var requests: UInt64
+    public var role: String?
+    /// Nil where the policy gives weights no meaning.
+    public var weight: Int?
+    /// Why it failed, where it did.
+    public var reason: String?
 
     enum CodingKeys: String, CodingKey {
-        case cid, portal, source, state, requests
+        case cid, portal, source, state, requests, role, weight, reason
         case inFlight = "in_flight"
     }
 
@@ -447,6 +459,8 @@ extension PathSnapshot {
         try values.encode(latency, forKey: .latency)
         try values.encode(lastError, forKey: .lastError)
         try values.encode(connections, forKey: .connections)
+        try values.encodeIfPresent(connectionPolicy, forKey: .connectionPolicy)
+        try values.encodeIfPresent(errorRecoveryLevel, forKey: .errorRecoveryLevel)
         try values.encodeIfPresent(requestsPerSecond, forKey: .requestsPerSecond)
         try values.encodeIfPresent(bytesPerSecond, forKey: .bytesPerSecond)
         try values.encodeIfPresent(nextTrySeconds, forKey: .nextTrySeconds)

@@ -14,6 +14,7 @@ struct PolicyCommand: ParsableCommand {
               mpio policy vm-store
               mpio policy vm-store least-queue-depth
               mpio policy vm-store round-robin --switch-after 64k
+              mpio policy vm-store least-queue-depth --session 10.0.1.10:3260
             """)
 
     @Argument(help: "The LUN's name or identity.")
@@ -21,6 +22,9 @@ struct PolicyCommand: ParsableCommand {
 
     @Argument(help: "The policy to change to, by its name or abbreviation.", completion: .list(PolicyKind.allCases.map(\.rawValue)))
     var policy: String?
+
+    @Option(help: ArgumentHelp("Show or change how the connections of one session are chosen instead; a path's name.", valueName: "path"))
+    var session: String?
 
     @Option(help: ArgumentHelp("Round robin: how much goes to one path in turn, a number of requests or a size.", valueName: "count|size"))
     var switchAfter: String?
@@ -67,16 +71,21 @@ struct PolicyCommand: ParsableCommand {
         return Dictionary(uniqueKeysWithValues: given.compactMap { option, text in text.map { (option.rawValue, $0) } })
     }
 
+    private func change(to name: String?) -> ControlRequest {
+        guard let session else { return .setPolicy(lun: lun, policy: name, options: options) }
+        return .setConnectionPolicy(lun: lun, path: session, policy: name, options: options)
+    }
+
     func run() throws {
         let holders = Holders()
         if policy != nil || !options.isEmpty {
             let name = policy.flatMap { PolicyKind(name: $0)?.rawValue }
-            _ = try holders.ask(.setPolicy(lun: lun, policy: name, options: options), of: lun)
+            _ = try holders.ask(change(to: name), of: lun)
         }
-        let response = try holders.ask(.policy(lun: lun), of: lun)
+        let response = try holders.ask(session.map { .connectionPolicy(lun: lun, path: $0) } ?? .policy(lun: lun), of: lun)
         guard case .policy(let report) = response else { throw unexpected(response) }
         if json { return try StandardOutput.writeJSON(report) }
-        var text = "\(report.lun)  \(report.policy)"
+        var text = [report.lun, report.session, report.policy].compactMap { $0 }.joined(separator: "  ")
         for (option, value) in report.options.sorted(by: { $0.key < $1.key }) { text += "  \(option) \(value)" }
         try StandardOutput.write(HumanText.printable(text) + "\n")
     }

@@ -255,6 +255,10 @@ extension ErrorTable {
             ErrorDisposition(.retryOtherPath, usesRetry: true, effects: .verify, mayHaveRun: true),
             "The kernel hides whether medium or path failed: try elsewhere, counted, and ask the path."),
         means(
+            .returned(.taskLost), "lost with one connection of its session",
+            ErrorDisposition(.retrySamePath, mayHaveRun: true),
+            "The session goes on and has ended the task: done again at once, over another connection."),
+        means(
             .returned(.digestError), "digest error",
             ErrorDisposition(.failPath(.digestError), mayHaveRun: true),
             "What passed is not known any more."),

@@ -1,0 +1,118 @@
+import SCSI
+import Timebase
+
+// ErrorRecoveryLevel 2: the tasks of a connection that was logged out for recovery go on, on others
+// (RFC 7143 sections 7.1.4.3 and 7.2.2).
+extension InitiatorSession {
+    /// Moves the tasks, in CmdSN order, to the connections that are there, in turn.
+    ///
+    /// A command that the target has taken (its CmdSN lies before ExpCmdSN) is reassigned. One that it has
+    /// not is a hole, and is filled with the command itself, as it was, on another connection: allowed
+    /// because the old one is logged out (section 7.2.1).
+    mutating func reassignTasks(of index: Int, at now: Instant) {
+        guard let recovery = connections[index].recovery, recovery.askSlot == nil, let first = carrier(for: index) else {
+            return
+        }
+        if recovery.barrier > 0 {
+            _ = ask(for: index, on: first, at: now)
+            return
+        }
+        var next = table.firstSlot
+        while let slot = next {
+            next = table.slotAfter(slot)
+            guard table.slots[slot].kind == .lost, Int(table.slots[slot].connection) == index else { continue }
+            guard let carrier = nextOpenConnection(), connections[carrier].hasRoomForCommand, table.hasRoomForControl else {
+                connections[index].recovery!.askAgainAt = now + Self.askAgainPause
+                return
+            }
+            if SerialNumber.isAtMost(expCmdSN, table.slots[slot].cmdSN) {
+                sendAgain(slot, on: carrier, at: now)
+            } else {
+                sendTaskManagement(.taskReassign, for: slot, purpose: .reassignment, on: carrier, at: now)
+                allege(slot, to: carrier, at: now)
+                table.slots[slot].isReassigned = true
+            }
+        }
+        endRecovery(of: index)
+    }
+
+    private mutating func nextOpenConnection() -> Int? {
+        for step in 0..<connectionCount {
+            let index = (nextCarrier + step) % connectionCount
+            guard connections[index].phase == .fullFeature else { continue }
+            nextCarrier = index + 1
+            return index
+        }
+        return nil
+    }
+
+    /// The task belongs to this connection from now on.
+    private mutating func allege(_ slot: Int, to carrier: Int, at now: Instant) {
+        let task = table.slots + slot
+        let connection = connections + carrier
+        task.pointee.kind = .command
+        task.pointee.connection = UInt16(truncatingIfNeeded: carrier)
+        task.pointee.dataEndPosition = 0
+        // It was sent, whatever the new connection has sent so far.
+        task.pointee.startPosition = 0
+        connection.pointee.taskBegan(at: now)
+        if connection.pointee.commandCount == 0 { connection.pointee.liveness.lastProgressAt = now }
+        connection.pointee.commandCount += 1
+    }
+
+    /// The command's PDU once more, with its own tag and CmdSN.
+    private mutating func sendAgain(_ slot: Int, on carrier: Int, at now: Instant) {
+        let task = table.slots + slot
+        let kept = retained![slot]
+        let wasSent = task.pointee.lost != .unsent
+        allege(slot, to: carrier, at: now)
+        task.pointee.startPosition = wasSent ? 0 : connections[carrier].output.queuedPosition
+        task.pointee.expectedDataSN = 0
+        task.pointee.receivedByteCount = 0
+        task.pointee.solicitedEnd = 0
+        task.pointee.isReassigned = false
+        enqueueCommand(
+            SCSICommandRequest(
+                token: task.pointee.token, lun: task.pointee.lun, cdb: kept.cdb, direction: task.pointee.direction,
+                buffer: task.pointee.buffer, byteCount: task.pointee.byteCount, attribute: kept.attribute),
+            slot: slot, on: connections + carrier)
+    }
+
+    /// The target's word on a TASK REASSIGN.
+    mutating func reassigned(_ request: TaskSlot, _ response: TaskManagementResponse) {
+        switch response {
+        case .functionComplete: return
+        case .taskDoesNotExist:
+            // Its status may have come just before. Otherwise it is gone, and nothing of it can land.
+            guard let slot = table.slot(forTag: request.referencedTaskTag), table.slots[slot].kind == .command else {
+                return
+            }
+            let connection = connections + Int(table.slots[slot].connection)
+            connection.pointee.commandCount -= 1
+            connection.pointee.owedCount -= 1
+            if connection.pointee.placingSlot == slot {
+                connection.pointee.decoder.discard()
+                connection.pointee.placingSlot = nil
+            }
+            events.append(.commandLost(token: table.slots[slot].token, wasSent: true))
+            table.release(slot)
+        default: failSession(.recoveryRefused(response))
+        }
+    }
+
+    // MARK: data of a reassigned task
+
+    /// A target that can't go on where a reassigned read was may send all of its data again (RFC 7143
+    /// section 7.2.2).
+    func begins(_ task: UnsafeMutablePointer<TaskSlot>, anewWith header: BasicHeaderSegment) -> Bool {
+        task.pointee.isReassigned && header.dataSN == 0 && header.bufferOffset == 0
+    }
+
+    /// The first R2T for a reassigned write says from where the target wants its data (section 7.2.2: what was
+    /// not acknowledged, or all of it), and with which R2TSN it counts on.
+    func continueWrite(_ task: UnsafeMutablePointer<TaskSlot>, with header: BasicHeaderSegment) {
+        task.pointee.isReassigned = false
+        task.pointee.expectedDataSN = header.r2tSN
+        task.pointee.solicitedEnd = 0
+    }
+}

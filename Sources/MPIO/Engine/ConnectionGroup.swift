@@ -1,0 +1,404 @@
+import AsyncIO
+import ISCSI
+import Multipath
+import Timebase
+
+/// The connections of one session, and the policy that chooses among them: the same policies that choose
+/// a LUN's path, on a table whose rows are connections.
+final class ConnectionGroup {
+    /// In configured order; a row of the table each.
+    let members: [PathConnection]
+    private(set) var policy: PolicySettings
+    private var rule: any LoadBalancePolicy
+    private let table: CandidateTable
+    private let loads: UnsafeMutablePointer<LoadCounters>
+    private unowned(unsafe) let path: ISCSIPath
+    private let timers: Timers
+    /// The member that leads the present session.
+    private var leader = 0
+    /// Members that were tried as the leader in this round.
+    private var triedLeaders = 1
+    /// Connections that the present session may have.
+    private var granted = 1
+    private var isToldLimited = false
+    private var isToldStalled = false
+    private var isToldSlow = false
+
+    init(_ settings: ISCSIPathSettings, path: ISCSIPath) {
+        self.path = path
+        timers = settings.timers
+        policy = settings.connectionPolicy
+        rule = policy.makePolicy()
+        members = settings.connections.enumerated().map { PathConnection(number: $0 + 1, settings: $1, path: path) }
+        let count = members.count
+        loads = .allocate(capacity: count)
+        loads.initialize(repeating: LoadCounters(), count: count)
+        table = CandidateTable(rows: .allocate(capacity: count), count: count)
+        for (row, member) in members.enumerated() {
+            var candidate = PathCandidate(
+                role: member.settings.role, weight: member.settings.weight, order: Int32(row), load: loads + row)
+            candidate.depthLimit = .max
+            (table.rows + row).initialize(to: candidate)
+        }
+    }
+
+    deinit {
+        table.rows.deallocate()
+        loads.deallocate()
+    }
+
+    private var now: Instant { path.port.now }
+
+    // MARK: choosing
+
+    /// The member for a command, nil where none can take one now.
+    func choose(_ request: SCSICommandRequest) -> PathConnection? {
+        for row in 0..<table.count { loads[row].requests = path.session.outstandingCommandCount(on: members[row].index) }
+        let selection = rule.select(
+            PolicyRequest(byteCount: UInt32(truncatingIfNeeded: request.byteCount), isRead: request.direction != .write),
+            from: table, at: now)
+        return selection.isChosen ? members[Int(selection.index)] : nil
+    }
+
+    func setPolicy(_ new: PolicySettings) {
+        policy = new
+        rule = new.makePolicy()
+        rule.candidatesChanged(table, at: now)
+    }
+
+    /// A connection's state has changed: the policy looks at all of them anew.
+    private func refresh() {
+        regrade()
+        tellLiveness()
+    }
+
+    private func regrade() {
+        for (row, member) in members.enumerated() {
+            let isUsable = member.isOpen && !member.isStalled
+            let candidate = table.rows + row
+            if isUsable, candidate.pointee.grade == .unusable { candidate.pointee.usableSince = now }
+            candidate.pointee.grade = isUsable ? .optimized : .unusable
+            candidate.pointee.wasLost = member.wasLost
+        }
+        rule.candidatesChanged(table, at: now)
+    }
+
+    /// Any connection that requests can go out on.
+    var anyOpen: ConnectionIndex {
+        let speaking = members.first { $0.isOpen && !$0.isStalled }
+        return (speaking ?? members.first(where: \.isOpen) ?? members[leader]).index
+    }
+
+    // MARK: the leading connection
+
+    var leading: ISCSIConnectionSettings { members[leader].settings }
+
+    /// The owner asks for a session: the connection that led last, and did not fail, leads again.
+    func beginRound() { triedLeaders = 1 }
+
+    var canTryAnotherLeader: Bool {
+        triedLeaders < Set(members.map { ConnectionPlace($0.settings) }).count
+    }
+
+    /// The next one in order with other addresses.
+    func tryAnotherLeader() {
+        triedLeaders += 1
+        let place = ConnectionPlace(leading)
+        for _ in members.indices {
+            leader = (leader + 1) % members.count
+            if ConnectionPlace(leading) != place { return }
+        }
+    }
+
+    func startLeading(to destination: SocketAddress) -> SocketID {
+        granted = 1
+        isToldStalled = false
+        isToldSlow = false
+        for (row, member) in members.enumerated() {
+            member.index = ConnectionIndex(rawValue: (row - leader + members.count) % members.count)
+            member.state = .idle
+            member.isStalled = false
+            member.isSlow = false
+            member.isRecovering = false
+            member.deadline = .distantFuture
+            member.sendIsRequested = false
+        }
+        let member = members[leader]
+        let socket = path.port.connect(to: destination, from: member.settings.source, handler: member)
+        member.state = .connecting(socket)
+        return socket
+    }
+
+    func sessionLoggedIn(_ login: LoginResult) {
+        granted = min(members.count, login.parameters.maxConnections)
+        if granted < members.count, !isToldLimited {
+            path.tell(.limited(asked: members.count, granted: granted))
+        }
+        isToldLimited = granted < members.count
+        opened(members[leader])
+        for member in members where member !== members[leader] {
+            if member.index.rawValue < granted { connect(member) } else { member.state = .notGranted }
+        }
+    }
+
+    /// Every socket goes, with the session.
+    func closeAll(_ mode: CloseMode?) {
+        for member in members {
+            if let socket = member.socket { path.port.close(socket, mode: mode ?? .reset) }
+            if case .failed = member.state {} else { member.state = .idle }
+            member.deadline = .distantFuture
+            member.isRecovering = false
+        }
+        // Whoever is told of the session's end need not hear of this.
+        isToldStalled = false
+        isToldSlow = false
+        regrade()
+    }
+
+    // MARK: the others
+
+    private func member(_ c: ConnectionIndex) -> PathConnection { members[(c.rawValue + leader) % members.count] }
+
+    private func connect(_ member: PathConnection) {
+        guard member.socket == nil else { return }
+        member.sendIsRequested = false
+        member.isStalled = false
+        member.state = .connecting(
+            path.port.connect(to: member.settings.portal, from: member.settings.source, handler: member))
+        member.deadline = now + path.settings.session.loginTimeout
+    }
+
+    private func opened(_ member: PathConnection) {
+        guard let socket = member.socket else { return }
+        member.state = .open(socket)
+        member.deadline = .distantFuture
+        member.schedule.reset()
+        if member.isToldLost {
+            member.isToldLost = false
+            path.tell(.regained(member.number))
+        }
+        refresh()
+    }
+
+    /// Out of use; its socket is closed.
+    private func failed(_ member: PathConnection, _ failure: PathFailure) {
+        if let socket = member.socket { path.port.close(socket, mode: .reset) }
+        member.state = .failed(failure)
+        member.wasLost = true
+        member.isStalled = false
+        member.isSlow = false
+        member.deadline = .distantFuture
+        if !member.isToldLost {
+            member.isToldLost = true
+            path.tell(.lost(member.number, failure))
+        }
+        refresh()
+    }
+
+    /// The transport of a connection after the leading one came up, or any one's that is reinstated.
+    func connected(_ member: PathConnection) {
+        member.deadline = .distantFuture
+        path.session.connectionOpened(member.index, at: now)
+    }
+
+    func closed(_ member: PathConnection, _ reason: SocketCloseReason, wasConnecting: Bool) {
+        path.session.connectionClosed(member.index, reason: ConnectionFailure(reason), at: now)
+        // Where the session had no part in it yet, it says nothing of it either.
+        if wasConnecting, !member.isRecovering {
+            failed(member, PathFailure(reason))
+            tryLater(member)
+        }
+    }
+
+    private func tryLater(_ member: PathConnection) {
+        guard !member.isRecovering, member.index.rawValue < granted else { return }
+        member.deadline = now + member.schedule.nextPause(timers)
+    }
+
+    /// What the session says of its connections.
+    func handle(_ event: SessionEvent) {
+        switch event {
+        case .connectionAdded(let c): opened(member(c))
+        case .connectionFailed(let c, let reason):
+            let member = member(c)
+            failed(member, PathFailure(reason))
+            tryLater(member)
+        case .connectionLost(let c, let reason):
+            let member = member(c)
+            member.isRecovering = true
+            failed(member, PathFailure(reason))
+            path.session.beginRecovery(c, at: now)
+        case .connectionWanted(let c): connect(member(c))
+        case .connectionRecovered(let c):
+            let member = member(c)
+            member.isRecovering = false
+            if member.socket == nil { member.deadline = now }
+        case .connectionLeaving(let c):
+            let member = member(c)
+            if let socket = member.socket { member.state = .leaving(socket) }
+            refresh()
+        case .connectionRemoved(let c):
+            let member = member(c)
+            if let socket = member.socket { path.port.close(socket, mode: .graceful) }
+            failed(closedGracefully: member)
+        default: break
+        }
+    }
+
+    private func failed(closedGracefully member: PathConnection) {
+        member.state = .idle
+        failed(member, PathFailure(.logoutRequested))
+        tryLater(member)
+    }
+
+    // MARK: signs of life
+
+    func changed(_ c: ConnectionIndex, isStalled: Bool) {
+        member(c).isStalled = isStalled
+        refresh()
+    }
+
+    func changed(_ c: ConnectionIndex, isSlow: Bool) {
+        member(c).isSlow = isSlow
+        tellLiveness()
+    }
+
+    /// A session is stalled when all that it has is.
+    private func tellLiveness() {
+        let open = members.filter(\.isOpen)
+        let isStalled = !open.isEmpty && open.allSatisfy(\.isStalled)
+        if isStalled != isToldStalled {
+            isToldStalled = isStalled
+            path.tell(isStalled ? .stalled : .resumed)
+        }
+        let isSlow = open.contains(where: \.isSlow)
+        if isSlow != isToldSlow {
+            isToldSlow = isSlow
+            path.tell(.slow(isSlow))
+        }
+    }
+
+    // MARK: turns and time
+
+    func requestSends() {
+        for member in members where !member.sendIsRequested {
+            guard let socket = member.socket, path.session.needsToSend(member.index) else { continue }
+            if case .connecting = member.state { continue }
+            member.sendIsRequested = true
+            path.port.requestSend(socket)
+        }
+    }
+
+    var nextDeadline: Instant {
+        var deadline = rule.nextDeadline
+        for member in members { deadline = min(deadline, member.deadline) }
+        return deadline
+    }
+
+    func timerFired(at now: Instant) {
+        if path.session.nextDeadline <= now {
+            let port = path.port
+            let sockets = members
+            let leader = leader
+            path.session.timerFired(at: now) { c in
+                sockets[(c.rawValue + leader) % sockets.count].socket.flatMap { port.transportHealth(of: $0) }
+                    .map(TransportReport.init)
+            }
+        }
+        if rule.nextDeadline <= now { rule.candidatesChanged(table, at: now) }
+        guard path.isLoggedIn, !path.session.hasEnded else { return }
+        for member in members where member.deadline <= now {
+            member.deadline = .distantFuture
+            if case .connecting(let socket) = member.state {
+                path.port.close(socket, mode: .reset)
+                member.state = .idle
+                failed(member, PathFailure(.connectTimedOut))
+                path.session.connectionClosed(member.index, reason: .loginTimeout, at: now)
+                tryLater(member)
+            } else {
+                connect(member)
+            }
+        }
+    }
+}
+
+/// Where a connection goes, and from where.
+private struct ConnectionPlace: Hashable {
+    var portal: String
+    var source: String?
+
+    init(_ settings: ISCSIConnectionSettings) {
+        portal = "\(settings.portal)"
+        source = settings.source.map { "\($0)" }
+    }
+}
+
+extension ConnectionFailure {
+    init(_ reason: SocketCloseReason) {
+        switch reason {
+        case .endOfStream: self = .endOfStream
+        case .connectFailed(let error): self = .connectFailed(code: error.code)
+        case .failed(let error): self = .transportFailed(code: error.code)
+        }
+    }
+}
+
+// MARK: - The session's side
+
+extension ISCSIPath {
+    /// Takes a command for one of several connections; see ``submit(_:)``.
+    @inline(never)
+    func submitAmong(_ request: SCSICommandRequest) -> Bool {
+        guard let group, isLoggedIn else { return false }
+        if !backlog.isEmpty || !submit(request, to: group) { backlog.append(request) }
+        return true
+    }
+
+    func submitBacklogAmong(_ group: ConnectionGroup) {
+        while let request = backlog.first, submit(request, to: group) { _ = backlog.removeFirst() }
+    }
+
+    private func submit(_ request: SCSICommandRequest, to group: ConnectionGroup) -> Bool {
+        // Asked first, so that a closed window costs no connection its turn.
+        guard session.hasRoomForCommand(), let member = group.choose(request),
+            case .accepted = session.submit(request, on: member.index, at: port.now)
+        else { return false }
+        member.requestCount &+= 1
+        if !member.sendIsRequested, let socket = member.socket {
+            member.sendIsRequested = true
+            port.requestSend(socket)
+        }
+        return true
+    }
+
+    func connected(_ member: PathConnection, _ socket: SocketID) {
+        if case .connecting(socket) = state { return leadingConnected(socket) }
+        group?.connected(member)
+        pump()
+    }
+
+    func closed(_ member: PathConnection, _ reason: SocketCloseReason, wasConnecting: Bool) {
+        switch state {
+        case .connecting, .loggingIn: return leadingFailed(PathFailure(reason), closing: nil)
+        case .idle, .down: return
+        case .loggedIn, .loggingOut: group?.closed(member, reason, wasConnecting: wasConnecting)
+        }
+        pump()
+    }
+
+    /// Sending is what ends a command whose status came early, and what opens the output queue.
+    func sent() {
+        if session.hasResults || session.hasEnded || !backlog.isEmpty { pump() } else { rearmTimer() }
+    }
+
+    func tell(_ change: ConnectionChange) {
+        for client in clients { client?.path(self, connection: change) }
+    }
+
+    /// Changes how connections are chosen, from the next command on. False: the session has but one.
+    func setConnectionPolicy(_ policy: PolicySettings) -> Bool {
+        guard let group else { return false }
+        group.setPolicy(policy)
+        return true
+    }
+}

@@ -1,0 +1,434 @@
+import SCSI
+import Testing
+import Timebase
+
+@testable import ISCSI
+
+/// Several connections in one session, and the loss of one below ErrorRecoveryLevel 2.
+@Suite struct ConnectionLossTests {
+    let memory = UnsafeMutableRawBufferPointer.filled(8192)
+
+    // MARK: several connections
+
+    @Test func cmdSNIsTheSessionsAndStatSNTheConnections() {
+        let rig = MultiConnectionRig(3)
+        for token in 1...6 { rig.submit(.none, token: UInt64(token), on: token % 3) }
+        var seen: [UInt32] = []
+        var tags: [[UInt32]] = [[], [], []]
+        for index in 0..<3 {
+            let pdus = rig.sent(index)
+            seen += pdus.map(\.header.cmdSN)
+            tags[index] = pdus.map(\.header.initiatorTaskTag)
+            #expect(pdus.allSatisfy { $0.header.expStatSN == rig.session.connections[index].expStatSN })
+        }
+        #expect(seen.sorted() == Array(100...105))
+        for index in 0..<3 { for tag in tags[index] { rig.good(index, tag) } }
+        #expect(rig.completions.map(\.token) == [3, 6, 1, 4, 2, 5])
+        // Each connection has used up its own StatSNs: two statuses after the login's.
+        #expect(rig.expStatSN(0) == 3)
+        #expect(rig.expStatSN(1) == 4)
+    }
+
+    @Test func theWindowIsShared() {
+        let rig = MultiConnectionRig(2, window: 3)
+        #expect(rig.submit(.none, token: 1, on: 0).isAccepted)
+        #expect(rig.submit(.none, token: 2, on: 1).isAccepted)
+        #expect(rig.submit(.none, token: 3, on: 0).isAccepted)
+        #expect(rig.submit(.none, token: 4, on: 1).isWindowFull)
+        let tag = rig.sent(1)[0].header.initiatorTaskTag
+        rig.expCmdSN = 103
+        rig.maxCmdSN = 103
+        rig.good(1, tag)
+        #expect(rig.events.contains(.windowOpened))
+        #expect(rig.submit(.none, token: 4, on: 1).isAccepted)
+    }
+
+    @Test func anAnswerOnAnotherConnectionEndsTheSession() {
+        let rig = MultiConnectionRig(2)
+        rig.submit(.none, token: 1, on: 0)
+        let tag = rig.sent(0)[0].header.initiatorTaskTag
+        rig.good(1, tag)
+        #expect(rig.failure == .violation(.wrongConnection(.scsiResponse, tag: tag)))
+        #expect(rig.ended == [1])
+    }
+
+    @Test func furtherConnectionsLogInTogether() {
+        let rig = MultiConnectionRig(4)
+        #expect((0..<4).allSatisfy { rig.isOpen($0) })
+        #expect(Set((0..<4).map { rig.connectionID($0) }).count == 4)
+        // One more than was agreed.
+        let small = MultiConnectionRig(2) { $0.maxConnections = 2 }
+        #expect((0..<2).allSatisfy { small.isOpen($0) })
+    }
+
+    @Test func moreConnectionsThanGrantedAreRefused() {
+        let rig = MultiConnectionRig(2) { $0.maxConnections = 1 }
+        rig.session.connectionOpened(rig.c(1), at: rig.now)
+        rig.drain()
+        #expect(rig.events == [.connectionFailed(rig.c(1), .closedLocally)])
+        #expect(rig.failure == nil)
+    }
+
+    // MARK: loss at level 0
+
+    @Test(arguments: [nil, 1, 7]) func aLostConnectionIsReinstatedAndItsTasksAreHandedBackOnce(chunk: Int?) throws {
+        let rig = MultiConnectionRig(2)
+        rig.chunk = chunk
+        rig.submit(.write, token: 1, on: 1, memory: memory)  // CmdSN 100: arrives
+        rig.submit(.none, token: 2, on: 0)  // 101
+        _ = rig.sent(1)
+        rig.submit(.write, token: 3, on: 1, memory: memory)  // 102: sent, and lost on the way
+        _ = rig.sent(1)
+        rig.submit(.read, token: 4, on: 1, memory: memory)  // 103: never sent
+        let other = rig.sent(0)[0]
+        rig.expCmdSN = 102
+        let old = rig.connectionID(1)
+        rig.cut(1)
+        #expect(rig.events == [.connectionLost(rig.c(1), .endOfStream), .connectionWanted(rig.c(1))])
+        #expect(rig.submit(.none, token: 9, on: 1).isNotLoggedIn)
+        #expect(rig.submit(.none, token: 5, on: 0).isAccepted)  // 104 waits at the target
+        // Nothing goes back before the old connection is known to be ended.
+        rig.good(0, other.header.initiatorTaskTag)
+        #expect(rig.ended == [2])
+
+        let login = try #require(rig.logIn(1))
+        #expect(login.connectionID == old)
+        // The target's numbers, then each hole in turn.
+        var nop = rig.sent(1)
+        #expect(nop.map(\.opcode) == [.nopOut] && nop[0].header.isImmediate)
+        rig.answer(nop: nop[0], 1)
+        nop = rig.sent(1)
+        #expect(nop.map(\.opcode) == [.nopOut] && !nop[0].header.isImmediate && nop[0].header.cmdSN == 102)
+        rig.expCmdSN = 103
+        rig.answer(nop: nop[0], 1)
+        nop = rig.sent(1)
+        #expect(nop.map(\.header.cmdSN) == [103] && !nop[0].header.isImmediate)
+        rig.expCmdSN = 105
+        rig.answer(nop: nop[0], 1)
+        #expect(rig.lost.isEmpty)
+        // The writes that were sent are made sure of.
+        let aborts = rig.sent(1)
+        #expect(aborts.map(\.opcode) == [.taskManagementRequest, .taskManagementRequest])
+        #expect(aborts.map(\.header.refCmdSN) == [100, 102] && aborts.allSatisfy(\.header.isImmediate))
+        rig.put(1, .taskManagementResponse(.functionComplete, tag: aborts[0].header.initiatorTaskTag, numbers: rig.numbers(1)))
+        #expect(rig.lost.isEmpty)
+        rig.put(1, .taskManagementResponse(.taskDoesNotExist, tag: aborts[1].header.initiatorTaskTag, numbers: rig.numbers(1)))
+        #expect(Array(rig.events.suffix(4)) == [
+            .commandLost(token: 1, wasSent: true), .commandLost(token: 3, wasSent: true),
+            .commandLost(token: 4, wasSent: false), .connectionRecovered(rig.c(1)),
+        ])
+        // The session goes on, all of it.
+        #expect(rig.submit(.none, token: 6, on: 1).isAccepted)
+        let last = rig.sent(1)
+        #expect(last[0].header.cmdSN == 105)
+        rig.good(1, last[0].header.initiatorTaskTag)
+        rig.good(0, rig.sent(0)[0].header.initiatorTaskTag)
+        #expect(rig.ended.sorted() == [1, 2, 3, 4, 5, 6])
+        #expect(rig.outstandingCommandCount == 0 && rig.failure == nil && rig.recoveryCount == 0)
+    }
+
+    @Test func aHoleIsFilledOnlyWhenTheTargetWaitsForIt() {
+        let rig = MultiConnectionRig(2)
+        rig.submit(.none, token: 1, on: 0)  // 100, on its way
+        rig.submit(.none, token: 2, on: 1)  // 101, lost
+        _ = rig.sent(0)
+        _ = rig.sent(1)
+        rig.cut(1)
+        rig.logIn(1)
+        rig.answer(nop: rig.sent(1)[0], 1)
+        // ExpCmdSN is 100: somebody else's. It is asked again, and only later.
+        let asked = rig.sent(1)
+        #expect(asked.map(\.header.isImmediate) == [true])
+        rig.answer(nop: asked[0], 1)
+        #expect(rig.sent(1).isEmpty)
+        rig.pass(.milliseconds(6))
+        let again = rig.sent(1)
+        #expect(again.map(\.header.isImmediate) == [true])
+        rig.expCmdSN = 101
+        rig.answer(nop: again[0], 1)
+        #expect(rig.sent(1).map(\.header.cmdSN) == [101])
+    }
+
+    @Test func whatTheTargetTookLeavesNoHole() {
+        let rig = MultiConnectionRig(2)
+        rig.submit(.read, token: 1, on: 1, memory: memory)
+        _ = rig.sent(1)
+        rig.expCmdSN = 101
+        rig.cut(1)
+        rig.logIn(1)
+        rig.answer(nop: rig.sent(1)[0], 1)
+        // A read that was taken needs neither filler nor abort.
+        #expect(rig.sent(1).isEmpty)
+        #expect(rig.lost == [1])
+    }
+
+    @Test func whereNoTransportComesAnotherConnectionLogsItOut() {
+        let rig = MultiConnectionRig(2)
+        rig.submit(.write, token: 1, on: 1, memory: memory)
+        _ = rig.sent(1)
+        rig.expCmdSN = 101
+        let cid = rig.connectionID(1)
+        rig.cut(1)
+        rig.session.connectionClosed(rig.c(1), reason: .connectFailed(code: 111), at: rig.now)
+        let logout = rig.sent(0)
+        #expect(logout.map(\.opcode) == [.logoutRequest])
+        #expect(logout[0].header.logoutReason == .closeConnection && logout[0].header.connectionID == cid)
+        rig.put(0, .logoutResponse(.closed, tag: logout[0].header.initiatorTaskTag, numbers: rig.numbers(0)))
+        rig.answer(nop: rig.sent(0)[0], 0)
+        let abort = rig.sent(0)
+        #expect(abort.map(\.opcode) == [.taskManagementRequest])
+        rig.put(0, .taskManagementResponse(.taskDoesNotExist, tag: abort[0].header.initiatorTaskTag, numbers: rig.numbers(0)))
+        #expect(rig.lost == [1] && rig.events.last == .connectionRecovered(rig.c(1)))
+        // It comes back as a new one.
+        let login = rig.logIn(1)
+        #expect(login?.connectionID != cid)
+        #expect(rig.isOpen(1))
+    }
+
+    @Test func aSilentReconnectIsNotWaitedForLongerThanAgreed() {
+        let rig = MultiConnectionRig(2)
+        rig.submit(.write, token: 1, on: 1, memory: memory)
+        _ = rig.sent(1)
+        rig.cut(1)
+        rig.session.connectionOpened(rig.c(1), at: rig.now)
+        _ = rig.sent(1)
+        #expect(rig.nextDeadline <= rig.now + Nanoseconds(.seconds(1)))
+        rig.pass(.milliseconds(1001))
+        #expect(rig.events.last == .connectionFailed(rig.c(1), .loginTimeout))
+        #expect(rig.sent(0).map(\.opcode) == [.logoutRequest])
+        // That is not answered either: the session is given up, and the command handed back once.
+        rig.pass(.milliseconds(5001))
+        #expect(rig.failure != nil)
+        #expect(rig.ended == [1])
+    }
+
+    @Test func aRefusedReinstatementIsFollowedByALogout() throws {
+        let rig = MultiConnectionRig(2)
+        rig.submit(.none, token: 1, on: 1)
+        _ = rig.sent(1)
+        rig.cut(1)
+        rig.ends[1] = MultiConnectionRig.End()
+        rig.session.connectionOpened(rig.c(1), at: rig.now)
+        let request = try #require(rig.sent(1).first)
+        rig.put(1, .loginResponse(
+            LoginFlags(current: .operationalNegotiation, next: nil), status: .sessionDoesNotExist, isid: request.header.isid,
+            tsih: 0, tag: request.header.initiatorTaskTag, numbers: rig.numbers(1)))
+        #expect(rig.failure == nil)
+        #expect(rig.nextDeadline <= rig.now)
+        rig.pass(.zero)
+        #expect(rig.sent(0).map(\.opcode) == [.logoutRequest])
+    }
+
+    @Test func theLastConnectionTakesTheSessionWithIt() {
+        let rig = MultiConnectionRig(2)
+        rig.submit(.write, token: 1, on: 0, memory: memory)
+        rig.submit(.write, token: 2, on: 1, memory: memory)
+        _ = rig.sent(0)
+        _ = rig.sent(1)
+        rig.cut(1)
+        rig.cut(0, reason: .transportFailed(code: 104))
+        #expect(rig.failure == .transportFailed(code: 104))
+        #expect(rig.ended == [1, 2])
+        #expect(!rig.hasResults)
+    }
+
+    @Test func theCarrierOfARecoveryMayBeLostAsWell() {
+        let rig = MultiConnectionRig(3)
+        rig.submit(.write, token: 1, on: 1, memory: memory)  // 100
+        rig.submit(.write, token: 2, on: 2, memory: memory)  // 101
+        _ = rig.sent(1)
+        _ = rig.sent(2)
+        rig.cut(1)
+        rig.logIn(1)
+        #expect(rig.sent(1).map(\.opcode) == [.nopOut])
+        // The one that was just reinstated breaks again, and the other does, too.
+        rig.cut(1)
+        rig.cut(2)
+        for _ in 0..<40 where rig.lost.count < 2 {
+            for index in 1...2 {
+                if !rig.isOpen(index) { rig.logIn(index) }
+                for pdu in rig.sent(index) {
+                    if pdu.opcode == .nopOut {
+                        if !pdu.header.isImmediate, pdu.header.cmdSN == rig.expCmdSN { rig.expCmdSN += 1 }
+                        rig.answer(nop: pdu, index)
+                    } else {
+                        rig.put(index, .taskManagementResponse(
+                            .taskDoesNotExist, tag: pdu.header.initiatorTaskTag, numbers: rig.numbers(index)))
+                    }
+                }
+            }
+            rig.pass(.milliseconds(6))
+        }
+        #expect(rig.lost.sorted() == [1, 2])
+        #expect(rig.expCmdSN == 102 && rig.failure == nil && rig.recoveryCount == 0)
+    }
+
+    @Test func aTargetThatDoesNotEndTheOldConnectionIsGivenTheTimeToReadIt() {
+        let rig = MultiConnectionRig(2)
+        for token in 1...3 { rig.submit(.write, token: UInt64(token), on: 1, memory: memory) }
+        _ = rig.sent(1)
+        rig.cut(1)
+        // As tgt answers: the login's own CmdSN, whatever the session's.
+        rig.logIn(1, expCmdSN: 103, maxCmdSN: 104)
+        var pings = 0
+        while let ping = rig.sent(1).first, ping.header.isImmediate, ping.opcode == .nopOut {
+            pings += 1
+            rig.expCmdSN = 103
+            rig.answer(nop: ping, 1)
+            if rig.session.connections[1].recovery?.barrier == 0 { break }
+        }
+        // Three commands with a segment of data each.
+        #expect(pings == 7)
+        #expect(rig.sent(1).map(\.opcode) == Array(repeating: .taskManagementRequest, count: 3))
+    }
+
+    @Test func theLinuxKernelsTargetIsNeverAskedToReinstate() {
+        let rig = MultiConnectionRig(2, alias: "LIO Target")
+        rig.submit(.write, token: 1, on: 1, memory: memory)
+        _ = rig.sent(1)
+        rig.session.connectionClosed(rig.c(1), reason: .endOfStream, at: rig.now)
+        rig.drain()
+        #expect(rig.failure == .endOfStream)
+        #expect(rig.ended == [1])
+    }
+
+    @Test func aTargetThatWillNotEndATaskLosesTheSession() {
+        let rig = MultiConnectionRig(2)
+        rig.submit(.write, token: 1, on: 1, memory: memory)
+        _ = rig.sent(1)
+        rig.expCmdSN = 101
+        rig.cut(1)
+        rig.logIn(1)
+        rig.answer(nop: rig.sent(1)[0], 1)
+        let abort = rig.sent(1)[0]
+        rig.put(1, .taskManagementResponse(.notSupported, tag: abort.header.initiatorTaskTag, numbers: rig.numbers(1)))
+        #expect(rig.failure == .recoveryRefused(.notSupported))
+        #expect(rig.ended == [1])
+    }
+
+    @Test func aFinishedCommandsBufferWaitsForItsTransport() {
+        let rig = MultiConnectionRig(2)
+        let large = UnsafeMutableRawBufferPointer.filled(64 * 1024)
+        defer { large.deallocate() }
+        rig.submit(.write, token: 1, on: 1, memory: large)
+        // Named to the transport, and not reported as sent: the status comes early.
+        withUnsafeTemporaryAllocation(of: UnsafeRawBufferPointer.self, capacity: 8) { segments in
+            _ = rig.session.output(rig.c(1), into: segments)
+        }
+        rig.good(1, rig.session.table.tag(of: 0))
+        #expect(rig.completions.isEmpty)
+        rig.session.connectionClosed(rig.c(1), reason: .endOfStream, at: rig.now)
+        rig.drain()
+        #expect(rig.completions.isEmpty)
+        rig.session.beginRecovery(rig.c(1), at: rig.now)
+        rig.drain()
+        #expect(rig.completions.map(\.token) == [1])
+        #expect(rig.lost.isEmpty)
+    }
+
+    // MARK: async messages
+
+    @Test func aConnectionThatTheTargetDropsIsLostAlone() {
+        let rig = MultiConnectionRig(2)
+        rig.submit(.none, token: 1, on: 1)
+        _ = rig.sent(1)
+        let cid = rig.connectionID(1)
+        rig.put(0, .asyncMessage(.connectionDrops(connectionID: cid, time2Wait: 0, time2Retain: 0), numbers: rig.numbers(0)))
+        #expect(rig.events.contains(.connectionLost(rig.c(1), .droppedByTarget(time2Wait: 0, time2Retain: 0))))
+        #expect(rig.failure == nil)
+    }
+
+    @Test func aSessionThatTheTargetDropsIsOver() {
+        let rig = MultiConnectionRig(2)
+        rig.put(1, .asyncMessage(.sessionDrops(time2Wait: 1, time2Retain: 2), numbers: rig.numbers(1)))
+        #expect(rig.failure == .droppedByTarget(time2Wait: 1, time2Retain: 2))
+    }
+
+    @Test func oneConnectionIsLoggedOutWhereTheTargetWishes() {
+        let rig = MultiConnectionRig(2)
+        rig.submit(.none, token: 1, on: 1)
+        let command = rig.sent(1)[0]
+        rig.put(1, .asyncMessage(.logoutRequested(withinSeconds: 10), numbers: rig.numbers(1)))
+        #expect(rig.events == [.connectionLeaving(rig.c(1))])
+        #expect(rig.submit(.none, token: 2, on: 1).isNotLoggedIn)
+        #expect(rig.sent(1).isEmpty)
+        rig.good(1, command.header.initiatorTaskTag)
+        let logout = rig.sent(1)
+        #expect(logout.map(\.opcode) == [.logoutRequest] && logout[0].header.logoutReason == .closeConnection)
+        rig.put(1, .logoutResponse(.closed, tag: logout[0].header.initiatorTaskTag, numbers: rig.numbers(1)))
+        #expect(rig.events.last == .connectionRemoved(rig.c(1)))
+        #expect(rig.leavingCount == 0)
+        rig.logIn(1)
+        #expect(rig.isOpen(1))
+    }
+
+    @Test func aConnectionThatLeavesInTheMiddleOfItsCommandsGivesThemBack() {
+        let rig = MultiConnectionRig(2)
+        rig.submit(.write, token: 1, on: 1, memory: memory)
+        _ = rig.sent(1)
+        rig.expCmdSN = 101
+        rig.put(1, .asyncMessage(.logoutRequested(withinSeconds: 2), numbers: rig.numbers(1)))
+        rig.pass(.milliseconds(1100))
+        let logout = rig.sent(1).filter { $0.opcode == .logoutRequest }
+        #expect(logout.count == 1)
+        rig.put(1, .logoutResponse(.closed, tag: logout[0].header.initiatorTaskTag, numbers: rig.numbers(1)))
+        rig.session.beginRecovery(rig.c(1), at: rig.now)
+        rig.drain()
+        for _ in 0..<4 {
+            for pdu in rig.sent(0) {
+                if pdu.opcode == .nopOut { rig.answer(nop: pdu, 0) } else {
+                    rig.put(0, .taskManagementResponse(.taskDoesNotExist, tag: pdu.header.initiatorTaskTag, numbers: rig.numbers(0)))
+                }
+            }
+        }
+        #expect(rig.ended == [1] && rig.failure == nil)
+    }
+
+    @Test func renegotiationGoesOverTheConnectionThatAsks() {
+        let rig = MultiConnectionRig(2)
+        rig.put(1, .asyncMessage(.negotiationRequested(withinSeconds: 5), numbers: rig.numbers(1)))
+        #expect(rig.sent(0).isEmpty)
+        let text = rig.sent(1)
+        #expect(text.map(\.opcode) == [.textRequest])
+        rig.put(1, .textResponse(.final, tag: text[0].header.initiatorTaskTag, dataByteCount: 0, numbers: rig.numbers(1)),
+            TextParameters.encode([TextPair("MaxRecvDataSegmentLength", "4096")]))
+        #expect(rig.maxSendDataSegmentByteCount(1) == 4096)
+        #expect(rig.maxSendDataSegmentByteCount(0) == 8192)
+    }
+
+    // MARK: signs of life
+
+    @Test func aMuteConnectionIsLostWhereAnotherSpeaks() {
+        let rig = MultiConnectionRig(2)
+        rig.submit(.none, token: 1, on: 1)
+        _ = rig.sent(1)
+        for _ in 0..<8 {
+            rig.pass(.milliseconds(500))
+            for pdu in rig.sent(0) where pdu.opcode == .nopOut { rig.answer(nop: pdu, 0) }
+        }
+        #expect(rig.events.contains(.stalled(rig.c(1))))
+        #expect(rig.events.contains(.connectionLost(rig.c(1), .silent)))
+    }
+
+    @Test func aMuteTargetIsWaitedFor() {
+        let rig = MultiConnectionRig(2)
+        rig.submit(.none, token: 1, on: 1)
+        rig.submit(.none, token: 2, on: 0)
+        for _ in 0..<20 {
+            rig.pass(.milliseconds(500))
+            _ = rig.sent(0)
+            _ = rig.sent(1)
+        }
+        #expect(rig.events.contains(.stalled(rig.c(0))) && rig.events.contains(.stalled(rig.c(1))))
+        #expect(rig.failure == nil && rig.recoveryCount == 0)
+    }
+
+    @Test func theSessionsLogoutOutlivesItsOtherConnections() {
+        let rig = MultiConnectionRig(2)
+        #expect(rig.beginLogout())
+        let logout = rig.sent(0)[0]
+        rig.session.connectionClosed(rig.c(1), reason: .endOfStream, at: rig.now)
+        rig.put(0, .logoutResponse(.closed, tag: logout.header.initiatorTaskTag, numbers: rig.numbers(0)))
+        #expect(rig.state == .loggedOut)
+    }
+}
