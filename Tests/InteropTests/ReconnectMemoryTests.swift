@@ -55,10 +55,12 @@ struct ReconnectMemoryTests {
         #expect(back, "lost: \(lost)")
     }
 
-    @Test func sessionsMadeAnewTakeNoMoreMemory() async throws {
+    /// Of portals that share their sessions, or may, others log in as well: to prove it, and to end a lost nexus's commands.
+    @Test(arguments: [false, true])
+    func sessionsMadeAnewTakeNoMoreMemory(sharingNexuses: Bool) async throws {
         // More for a closer look: each 1000 left 1.5 MiB resident where the sessions' tables were allocated anew.
         let wanted = ProcessInfo.processInfo.environment["MPIO_RECONNECTS"].flatMap(Int.init) ?? 2600
-        let array = try EmbeddedArray(tags: (1...UInt16(Self.portalCount)).map { $0 })
+        let array = try EmbeddedArray(tags: (1...UInt16(Self.portalCount)).map { sharingNexuses ? 1 : $0 })
         var options = PathManager.Options()
         options.runtimeDirectory = directory.file("run")
         let manager = try await PathManager(configuration: try Configuration(yaml: yaml(array)), options: options)
