@@ -1,9 +1,14 @@
 import Foundation
 
-/// What `malloc` has handed out in this process and not got back, which shows a leak that resident pages hide.
-public enum HeapUsage {
-    /// In bytes, all arenas and mapped blocks together; nil where the C library does not tell.
-    public static var inUseByteCount: Int? {
+/// What `malloc` has handed out in this process, which shows a leak that resident pages hide, and what it holds for it.
+public struct HeapUsage: Sendable {
+    /// Handed out and not got back, in bytes.
+    public let inUseByteCount: Int
+    /// Taken from the system: what is in use and what lies free between it. Does not shrink where it is fragmented.
+    public let heldByteCount: Int
+
+    /// All arenas and mapped blocks together, now; nil where the C library does not tell.
+    public static var current: HeapUsage? {
         guard let text = report, let totals = text.components(separatedBy: "</heap>").last else { return nil }
         func byteCount(_ element: String) -> Int? {
             guard let line = totals.split(separator: "\n").first(where: { $0.hasPrefix("<\(element)") }),
@@ -14,8 +19,10 @@ public enum HeapUsage {
         guard let arenas = byteCount("system type=\"current\""), let fast = byteCount("total type=\"fast\""),
             let rest = byteCount("total type=\"rest\""), let mapped = byteCount("total type=\"mmap\"")
         else { return nil }
-        return arenas - fast - rest + mapped
+        return HeapUsage(inUseByteCount: arenas - fast - rest + mapped, heldByteCount: arenas + mapped)
     }
+
+    public static var inUseByteCount: Int? { current?.inUseByteCount }
 
     /// malloc_info(3). `malloc.h` is in no module, so it is looked up by name.
     private static var report: String? {
