@@ -232,9 +232,12 @@ struct InitiatorRig: ~Copyable {
     }
 
     mutating func finish() {
-        session.connectionClosed(.leading, reason: .endOfStream, at: now)
-        drain()
-        if case .loggedOut = session.state {} else { require(session.hasEnded, "a session whose leading connection closed has ended") }
+        // A session outlives a connection while it has another.
+        for index in 0..<Self.connectionLimit {
+            session.connectionClosed(ConnectionIndex(rawValue: index), reason: .endOfStream, at: now)
+            drain()
+        }
+        if case .loggedOut = session.state {} else { require(session.hasEnded, "a session whose connections are closed has ended") }
         require(open.isEmpty, "every command ended: \(open.keys.sorted())")
         require(session.outstandingCommandCount == 0, "nothing is outstanding at the end")
         for index in 0..<Self.connectionLimit {
