@@ -50,7 +50,7 @@ public struct InitiatorSession: ~Copyable {
     var leavingCount = 0
     /// What a connection's loss may mean at the negotiated ErrorRecoveryLevel, at this target.
     var lossHandling = LossHandling.endsSession
-    /// By slot, at ErrorRecoveryLevel 2: what is needed to send a command's PDU once more.
+    /// By slot, at ErrorRecoveryLevel 1 and above: what is needed to send a command's PDU once more.
     var retained: UnsafeMutablePointer<RetainedCommand>?
     /// Where the search for a connection for the next reassigned task begins.
     var nextCarrier = 0
@@ -93,6 +93,7 @@ public struct InitiatorSession: ~Copyable {
         table = memory.table
         bursts = memory.bursts
         completions = memory.completions
+        retained = memory.retained
     }
 
     deinit {
@@ -166,7 +167,7 @@ public struct InitiatorSession: ~Copyable {
             return
         }
         if connection.pointee.needsFreshStream {
-            connection.pointee.renewStream(commandCapacity: settings.commandCapacity, crc32c: crc32c)
+            connection.pointee.renewStream(crc32c: crc32c)
         }
         if let recovery = connection.pointee.recovery, recovery.isReinstating {
             login.connectionID = recovery.connectionID
@@ -271,9 +272,7 @@ public struct InitiatorSession: ~Copyable {
         expCmdSN = result.expCmdSN
         maxCmdSN = result.maxCmdSN
         lossHandling = LossHandling(result)
-        if case .reassignsTasks = lossHandling, retained == nil {
-            retained = .allocate(capacity: table.capacity)
-        }
+        if parameters.errorRecoveryLevel >= 1, retained == nil { retained = .allocate(capacity: table.capacity) }
         state = .loggedIn(parameters)
         isFullFeature = true
         events.append(.loggedIn(result))
