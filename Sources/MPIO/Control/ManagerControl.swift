@@ -36,6 +36,8 @@ extension ManagerState {
         case .setConnectionPolicy(let lun, let path, let policy, let options):
             withGroup(lun, path) { setPolicy(policy, options, of: $0, lun: lun, path: path) }
         case .path(let action, let lun, let path): withDisk(lun) { act(action, on: path, of: $0) }
+        case .connection(let action, let lun, let path, let number):
+            withGroup(lun, path) { act(action, on: number, of: $0, lun: lun, path: path) }
         case .explain(let lun, let last): withDisk(lun) { .explanation($0.explain(last: last)) }
         case .events(let after): events(after: after)
         case .metrics: .metrics(MetricsText.render(report(luns: [])))
@@ -117,6 +119,18 @@ extension ManagerState {
         guard let path = disk.lun.path(named: name) else { return noSuchPath(name, disk) }
         disk.change(path, action)
         return .done("\(disk.name): \(name) \(action.pastWords)")
+    }
+
+    private func act(
+        _ action: ControlRequest.PathAction, on number: Int, of group: ConnectionGroup, lun: String, path: String
+    ) -> ControlResponse {
+        do throws(ControlFailure) {
+            try group.change(number, action)
+        } catch {
+            return .failed(error)
+        }
+        host.runDirtyDisks()
+        return .done("\(lun): connection \(number) of \(path) \(action.pastWords)")
     }
 
     /// Events of all disks, ordered by time. Their serial numbers count over the whole process.

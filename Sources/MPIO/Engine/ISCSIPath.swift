@@ -305,7 +305,7 @@ package final class ISCSIPath {
 
     /// ``InitiatorSession/endUnanswered(_:at:)``
     package func endUnanswered(_ token: UInt64) {
-        guard openSocket != nil else { return }
+        guard isLoggedIn else { return }
         session.endUnanswered(token, at: port.now)
         pump()
     }

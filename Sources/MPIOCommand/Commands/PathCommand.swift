@@ -4,10 +4,11 @@ import MPIO
 struct PathCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "path",
-        abstract: "Take a path out and back by hand.",
+        abstract: "Take a path, or one connection of its session, out and back by hand.",
         discussion: """
-            Example:
+            Examples:
               mpio path drain vm-store 10.0.1.10:3260
+              mpio path drain vm-store 10.0.1.10:3260 --connection 2
             """,
         subcommands: [Fail.self, Restore.self, Drain.self])
 
@@ -18,8 +19,17 @@ struct PathCommand: ParsableCommand {
         @Argument(help: "The path's name, as 'mpio paths' shows it.")
         var path: String
 
+        @Option(help: ArgumentHelp("Only this connection of the path's session, for all LUNs of the session; 'mpio paths' shows the numbers.", valueName: "number"))
+        var connection: Int?
+
         func perform(_ action: ControlRequest.PathAction) throws {
-            let response = try Holders().ask(.path(action, lun: lun, path: path), of: lun)
+            let request: ControlRequest =
+                if let connection {
+                    .connection(action, lun: lun, path: path, number: connection)
+                } else {
+                    .path(action, lun: lun, path: path)
+                }
+            let response = try Holders().ask(request, of: lun)
             guard case .done(let message) = response else { throw unexpected(response) }
             try StandardOutput.write(HumanText.printable(message) + "\n")
         }
