@@ -92,7 +92,9 @@ package final class ISCSIPath {
     /// A target may send us on this often before we call it a loop.
     static let redirectLimit = 4
 
-    package let settings: ISCSIPathSettings
+    package internal(set) var settings: ISCSIPathSettings
+    /// What the next session is made from, where that has changed; see ``adopt(_:)``.
+    var nextSession: SessionSettings?
     /// Requests and bytes outstanding over all disks that use this session.
     package let load: PathLoad
     package internal(set) var state: State = .idle {
@@ -135,7 +137,7 @@ package final class ISCSIPath {
     @exclusivity(unchecked) private(set) var clients: [(any ISCSIPathClient)?] = []
     /// Commands that the target's window has no room for, oldest first.
     @exclusivity(unchecked) var backlog = FIFO<SCSICommandRequest>()
-    private var users: Set<PathClientID> = []
+    private(set) var users: Set<PathClientID> = []
     private var endings: [() -> Void] = []
     @exclusivity(unchecked) private var timer: (id: TimerID, deadline: Instant)?
     @exclusivity(unchecked) private var connectDeadline = Instant.distantFuture
@@ -300,7 +302,7 @@ package final class ISCSIPath {
 
 
     private func startConnection() {
-        session.renew()
+        renewSession()
         sendIsRequested = false
         isAskedToLogOut = false
         connectDeadline = port.now + settings.session.loginTimeout
