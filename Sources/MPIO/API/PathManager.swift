@@ -29,6 +29,7 @@ public final class PathManager: Sendable {
             initiatorName = try Self.initiatorName(of: configuration)
             lease = try ISIDLease.acquire(initiatorName: initiatorName, directory: options.runtimeDirectory)
             var reactorOptions = LibaioReactor.Options(for: configuration, hostsTarget: options.hostsTarget)
+            reactorOptions.socketCapacity += options.hostedSocketCount
             reactorOptions.busyPoll = options.busyPoll
             reactor = try LibaioReactor(options: reactorOptions)
             try reactor.start()
@@ -71,6 +72,8 @@ public final class PathManager: Sendable {
         public var receiveCoalescing: Duration = .microseconds(100)
         /// An embedded target will share the reactor: a gateway.
         package var hostsTarget = false
+        /// Sockets and listeners of others that will share the reactor: an NBD server.
+        package var hostedSocketCount = 0
 
         public init() {}
     }
