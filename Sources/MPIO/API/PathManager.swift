@@ -30,6 +30,7 @@ public final class PathManager: Sendable {
             lease = try Self.lease(initiatorName, options)
             var reactorOptions = LibaioReactor.Options(
                 for: configuration, spareSessionCount: options.spareSessionCount, hostsTarget: options.hostsTarget)
+            reactorOptions.socketCapacity += options.hostedSocketCount
             reactorOptions.busyPoll = options.busyPoll
             reactor = try LibaioReactor(options: reactorOptions)
             try reactor.start()
@@ -90,6 +91,8 @@ public final class PathManager: Sendable {
         package var lookTimeout = Duration.seconds(1)
         /// An embedded target will share the reactor: a gateway.
         package var hostsTarget = false
+        /// Sockets and listeners of others that will share the reactor: an NBD server.
+        package var hostedSocketCount = 0
 
         public init() {}
     }
