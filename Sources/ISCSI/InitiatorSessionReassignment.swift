@@ -26,6 +26,7 @@ extension InitiatorSession {
                 return
             }
             if SerialNumber.isAtMost(expCmdSN, table.slots[slot].cmdSN) {
+                if plantedMistake == .leavesGap { continue }
                 sendAgain(slot, on: carrier, at: now)
             } else {
                 sendTaskManagement(.taskReassign, for: slot, purpose: .reassignment, on: carrier, at: now)
@@ -110,9 +111,14 @@ extension InitiatorSession {
 
     /// The first R2T for a reassigned write says from where the target wants its data (section 7.2.2: what was
     /// not acknowledged, or all of it), and with which R2TSN it counts on.
-    func continueWrite(_ task: UnsafeMutablePointer<TaskSlot>, with header: BasicHeaderSegment) {
+    /// Returns the connection that its data goes out on.
+    func continueWrite(
+        _ task: UnsafeMutablePointer<TaskSlot>, with header: BasicHeaderSegment, on c: ConnectionIndex
+    ) -> Int {
         task.pointee.isReassigned = false
         task.pointee.expectedDataSN = header.r2tSN
         task.pointee.solicitedEnd = 0
+        if plantedMistake == .sendsDataElsewhere, let other = operationalConnection(except: c.rawValue) { return other }
+        return c.rawValue
     }
 }

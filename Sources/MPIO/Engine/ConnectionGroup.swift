@@ -1,6 +1,6 @@
 import AsyncIO
-import ISCSI
-import Multipath
+package import ISCSI
+package import Multipath
 import Timebase
 
 /// The connections of one session, and the policy that chooses among them: the same policies that choose
@@ -396,9 +396,17 @@ extension ISCSIPath {
     }
 
     /// Changes how connections are chosen, from the next command on. False: the session has but one.
-    func setConnectionPolicy(_ policy: PolicySettings) -> Bool {
+    package func setConnectionPolicy(_ policy: PolicySettings) -> Bool {
         guard let group else { return false }
         group.setPolicy(policy)
         return true
     }
+}
+
+extension ISCSIPath {
+    /// The states of a session's connections, in configured order, in the inspector's words; empty where it has but one.
+    package var connectionStates: [String] { group?.members.map(\.stateName) ?? [] }
+
+    /// For the simulator alone.
+    package func plantConnectionMistake(_ mistake: PlantedConnectionMistake?) { session.plantedMistake = mistake }
 }
