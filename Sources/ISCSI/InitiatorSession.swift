@@ -50,7 +50,7 @@ public struct InitiatorSession: ~Copyable {
     var leavingCount = 0
     /// What a connection's loss may mean at the negotiated ErrorRecoveryLevel, at this target.
     var lossHandling = LossHandling.endsSession
-    /// By slot, at ErrorRecoveryLevel 2: what is needed to send a command's PDU once more.
+    /// By slot, at ErrorRecoveryLevel 1 and 2: what is needed to send a command's PDU once more.
     var retained: UnsafeMutablePointer<RetainedCommand>?
     /// For the simulator alone.
     package var plantedMistake: PlantedConnectionMistake?
@@ -277,7 +277,7 @@ public struct InitiatorSession: ~Copyable {
         expCmdSN = result.expCmdSN
         maxCmdSN = result.maxCmdSN
         lossHandling = LossHandling(result)
-        if case .reassignsTasks = lossHandling, retained == nil {
+        if parameters.errorRecoveryLevel >= 1, retained == nil {
             retained = .allocate(capacity: table.capacity)
         }
         state = .loggedIn(parameters)
@@ -363,7 +363,7 @@ public struct InitiatorSession: ~Copyable {
 
     /// Whether a byte of the command's PDU was handed to the transport.
     func wasSent(_ task: UnsafeMutablePointer<TaskSlot>) -> Bool {
-        connections[Int(task.pointee.connection)].output.offeredPosition > task.pointee.startPosition
+        task.pointee.wasSentBefore || connections[Int(task.pointee.connection)].output.offeredPosition > task.pointee.startPosition
     }
 
     /// The logout was answered.

@@ -199,6 +199,10 @@ extension InitiatorSession {
         guard connection.pointee.liveness.pingSlot == slot else { return }
         connection.pointee.owedCount -= 1
         connection.pointee.liveness.pingSlot = nil
+        if connection.pointee.recoversPDUs, connection.pointee.commandCount > 0 {
+            retryMissingCommand(sentBefore: connection.pointee.liveness.pingEndPosition, on: c)
+            askAgain(on: c)
+        }
         if connection.pointee.liveness.pingIsReported {
             events.append(.pingAnswered(c, roundTrip: now - connection.pointee.liveness.pingSentAt))
         }
@@ -413,12 +417,15 @@ extension InitiatorSession {
         let rejected = BasicHeaderSegment(loadingFrom: data.baseAddress!)
         let reason = header.rejectReason
         switch rejected.opcode {
+        case .scsiCommand where reason == .dataDigestError && connections[c.rawValue].recoversPDUs:
+            // The command went with its immediate data (section 7.8).
+            guard let slot = table.slot(forTag: rejected.initiatorTaskTag), table.slots[slot].kind == .command,
+                Int(table.slots[slot].connection) == c.rawValue, SerialNumber.isAtMost(expCmdSN, table.slots[slot].cmdSN)
+            else { return }
+            retry(slot, on: c)
         case .scsiCommand: try rejectedCommand(rejected, reason, on: c, at: now)
         case .dataOut where reason != .dataDigestError || connections[c.rawValue].recoversPDUs:
             // The target ends the task itself, by a SCSI Response of its own (section 11.17.1), or asks for the data again.
-            return
-        case .scsiCommand where reason == .dataDigestError && connections[c.rawValue].recoversPDUs:
-            // The same for its immediate data: the command itself was taken (section 7.8).
             return
         case .snackRequest: snackRejected(reason, on: c)
         case .taskManagementRequest: try rejectedTaskManagement(rejected, reason, on: c)

@@ -48,6 +48,7 @@ extension InitiatorSession {
         if connection.pointee.phase == .leaving { leavingCount -= 1 }
         var recovery = ConnectionRecovery(reason: reason, connectionID: connection.pointee.connectionID)
         recovery.unreadPDUCount = loseTasks(of: c)
+        recovery.heldUpBy = connection.pointee.recovery?.heldUpBy
         // Lost anew while the tasks of the time before were being settled: it begins again for all of them.
         if connection.pointee.recovery == nil { recoveryCount += 1 }
         connection.pointee.phase = .closed

@@ -54,8 +54,8 @@ extension InitiatorSession {
         task.pointee.kind = .command
         task.pointee.connection = UInt16(truncatingIfNeeded: carrier)
         task.pointee.dataEndPosition = 0
-        // It was sent, whatever the new connection has sent so far.
-        task.pointee.startPosition = 0
+        task.pointee.wasSentBefore = task.pointee.lost != .unsent
+        task.pointee.startPosition = connection.pointee.output.queuedPosition
         connection.pointee.taskBegan(at: now)
         if connection.pointee.commandCount == 0 { connection.pointee.liveness.lastProgressAt = now }
         connection.pointee.commandCount += 1
@@ -65,9 +65,15 @@ extension InitiatorSession {
     private mutating func sendAgain(_ slot: Int, on carrier: Int, at now: Instant) {
         let task = table.slots + slot
         let kept = retained![slot]
-        let wasSent = task.pointee.lost != .unsent
         allege(slot, to: carrier, at: now)
-        task.pointee.startPosition = wasSent ? 0 : connections[carrier].output.queuedPosition
+        enqueueAgain(slot, kept, on: carrier)
+    }
+
+    private mutating func enqueueAgain(_ slot: Int, _ kept: RetainedCommand, on carrier: Int) {
+        let task = table.slots + slot
+        task.pointee.startPosition = connections[carrier].output.queuedPosition
+        task.pointee.isHeld = false
+        task.pointee.askedDataSN = 0xFFFF_FFFF
         task.pointee.expectedDataSN = 0
         task.pointee.receivedByteCount = 0
         task.pointee.solicitedEnd = 0
@@ -77,6 +83,31 @@ extension InitiatorSession {
                 token: task.pointee.token, lun: task.pointee.lun, cdb: kept.cdb, direction: task.pointee.direction,
                 buffer: task.pointee.buffer, byteCount: task.pointee.byteCount, attribute: kept.attribute),
             slot: slot, on: connections + carrier)
+    }
+
+    // MARK: retry (RFC 7143 section 7.2.1)
+
+    /// A command whose PDU a digest error took at the target goes out again, by its own tag and CmdSN.
+    mutating func retry(_ slot: Int, on c: ConnectionIndex) {
+        let task = table.slots + slot
+        guard let retained, task.pointee.pendingBursts == 0, connections[c.rawValue].hasRoomForCommand,
+            connections[c.rawValue].snackCount < Self.snackLimit
+        else { return }
+        connections[c.rawValue].snackCount += 1
+        task.pointee.wasSentBefore = true
+        enqueueAgain(slot, retained[slot], on: c.rawValue)
+    }
+
+    /// A ping was answered: what went out before it has arrived, or never will. The target says which command it waits for.
+    mutating func retryMissingCommand(sentBefore position: UInt64, on c: ConnectionIndex) {
+        var next = table.firstSlot
+        while let slot = next, SerialNumber.isBefore(table.slots[slot].cmdSN, expCmdSN) { next = table.slotAfter(slot) }
+        guard let slot = next else { return }
+        let task = table.slots + slot
+        guard task.pointee.kind == .command, task.pointee.cmdSN == expCmdSN, Int(task.pointee.connection) == c.rawValue,
+            task.pointee.startPosition < position
+        else { return }
+        retry(slot, on: c)
     }
 
     /// The target's word on a TASK REASSIGN.

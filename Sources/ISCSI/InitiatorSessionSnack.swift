@@ -9,7 +9,7 @@ import Timebase
 // StatSN; what comes behind it is taken, and its number remembered.
 extension InitiatorSession {
     /// So many requests to send again without a command that ended, and the connection is called broken.
-    private static var snackLimit: Int { 256 }
+    static var snackLimit: Int { 256 }
 
     // MARK: StatSN
 
@@ -148,6 +148,28 @@ extension InitiatorSession {
                 task.pointee.solicitedEnd < task.pointee.byteCount
             else { continue }
             askForData(of: slot, on: c)
+        }
+    }
+
+    /// A ping was answered, half a silence timeout after the last sign of life: a request to send again may have been lost
+    /// as well as what it asked for.
+    mutating func askAgain(on c: ConnectionIndex) {
+        let connection = connections + c.rawValue
+        if connection.pointee.laterStatSNs != 0 {
+            connection.pointee.statusAskedUpTo = connection.pointee.expStatSN
+            let gap = UInt32(connection.pointee.laterStatSNs.trailingZeroBitCount)
+            askForStatus(upTo: connection.pointee.expStatSN &+ gap, on: c)
+        }
+        var next = table.firstSlot
+        while let slot = next {
+            next = table.slotAfter(slot)
+            let task = table.slots + slot
+            guard task.pointee.kind == .command, Int(task.pointee.connection) == c.rawValue,
+                SerialNumber.isBefore(task.pointee.cmdSN, expCmdSN)
+            else { continue }
+            let waitsForR2T = task.pointee.direction == .write && task.pointee.pendingBursts == 0
+                && task.pointee.solicitedEnd < task.pointee.byteCount
+            if waitsForR2T || task.pointee.askedDataSN == task.pointee.expectedDataSN { askForData(of: slot, on: c) }
         }
     }
 

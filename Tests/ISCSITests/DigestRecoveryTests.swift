@@ -172,4 +172,36 @@ import Timebase
         rig.send(.reject(.snackReject, numbers: rig.nextNumbers()), rejected)
         #expect(rig.failure == .rejected(.snackRequest, .dataDigestError))
     }
+
+    @Test func aCommandThatTheTargetNeverTookIsSentAgainOnceAPingShowsIt() {
+        let rig = rig()
+        let memory = UnsafeMutableRawBufferPointer.filled(512)
+        defer { memory.deallocate() }
+        rig.submit(.write, token: 1, memory: memory)
+        let first = rig.sent()[0]
+        let isAsked = rig.session.ping(on: .leading, at: rig.now)
+        #expect(isAsked)
+        let ping = rig.sent()[0].header
+        // ExpCmdSN is still the command's number, though what followed it was read.
+        #expect(rig.expCmdSN == first.header.cmdSN)
+        rig.send(.nopIn(tag: ping.initiatorTaskTag, numbers: rig.nextNumbers()))
+        let again = rig.sent()
+        #expect(again.map(\.opcode) == [.scsiCommand])
+        #expect(again[0].header.cmdSN == first.header.cmdSN && again[0].header.initiatorTaskTag == first.header.initiatorTaskTag)
+        #expect(again[0].data == first.data && rig.failure == nil)
+    }
+
+    @Test func aCommandWhoseImmediateDataWasDamagedIsSentAgain() {
+        let rig = rig()
+        let memory = UnsafeMutableRawBufferPointer.filled(512)
+        defer { memory.deallocate() }
+        rig.submit(.write, token: 1, memory: memory)
+        let first = rig.sent()[0]
+        var header = first.header
+        let rejected = withUnsafeBytes(of: &header) { Array($0.prefix(48)) }
+        rig.send(.reject(.dataDigestError, numbers: rig.nextNumbers()), rejected)
+        let again = rig.sent()
+        #expect(again.map(\.opcode) == [.scsiCommand] && again[0].header.cmdSN == first.header.cmdSN)
+        #expect(again[0].data == first.data && rig.failure == nil)
+    }
 }

@@ -40,7 +40,7 @@ public enum FaultKind: String, CaseIterable, Sendable, Comparable {
     public static func < (left: FaultKind, right: FaultKind) -> Bool { left.rawValue < right.rawValue }
 
     /// Only worlds whose sessions have several connections have it.
-    var isOfConnections: Bool { rawValue.hasPrefix("connection-") }
+    public var isOfConnections: Bool { rawValue.hasPrefix("connection-") }
 
     /// Only commands meet it; no path may be lost by it.
     var isHarmlessToPaths: Bool {
