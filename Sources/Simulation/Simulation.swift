@@ -354,9 +354,10 @@ final class PathWatcher: ISCSIPathClient {
     func pathLost(_ path: ISCSIPath, failure: PathFailure) { interruptionCount += 1 }
     func path(_ path: ISCSIPath, liveness: PathLiveness) { interruptionCount += 1 }
     func path(_ path: ISCSIPath, asyncSense sense: SenseData?) {}
-    func path(_ path: ISCSIPath, lost token: UInt64, wasSent: Bool) { interruptionCount += 1 }
     func path(_ path: ISCSIPath, connection change: ConnectionChange) {
-        if case .lost = change { connectionLossCount += 1 }
+        guard case .lost = change else { return }
+        connectionLossCount += 1
+        interruptionCount += 1
     }
 }
 

@@ -139,7 +139,8 @@ final class WireSession {
             return nil
         }
         if isBefore(number, expCmdSN), !isBlind { return "CmdSN \(number) again, which the target took: it waits for \(expCmdSN)" }
-        if before.wire.isEnded || before.isRejected || before.wire.isBlind { return nil }
+        // Damaged bytes may have brought the word that it is over.
+        if before.wire.isEnded || before.isRejected || isBlind { return nil }
         if level >= 1, before.wire === wire { return nil }
         return "CmdSN \(number) again, and connection \(before.wire.number), which had it first, is not over"
     }
