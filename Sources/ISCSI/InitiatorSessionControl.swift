@@ -181,7 +181,12 @@ extension InitiatorSession {
             throw .unknownTask(.nopIn, tag: header.initiatorTaskTag)
         }
         try takeStatSN(header, on: c)
+        let isPing = connection.pointee.liveness.pingSlot == slot
         endPing(slot, on: c, at: now)
+        if isPing, connection.pointee.recoversPDUs {
+            sendDroppedCommandAgain(on: c)
+            if connection.pointee.phase != .closed { askAgain(on: c) }
+        }
     }
 
     private func ping(_ tag: UInt32, on c: ConnectionIndex) -> Int? {
@@ -199,10 +204,6 @@ extension InitiatorSession {
         guard connection.pointee.liveness.pingSlot == slot else { return }
         connection.pointee.owedCount -= 1
         connection.pointee.liveness.pingSlot = nil
-        if connection.pointee.recoversPDUs, connection.pointee.commandCount > 0 {
-            retryMissingCommand(sentBefore: connection.pointee.liveness.pingEndPosition, on: c)
-            askAgain(on: c)
-        }
         if connection.pointee.liveness.pingIsReported {
             events.append(.pingAnswered(c, roundTrip: now - connection.pointee.liveness.pingSentAt))
         }
@@ -418,11 +419,7 @@ extension InitiatorSession {
         let reason = header.rejectReason
         switch rejected.opcode {
         case .scsiCommand where reason == .dataDigestError && connections[c.rawValue].recoversPDUs:
-            // The command went with its immediate data (section 7.8).
-            guard let slot = table.slot(forTag: rejected.initiatorTaskTag), table.slots[slot].kind == .command,
-                Int(table.slots[slot].connection) == c.rawValue, SerialNumber.isAtMost(expCmdSN, table.slots[slot].cmdSN)
-            else { return }
-            retry(slot, on: c)
+            sendAgain(rejected, on: c)
         case .scsiCommand: try rejectedCommand(rejected, reason, on: c, at: now)
         case .dataOut where reason != .dataDigestError || connections[c.rawValue].recoversPDUs:
             // The target ends the task itself, by a SCSI Response of its own (section 11.17.1), or asks for the data again.

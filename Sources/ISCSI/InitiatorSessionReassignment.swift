@@ -85,31 +85,6 @@ extension InitiatorSession {
             slot: slot, on: connections + carrier)
     }
 
-    // MARK: retry (RFC 7143 section 7.2.1)
-
-    /// A command whose PDU a digest error took at the target goes out again, by its own tag and CmdSN.
-    mutating func retry(_ slot: Int, on c: ConnectionIndex) {
-        let task = table.slots + slot
-        guard let retained, task.pointee.pendingBursts == 0, connections[c.rawValue].hasRoomForCommand,
-            connections[c.rawValue].snackCount < Self.snackLimit
-        else { return }
-        connections[c.rawValue].snackCount += 1
-        task.pointee.wasSentBefore = true
-        enqueueAgain(slot, retained[slot], on: c.rawValue)
-    }
-
-    /// A ping was answered: what went out before it has arrived, or never will. The target says which command it waits for.
-    mutating func retryMissingCommand(sentBefore position: UInt64, on c: ConnectionIndex) {
-        var next = table.firstSlot
-        while let slot = next, SerialNumber.isBefore(table.slots[slot].cmdSN, expCmdSN) { next = table.slotAfter(slot) }
-        guard let slot = next else { return }
-        let task = table.slots + slot
-        guard task.pointee.kind == .command, task.pointee.cmdSN == expCmdSN, Int(task.pointee.connection) == c.rawValue,
-            task.pointee.startPosition < position
-        else { return }
-        retry(slot, on: c)
-    }
-
     /// The target's word on a TASK REASSIGN.
     mutating func reassigned(_ request: TaskSlot, _ response: TaskManagementResponse) {
         switch response {
