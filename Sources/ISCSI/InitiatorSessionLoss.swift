@@ -499,9 +499,20 @@ extension InitiatorSession {
         }
     }
 
+    /// The connection on which an answer is waited for.
+    private func carrier(of recovery: ConnectionRecovery) -> Int? {
+        if case .loggingOut(let via) = recovery.stage { return via }
+        return recovery.askSlot.map { Int(table.slots[$0].connection) }
+    }
+
     private mutating func recoveryTimedOut(_ index: Int, _ recovery: ConnectionRecovery, at now: Instant) {
         guard recovery.isReinstating, operationalConnection(except: index) != nil else {
-            return failSession(recovery.reason)
+            // The connection that was to carry the word may be the silent one: another one carries it then.
+            guard let carrier = carrier(of: recovery), operationalConnection(except: carrier) != nil else {
+                return failSession(recovery.reason)
+            }
+            connections[index].recovery!.deadline = now + timing.login
+            return failConnection(ConnectionIndex(rawValue: carrier), .silent)
         }
         if connections[index].phase == .loggingIn { failConnection(ConnectionIndex(rawValue: index), .loginTimeout) }
         connections[index].recovery!.hasFailedLogin = false

@@ -221,8 +221,7 @@ final class WireOracle: WireObserver {
             checkAllegiance(header, session, wire, endpoint)
             let offset = Int(header.bufferOffset)
             let end = offset + Int(header.desiredDataTransferByteCount)
-            session.tasks[tag]?.requests.append(
-                WireSession.Request(tag: header.targetTransferTag, offset: offset, end: end))
+            session.tasks[tag]?.take(WireSession.Request(tag: header.targetTransferTag, offset: offset, end: end))
         case .logoutResponse: logoutResponse(header, session, wire)
         case .reject: rejected(data, session)
         default: break

@@ -48,6 +48,12 @@ final class WireSession {
         var unsolicitedIsOpen: Bool
         var unsolicitedDataSN: UInt32 = 0
         var requests: [Request] = []
+
+        /// The same R2T may come twice, where the initiator asked for it again (section 11.16).
+        mutating func take(_ request: Request) {
+            guard let index = requests.firstIndex(where: { $0.tag == request.tag }) else { return requests.append(request) }
+            if requests[index].end != request.end { requests[index] = request }
+        }
     }
 
     struct Request {
