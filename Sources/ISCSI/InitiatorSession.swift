@@ -52,6 +52,8 @@ public struct InitiatorSession: ~Copyable {
     var lossHandling = LossHandling.endsSession
     /// By slot, at ErrorRecoveryLevel 1 and above: what is needed to send a command's PDU once more.
     var retained: UnsafeMutablePointer<RetainedCommand>?
+    /// For the simulator alone.
+    package var plantedMistake: PlantedConnectionMistake?
     /// Where the search for a connection for the next reassigned task begins.
     var nextCarrier = 0
 
@@ -126,6 +128,10 @@ public struct InitiatorSession: ~Copyable {
 
     /// Whether ``nextCompletion()`` or ``nextEvent()`` may have something.
     public var hasResults: Bool { completions.count > 0 || refusedCommand || !events.isEmpty }
+
+    /// Whether ``nextCompletion()`` or ``nextEvent()`` has something now: unlike ``hasResults``, not while the command
+    /// window is closed to somebody.
+    public var hasUntaken: Bool { completions.count > 0 || !events.isEmpty }
 
     /// The next event, in the order in which they happened.
     public mutating func nextEvent() -> SessionEvent? { events.removeFirst() }
@@ -366,7 +372,7 @@ public struct InitiatorSession: ~Copyable {
 
     /// Whether a byte of the command's PDU was handed to the transport.
     func wasSent(_ task: UnsafeMutablePointer<TaskSlot>) -> Bool {
-        connections[Int(task.pointee.connection)].output.offeredPosition > task.pointee.startPosition
+        task.pointee.wasSentBefore || connections[Int(task.pointee.connection)].output.offeredPosition > task.pointee.startPosition
     }
 
     /// The logout was answered.

@@ -183,7 +183,10 @@ extension InitiatorSession {
         try takeStatSN(header, on: c)
         let isPing = connection.pointee.liveness.pingSlot == slot
         endPing(slot, on: c, at: now)
-        if isPing, connection.pointee.recoversPDUs { sendDroppedCommandAgain(on: c) }
+        if isPing, connection.pointee.recoversPDUs {
+            sendDroppedCommandAgain(on: c)
+            if connection.pointee.phase != .closed { askAgain(on: c) }
+        }
     }
 
     private func ping(_ tag: UInt32, on c: ConnectionIndex) -> Int? {

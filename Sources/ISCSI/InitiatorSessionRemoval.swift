@@ -15,6 +15,8 @@ extension InitiatorSession {
     /// The target asks for the logout of a connection (section 11.9.1). False: it is the only one, so it is the
     /// session that is meant.
     mutating func leave(_ c: ConnectionIndex, within seconds: UInt16, at now: Instant) -> Bool {
+        // Asked again while its Logout is on the way: the session is not meant.
+        if isFullFeature, connections[c.rawValue].phase == .loggingOut { return true }
         // Half of the time that it gives is for commands to end.
         let patience = Duration.seconds(Int(seconds)) / 2
         guard beginLeaving(c, deadline: now + Nanoseconds(patience), at: now) else { return false }

@@ -199,6 +199,28 @@ extension InitiatorSession {
         }
     }
 
+    /// A ping was answered, half a silence timeout after the last sign of life: a request to send again may have been lost
+    /// as well as what it asked for.
+    mutating func askAgain(on c: ConnectionIndex) {
+        let connection = connections + c.rawValue
+        if connection.pointee.laterStatSNs != 0 {
+            connection.pointee.statusAskedUpTo = connection.pointee.expStatSN
+            let gap = UInt32(connection.pointee.laterStatSNs.trailingZeroBitCount)
+            askForStatus(upTo: connection.pointee.expStatSN &+ gap, on: c)
+        }
+        var next = table.firstSlot
+        while let slot = next {
+            next = table.slotAfter(slot)
+            let task = table.slots + slot
+            guard task.pointee.kind == .command, Int(task.pointee.connection) == c.rawValue,
+                SerialNumber.isBefore(task.pointee.cmdSN, expCmdSN)
+            else { continue }
+            let waitsForR2T = task.pointee.direction == .write && task.pointee.pendingBursts == 0
+                && task.pointee.solicitedEnd < task.pointee.byteCount
+            if waitsForR2T || task.pointee.askedDataSN == task.pointee.expectedDataSN { askForData(of: slot, on: c) }
+        }
+    }
+
     /// A SNACK was refused. That nothing was missing is no fault; that it is gone is one.
     mutating func snackRejected(_ reason: RejectReason, on c: ConnectionIndex) {
         guard reason == .snackReject else { return }

@@ -56,6 +56,8 @@ extension InitiatorSession {
     /// taken: what is left of either is forgotten.
     public mutating func renew() {
         let memory = SessionMemory(takenFrom: &self)
+        let mistake = plantedMistake
         self = InitiatorSession(settings: settings, cryptography: cryptography, crc32c: crc32c, memory: memory)
+        plantedMistake = mistake
     }
 }

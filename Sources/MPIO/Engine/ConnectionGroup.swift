@@ -1,5 +1,5 @@
 import AsyncIO
-import ISCSI
+package import ISCSI
 import Multipath
 import Timebase
 
@@ -417,4 +417,12 @@ extension ConnectionFailure {
         case .failed(let error): self = .transportFailed(code: error.code)
         }
     }
+}
+
+extension ISCSIPath {
+    /// The states of a session's connections, in configured order, in the inspector's words; empty where it has but one.
+    package var connectionStates: [String] { group?.members.map(\.stateName) ?? [] }
+
+    /// For the simulator alone.
+    package func plantConnectionMistake(_ mistake: PlantedConnectionMistake?) { session.plantedMistake = mistake }
 }

@@ -1,6 +1,6 @@
 import AsyncIO
 import ISCSI
-import Multipath
+package import Multipath
 
 // A session of several connections, as its ``ConnectionGroup`` and they see it.
 extension ISCSIPath {
@@ -54,7 +54,7 @@ extension ISCSIPath {
     }
 
     /// Changes how connections are chosen, from the next command on. False: the session has but one.
-    func setConnectionPolicy(_ policy: PolicySettings) -> Bool {
+    package func setConnectionPolicy(_ policy: PolicySettings) -> Bool {
         guard let group else { return false }
         group.setPolicy(policy)
         return true

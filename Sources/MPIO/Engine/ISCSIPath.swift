@@ -359,7 +359,7 @@ package final class ISCSIPath {
                 handle(event)
                 guard socketInUse != nil else { break }
             }
-        } while session.hasResults && socketInUse != nil && !session.hasEnded
+        } while session.hasUntaken && socketInUse != nil && !session.hasEnded
         isDraining = false
         host.runDirtyDisks()
         if session.hasEnded, socketInUse != nil { return sessionEnded() }
