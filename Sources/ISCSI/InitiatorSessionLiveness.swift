@@ -33,7 +33,7 @@ extension InitiatorSession {
         let connection = connections + index
         let liveness = connection.pointee.liveness
         if let stalledSince = liveness.stalledSince {
-            return min(stalledSince + timing.command, liveness.judgeAt ?? .distantFuture)
+            return min(min(stalledSince + timing.command, pingDeadline(liveness)), liveness.judgeAt ?? .distantFuture)
         }
         guard connection.pointee.owedCount > 0 else { return liveness.lastByteAt + timing.verify }
         let silentSince = max(liveness.lastByteAt, liveness.owedSince)
@@ -42,7 +42,15 @@ extension InitiatorSession {
         if connection.pointee.commandCount > 0 {
             deadline = min(deadline, progressDeadline(of: index))
         }
-        return deadline
+        return min(deadline, pingDeadline(liveness))
+    }
+
+    /// A target that sends pings of its own but answers none, and no command either, does not read us: it may wait
+    /// for the rest of a PDU whose length was damaged.
+    @inline(__always)
+    private func pingDeadline(_ liveness: Liveness) -> Instant {
+        // Half a silence later than the ping, so that a stall is judged from its own beginning first.
+        liveness.pingSlot == nil ? .distantFuture : liveness.pingSentAt + timing.command + timing.halfSilence
     }
 
     /// When the lack of progress is next worth a look.
@@ -78,6 +86,7 @@ extension InitiatorSession {
     ) {
         let connection = connections + c.rawValue
         let liveness = connection.pointee.liveness
+        if now >= pingDeadline(liveness) { return failConnection(c, .commandTimeout) }
         if let stalledSince = liveness.stalledSince {
             if now >= stalledSince + timing.command {
                 failConnection(c, .commandTimeout)

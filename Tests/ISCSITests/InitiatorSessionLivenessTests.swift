@@ -98,6 +98,26 @@ import Timebase
         #expect(rig.failure == .dead)
     }
 
+    /// Such a target waits for the rest of a PDU whose length was damaged on the way (simulator seed 6027895): each of its own
+    /// pings looks like life.
+    @Test func aTargetThatPingsButAnswersNothingIsGivenUp() {
+        let rig = SessionRig()
+        rig.submit(.none, token: 1)
+        _ = rig.sent()
+        rig.pass(.seconds(1))
+        #expect(rig.sent().map(\.opcode) == [.nopOut])
+        for second in 2...61 {
+            rig.pass(.seconds(1))
+            #expect(rig.failure == nil, "after \(second) s")
+            guard second % 10 == 0 else { continue }
+            rig.send(.nopIn(targetTransferTag: UInt32(second), numbers: rig.numbers))
+            _ = rig.sent()
+        }
+        rig.pass(.seconds(1))
+        #expect(rig.failure == .commandTimeout)
+        #expect(rig.events.contains(.commandAbandoned(token: 1, wasSent: true)))
+    }
+
     @Test func slowEndsWithTheNextProgress() {
         let rig = SessionRig()
         rig.submit(.none, token: 1)

@@ -28,6 +28,8 @@ final class ControlChannel {
     private var nextToken: UInt64 = 0
     /// A session has room for 64 requests that are no commands; some of it is others'.
     private static let abortsAtOnce = 16
+    /// For the answer to an ABORT TASK.
+    private static let abortPatience = Duration.seconds(5)
     private var underWayAborts = 0
     private var waitingAborts = FIFO<CommandAbort>()
 
@@ -180,6 +182,17 @@ extension ControlChannel: ISCSIPathClient {
         guard case .taskManagement(let again, _)? = pending[token] else { return }
         if let again, path.submit(again.function, lun: again.lun, token: token) { return }
         self.path(path, taskManagement: token, answered: nil)
+    }
+
+    /// Whoever asked waits for the answer and nothing else would end that. The command is asked back, which spares the
+    /// other units of the session; where that goes unanswered too, the session is of no use.
+    func path(_ path: ISCSIPath, overdue token: UInt64) {
+        guard case .command(let request, _, _)? = pending[token] else { return }
+        abort(token, lun: request.lun)
+        after(Self.abortPatience) { [weak self, weak path] in
+            guard let self, let path, pending[token] != nil else { return }
+            path.fail(PathFailure(.silent, detail: "a command and its ABORT TASK were not answered within command-timeout"))
+        }
     }
 
     func pathLost(_ path: ISCSIPath, failure: PathFailure) {

@@ -398,7 +398,8 @@ package final class ISCSIPath {
         case .resumed(let c): if let group { group.changed(c, isStalled: false) } else { tell(.resumed) }
         case .slow(let c, let isSlow): if let group { group.changed(c, isSlow: isSlow) } else { tell(.slow(isSlow)) }
         case .asyncMessage(let message, let sense): handle(message, sense)
-        case .windowOpened, .pingAnswered, .commandOverdue: break
+        case .commandOverdue(let token): client(of: token)?.path(self, overdue: token)
+        case .windowOpened, .pingAnswered: break
         case .commandLost(let token, let wasSent): client(of: token)?.path(self, lost: token, wasSent: wasSent)
         case .connectionAdded, .connectionFailed, .connectionLost, .connectionWanted, .connectionRecovered,
             .connectionLeaving, .connectionRemoved:

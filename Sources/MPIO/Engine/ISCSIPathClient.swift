@@ -25,6 +25,8 @@ package protocol ISCSIPathClient: AnyObject {
     func path(_ path: ISCSIPath, lost token: UInt64, wasSent: Bool)
     /// A task management request was lost in the same way.
     func path(_ path: ISCSIPath, lostTaskManagement token: UInt64)
+    /// A command has been open for `command-timeout`; said once of each. The session goes on.
+    func path(_ path: ISCSIPath, overdue token: UInt64)
     /// Something happened to one connection of the session.
     func path(_ path: ISCSIPath, connection change: ConnectionChange)
 }
@@ -36,6 +38,7 @@ extension ISCSIPathClient {
     package func path(_ path: ISCSIPath, lostTaskManagement token: UInt64) {
         self.path(path, taskManagement: token, answered: nil)
     }
+    package func path(_ path: ISCSIPath, overdue token: UInt64) {}
     package func path(_ path: ISCSIPath, connection change: ConnectionChange) {}
 }
 

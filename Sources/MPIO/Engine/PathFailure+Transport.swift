@@ -31,7 +31,7 @@ extension PathFailure {
         case .dataDigestMismatch(let opcode): self.init(.digestError, detail: "data digest of \(opcode)")
         case .rejected(let opcode, let reason): self.init(.protocolError, detail: "\(opcode) rejected: \(reason)")
         case .dead: self.init(.notAcknowledged)
-        case .commandTimeout: self.init(.silent, detail: "nothing heard within command-timeout")
+        case .commandTimeout: self.init(.silent, detail: "no answer within command-timeout")
         case .droppedByTarget: self.init(.targetDroppedSession)
         // By its type: the case of a connection's failure has the same name.
         case .silent: self.init(PathFailureReason.silent)
