@@ -194,8 +194,7 @@ public final class PathManager: Sendable {
 
     /// The same for threads outside Swift concurrency; nil once the manager was shut down. Not on the reactor's thread.
     package func inspection() -> PathsReport? {
-        let state = state
-        return try? reactor.performAndWait { state.report(luns: []) }
+        try? state.inspection(luns: [], on: reactor)
     }
 
     /// What the reactor did so far.

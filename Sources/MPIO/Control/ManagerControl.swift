@@ -22,7 +22,11 @@ final class ManagerControl: ControlHandler {
             if case .reload(let file, let expecting, let isDryRun) = request {
                 return try reload(file, expecting: expecting, isDryRun: isDryRun, by: actor)
             }
-            return try reactor.performAndWait { state.answer(request, from: actor) }
+            switch request {
+            case .paths(let luns): return .paths(try state.inspection(luns: luns, on: reactor))
+            case .metrics: return .metrics(MetricsText.render(try state.inspection(luns: [], on: reactor)))
+            default: return try reactor.performAndWait { state.answer(request, from: actor) }
+            }
         } catch {
             return .failed(ControlFailure(.unavailable, "the process is ending"))
         }
@@ -81,6 +85,22 @@ extension ManagerState {
             return .failed(error)
         }
     }
+
+    /// The same as ``report(luns:)`` from another thread, a few LUNs at a time: requests go on in between.
+    func inspection(luns: [String], on reactor: LibaioReactor) throws -> PathsReport {
+        let state = self
+        let names = try reactor.performAndWait {
+            state.disks.filter { disk in luns.isEmpty || luns.contains { disk.isNamed($0) } }.map(\.name)
+        }
+        var report = PathsReport()
+        for start in stride(from: 0, to: names.count, by: Self.lunsAtOnce) {
+            let some = Array(names[start..<min(start + Self.lunsAtOnce, names.count)])
+            report.luns += try reactor.performAndWait { state.report(luns: some).luns }
+        }
+        return report
+    }
+
+    private static let lunsAtOnce = 8
 
     func report(luns: [String]) -> PathsReport {
         let holder = LUNSnapshot.Holder(pid: getpid(), command: command)
