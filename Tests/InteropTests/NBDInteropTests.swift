@@ -62,7 +62,7 @@ struct NBDInteropTests {
         }
         #expect(try await CommandRunner.require("nbdinfo", ["--list", "nbd+unix://?socket=\(socketPath)"]).standardOutput.contains("export=\"\(name)\""))
         let wrong = try await CommandRunner.run("nbdinfo", ["nbd+unix:///nobody?socket=\(socketPath)"])
-        #expect(!wrong.succeeded && wrong.standardError.contains("no disk of this name"), "\(wrong.standardError)")
+        #expect(!wrong.succeeded && wrong.standardError.contains("nobody"), "\(wrong.standardError)")
         #expect(try await CommandRunner.run("nbdinfo", ["nbds+unix:///\(name)?socket=\(socketPath)"]).succeeded == false, "no TLS")
 
         // A second one on the same socket is told why not.
