@@ -74,9 +74,9 @@ struct NBDInteropTests {
     }
 
     @Test func copiesInAndOutAreIdentical() async throws {
-        let server = try TgtServer.withFile(byteCount: 24 << 20, portalCount: 2, in: directory)
+        let server = try TgtServer.withFile(byteCount: 8 << 20, portalCount: 2, in: directory)
         let child = try await hold([server])
-        let source = try image(24)
+        let source = try image(8)
         try await CommandRunner.require("nbdcopy", ["--flush", "--connections=4", source, uri])
         #expect(FileManager.default.contentsEqual(atPath: source, andPath: server.backingFile))
         try await CommandRunner.require("nbdcopy", [uri, directory.file("out.img")])
