@@ -10,7 +10,8 @@ BENCH ?=
 # Seconds for each fuzzed thing; FUZZ names some of them, e.g. make fuzz FUZZ="initiator target"
 FUZZ_SECONDS ?= 60
 FUZZ ?=
-# make soak runs seeds of the simulator for so long: SOAK_SECONDS=60 make soak. Another SOAK_FIRST, other seeds.
+# make soak runs seeds of the simulator for so long: SOAK_SECONDS=60 make soak. Another SOAK_FIRST, other seeds. Then
+# everything that reads what others wrote is fuzzed for FUZZ_SECONDS each.
 SOAK_SECONDS ?= 3600
 SOAK_FIRST ?= 1
 
@@ -53,6 +54,7 @@ soak: setup-build
 	$(SWIFT) build -c release --product simulate
 	"$$($(SWIFT) build -c release --product simulate --show-bin-path)/simulate" soak \
 		--seconds $(SOAK_SECONDS) --first $(SOAK_FIRST)
+	FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz
 
 torture: setup
 	$(SWIFT) build --build-tests

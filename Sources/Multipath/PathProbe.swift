@@ -14,16 +14,22 @@ public enum ProbeResult: Hashable, Sendable {
 ///
 /// Pure: the owner sends what ``start()`` and ``answered(_:data:)`` ask for, over the path's transport, and
 /// hands each answer in. Only what is needed is sent; unit attentions are swallowed (so many at most) and
-/// reported, because what they tell must not get lost.
+/// reported, because what they tell must not get lost. A device that is busy (SAM-5 clause 5.3.1) is asked again a
+/// few seconds long: BUSY and TASK SET FULL say nothing against a path.
 public struct PathProbe {
     public enum Step {
         /// Send this and call ``answered(_:data:)`` with what came; up to so many bytes of data come in.
         case send(CommandDescriptorBlock, dataInByteCount: Int)
+        /// Call ``resumed()`` after so long.
+        case wait(Duration)
         case finished(ProbeResult)
     }
 
     /// Beyond this many unit attentions in one probe the device is not sane.
     public static let unitAttentionLimit = 16
+
+    /// So often a busy device is asked again: for 5.55 s in all.
+    public static let busyLimit = 10
 
     private enum Stage {
         case inquiry
@@ -44,6 +50,7 @@ public struct PathProbe {
     private var allocation = 0
     private var sent = CommandDescriptorBlock.testUnitReady()
     private var unitAttentions: [SenseData] = []
+    private var busyCount = 0
     private var inquiry: InquiryData?
     private var pages: [VPDPage] = []
     private var designators: [DesignationDescriptor] = []
@@ -86,6 +93,12 @@ public struct PathProbe {
             }
             unitAttentions.append(sense)
             return .send(sent, dataInByteCount: allocation)
+        case .status(.busy, _), .status(.taskSetFull, _):
+            if busyCount < Self.busyLimit { return waitForBusyDevice() }
+            // The path answers; nothing new is known of it.
+            if reason == .verify || reason == .accessStates {
+                return .finished(.accessStates([], unitAttentions: unitAttentions))
+            }
         default: break
         }
         switch stage {
@@ -98,6 +111,18 @@ public struct PathProbe {
         case .verify: return verified(outcome)
         }
     }
+
+    /// The wait that was asked for is over.
+    public func resumed() -> Step { .send(sent, dataInByteCount: allocation) }
+
+    private mutating func waitForBusyDevice() -> Step {
+        let wait = Self.busyWait(busyCount)
+        busyCount += 1
+        return .wait(wait)
+    }
+
+    /// How long to leave a busy device alone before it is asked for the `count`th time again, counted from 0.
+    public static func busyWait(_ count: Int) -> Duration { .milliseconds(50 << min(max(count, 0), 4)) }
 
     private mutating func send(_ stage: Stage, _ command: CommandDescriptorBlock, _ byteCount: Int) -> Step {
         self.stage = stage

@@ -68,13 +68,6 @@ extension PseudoLUN {
         staleWrites.setDeadline(now + settings.timers.quiesceTime, ofCopiesOn: Int32(index))
     }
 
-    /// A write began to wait for an old copy.
-    func climbLadder(at now: Instant) {
-        escalateFences(at: now)
-        dropOverdueSessions(at: now)
-        updateDeadline()
-    }
-
     /// Ends a session whose copies can't be known dead while it lives: a session that stalls, or that does not answer
     /// what it was asked, may still carry out what it took, at any time. The end makes way for the next steps.
     func dropOverdueSessions(at now: Instant) {

@@ -29,7 +29,8 @@ extension PseudoLUN {
         } else if entry.pointee.blockers > 0 {
             entry.pointee.state = .blocked
             blockedCount += 1
-            if !staleWrites.isClear { climbLadder(at: now) }
+            // What keeps it waiting is now worth ending.
+            if !staleWrites.isClear { settle(at: now) }
         } else {
             entry.pointee.state = .ready
             ready.append(slot, slots)

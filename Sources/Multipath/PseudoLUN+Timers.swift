@@ -92,6 +92,8 @@ extension PseudoLUN {
     /// Brings everything in line with what changed: candidates, requests without a path, what waits, the
     /// next deadline. Ends every call but the hot ones.
     func settle(at now: Instant) {
+        // Before the rows are brought in line: it loses paths.
+        if !staleWrites.isClear { dropOverdueSessions(at: now) }
         refreshCandidates(at: now)
         checkAvailability(at: now)
         if bestGrade == .unusable || transition != nil { considerTransition(at: now) }
@@ -104,10 +106,7 @@ extension PseudoLUN {
         if isClosed || isLUNFailed || isExpired {
             failWaiting(isClosed ? .closed : isLUNFailed ? .lunFailed : .noPathsAvailable)
         }
-        if !staleWrites.isClear {
-            if blockedCount > 0 { escalateFences(at: now) }
-            dropOverdueSessions(at: now)
-        }
+        if blockedCount > 0, !staleWrites.isClear { escalateFences(at: now) }
         pump(at: now)
         updateDeadline()
     }

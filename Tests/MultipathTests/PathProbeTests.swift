@@ -15,6 +15,9 @@ private struct Device {
     var capacity10: (PathOutcome, [UInt8]) = (.good, ReadCapacity10Data(blockCount: 1 << 21, blockSize: 512).encode())
     var groups: (PathOutcome, [UInt8]) = (.sense(.illegalRequest, 0x24, 0), [])
     var commands: [CommandDescriptorBlock] = []
+    /// So many commands are answered BUSY first.
+    var busy = 0
+    var waited = Duration.zero
 
     init(identity: LogicalUnitIdentity = Harness.identity, port: UInt16? = nil, group: UInt16? = nil) {
         var descriptors = [identity.designator].compactMap { $0 }
@@ -30,6 +33,10 @@ private struct Device {
 
     mutating func answer(_ command: CommandDescriptorBlock, _ byteCount: Int) -> (PathOutcome, [UInt8]) {
         commands.append(command)
+        if busy > 0 {
+            busy -= 1
+            return (.status(busy % 2 == 0 ? .busy : .taskSetFull, nil), [])
+        }
         switch command.operationCode {
         case 0x12:
             if command.bytes[1] & 1 == 0 { return (.good, Array(inquiry.encode().prefix(byteCount))) }
@@ -57,6 +64,9 @@ private struct Device {
         for _ in 0..<100 {
             switch step {
             case .finished(let result): return result
+            case .wait(let time):
+                waited += time
+                step = probe.resumed()
             case .send(let command, let byteCount):
                 let (outcome, data) = answer(command, byteCount)
                 step = probe.answered(outcome, data: data)
@@ -68,6 +78,35 @@ private struct Device {
 }
 
 @Suite struct PathProbeTests {
+    @Test(arguments: [ProbeReason.connected, .recheck, .verify, .accessStates])
+    func aBusyDeviceIsAskedAgain(_ reason: ProbeReason) {
+        var device = Device()
+        device.busy = PathProbe.busyLimit
+        device.groups = (.good, TargetPortGroupReport(groups: [TargetPortGroup(identifier: 1, state: .optimized, relativePorts: [1])]).encode())
+        let result = device.probe(reason)
+        #expect(device.waited == .milliseconds(50 + 100 + 200 + 400 + 6 * 800))
+        switch (reason, result) {
+        case (.connected, .usable), (.recheck, .usable), (.verify, .verified), (.accessStates, .accessStates): break
+        default: Issue.record("\(reason): \(result)")
+        }
+    }
+
+    /// BUSY is never the failure of a path that works (DESIGN, "Failure"); one that is not yet known to must answer.
+    @Test func aDeviceThatStaysBusyFailsOnlyAPathThatIsNotYetInUse() {
+        for reason in [ProbeReason.verify, .accessStates] {
+            var device = Device()
+            device.busy = .max
+            #expect(device.probe(reason) == .accessStates([], unitAttentions: []))
+        }
+        var device = Device()
+        device.busy = .max
+        guard case .failed = device.probe(.connected) else {
+            Issue.record("usable without an answer")
+            return
+        }
+        #expect(device.commands.count == 1 + PathProbe.busyLimit)
+    }
+
     private func report(_ result: ProbeResult) -> PathReport? {
         if case .usable(let report) = result { return report }
         Issue.record("not usable: \(result)")

@@ -23,6 +23,7 @@ func runProbe(_ reason: ProbeReason, known: DeviceDescription?, _ script: inout 
                 require(report.device.blockSize > 0, "a usable device has a block size")
             }
             return result
+        case .wait: step = probe.resumed()
         case .send(let command, let byteCount):
             commands += 1
             require(commands <= 64 && byteCount <= 1 << 20, "a probe is bounded")

@@ -1,6 +1,7 @@
 import ISCSI
 import Multipath
 import SCSI
+import Timebase
 
 /// How a control command ended, with the data that came.
 struct ControlAnswer {
@@ -114,6 +115,12 @@ final class ControlChannel {
             path.endUnanswered(abort.command)
         }
         while let next = waitingAborts.removeFirst(), !submit(next) {}
+    }
+
+    /// Calls back once, later, whatever becomes of the session.
+    func after(_ time: Duration, _ body: @escaping () -> Void) {
+        let port = path.port
+        _ = port.setTimer(at: port.now + time, handler: DelayedCall(body), token: 0)
     }
 
     private func takeToken() -> UInt64 {

@@ -27,6 +27,11 @@ final class PathProber {
                 guard let self else { return }
                 self.take(self.probe.answered(answer.outcome, data: answer.data))
             }
+        case .wait(let time):
+            channel.after(time) { [weak self] in
+                guard let self else { return }
+                self.take(self.probe.resumed())
+            }
         case .finished(let result):
             let report = report
             self.report = nil

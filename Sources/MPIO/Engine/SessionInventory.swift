@@ -82,6 +82,12 @@ package final class SessionInventory: SessionObserver {
             describe(list.luns, done: [])
         case .status(.checkCondition, let sense?) where sense.key == .unitAttention && attempt < Self.attemptLimit:
             reportLUNs(allocationByteCount: allocationByteCount, attempt: attempt + 1)
+        case .status(.busy, _) where attempt < Self.attemptLimit, .status(.taskSetFull, _) where attempt < Self.attemptLimit:
+            let epoch = epoch
+            channel.after(PathProbe.busyWait(attempt - 1)) { [weak self] in
+                guard let self, self.epoch == epoch else { return }
+                self.reportLUNs(allocationByteCount: allocationByteCount, attempt: attempt + 1)
+            }
         default:
             finish(.failure(InventoryFailure(PathFailure(.verificationFailed, detail: "REPORT LUNS: \(answer.outcome)"))))
         }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Logging
 import MPIO
 import NBDServer
 
@@ -29,12 +30,14 @@ struct NBDOptions: ParsableArguments {
 struct NBDExporter: Sendable {
     private let server: NBDServer?
     private let addresses: [NBDAddress]
+    private let logger: Logger
 
     /// How long clients' requests under way may take at the end: what the disks need for a path's fail-over, not more.
     private static let patience = Duration.seconds(5)
 
     /// Listens already: clients may connect, and find the LUNs as they open.
-    init(_ addresses: [NBDAddress], names: [String], manager: PathManager) throws {
+    init(_ addresses: [NBDAddress], names: [String], manager: PathManager, logger: Logger) throws {
+        self.logger = logger
         guard !addresses.isEmpty else {
             server = nil
             self.addresses = []
@@ -48,19 +51,21 @@ struct NBDExporter: Sendable {
             throw CommandFailure("NBD: \(error)")
         }
         for address in self.addresses {
-            StandardError.write("NBD: listening on \(address)\n")
+            logger.info("NBD: listening on \(address)")
             guard address.isReachableFromElsewhere else { continue }
-            StandardError.write("NBD: whoever reaches \(address) can read and write the LUNs; there is neither password nor encryption\n")
+            logger.warning("NBD: whoever reaches \(address) can read and write the LUNs; there is neither password nor encryption")
         }
     }
+
+    var isExporting: Bool { server != nil }
 
     func export(_ disk: MultipathDisk) {
         guard let server else { return }
         do {
             try server.export(disk)
-            for address in addresses { StandardError.write("\(disk.name): \(address.uri(export: disk.name))\n") }
+            for address in addresses { logger.info("\(disk.name): \(address.uri(export: disk.name))") }
         } catch {
-            StandardError.write("NBD: \(HumanText.printable("\(error)"))\n")
+            logger.error("NBD: \(error)")
         }
     }
 
