@@ -31,6 +31,7 @@ import Testing
         rig.enter()
         rig.receive((0..<64).flatMap { Wire.request(.read, cookie: $0, offset: $0 << 20, 1 << 20) })
         #expect(rig.executing.count == 32 && rig.pool.lentByteCount == 32 << 20)
+        #expect(!rig.holdsMemoryForClient, "it is the disk's turn")
         rig.executeAll()
         #expect(rig.pool.lentByteCount == 32 << 20 && rig.isCongested && !rig.isWaitingForPool)
         #expect(rig.holdsMemoryForClient)
