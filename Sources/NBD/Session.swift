@@ -160,8 +160,9 @@ public struct Session: ~Copyable {
 
     /// Memory that cannot come back before the client does its part: takes answers, or sends the rest of a payload.
     public var holdsMemoryForClient: Bool {
+        if case .payload = phase { return true }
         guard let table else { return false }
-        return table.lentByteCount > 0 && table.executingCount < table.usedCount
+        return table.lentByteCount > 0 && !table.replies.isEmpty
     }
 
     /// Changes what can be chosen, for as long as nothing was.

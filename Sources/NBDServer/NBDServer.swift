@@ -40,7 +40,7 @@ package final class NBDServer: @unchecked Sendable {
     let options: Options
     private let addresses: [NBDAddress]
     /// Those that are or will be exported, in the order of LIST.
-    private let names: [String]
+    private var names: [String]
     private var listeners: [ListenerID] = []
     private var files: [UnixSocketFile] = []
     private var exports: [DiskExport] = []
@@ -107,9 +107,12 @@ package final class NBDServer: @unchecked Sendable {
         }
     }
 
-    /// Lets clients choose the disk by its name. It stays open until the server has stopped.
+    /// Lets clients choose the disk by its name. It stays open until the server has stopped. Does nothing the second time.
     package func export(_ disk: MultipathDisk) throws(NBDServerError) {
         let result = perform { server -> Result<Void, NBDServerError> in
+            guard server.export(named: disk.name) == nil else { return .success(()) }
+            // One that a changed policy file has added.
+            if !server.names.contains(disk.name) { server.names.append(disk.name) }
             do throws(NBDServerError) {
                 server.exports.append(try DiskExport(disk, server: server))
             } catch {

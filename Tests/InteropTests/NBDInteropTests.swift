@@ -62,7 +62,7 @@ struct NBDInteropTests {
         }
         #expect(try await CommandRunner.require("nbdinfo", ["--list", "nbd+unix://?socket=\(socketPath)"]).standardOutput.contains("export=\"\(name)\""))
         let wrong = try await CommandRunner.run("nbdinfo", ["nbd+unix:///nobody?socket=\(socketPath)"])
-        #expect(!wrong.succeeded && wrong.standardError.contains("no disk of this name"), "\(wrong.standardError)")
+        #expect(!wrong.succeeded && wrong.standardError.contains("nobody"), "\(wrong.standardError)")
         #expect(try await CommandRunner.run("nbdinfo", ["nbds+unix:///\(name)?socket=\(socketPath)"]).succeeded == false, "no TLS")
 
         // A second one on the same socket is told why not.
@@ -74,9 +74,9 @@ struct NBDInteropTests {
     }
 
     @Test func copiesInAndOutAreIdentical() async throws {
-        let server = try TgtServer.withFile(byteCount: 24 << 20, portalCount: 2, in: directory)
+        let server = try TgtServer.withFile(byteCount: 8 << 20, portalCount: 2, in: directory)
         let child = try await hold([server])
-        let source = try image(24)
+        let source = try image(8)
         try await CommandRunner.require("nbdcopy", ["--flush", "--connections=4", source, uri])
         #expect(FileManager.default.contentsEqual(atPath: source, andPath: server.backingFile))
         try await CommandRunner.require("nbdcopy", [uri, directory.file("out.img")])
