@@ -29,7 +29,7 @@ public final class PathManager: Sendable {
             initiatorName = try Self.initiatorName(of: configuration)
             lease = try ISIDLease.acquire(initiatorName: initiatorName, directory: options.runtimeDirectory)
             var reactorOptions = LibaioReactor.Options(for: configuration, hostsTarget: options.hostsTarget)
-            reactorOptions.busyPoll = options.busyPoll
+            reactorOptions.setPolling(configuration.busyPoll, options)
             reactor = try LibaioReactor(options: reactorOptions)
             try reactor.start()
         } catch {
@@ -63,12 +63,16 @@ public final class PathManager: Sendable {
         public var isInspectable = true
         /// What `mpio paths` shows as the holder.
         public var command = CommandLine.arguments.first.map { URL(fileURLWithPath: $0).lastPathComponent } ?? "?"
-        /// Look for completions this long before sleeping: less latency at low queue depth, for a busy core.
+        /// Look for completions this long before sleeping: less latency at low queue depth, for a busy core. Zero: as the
+        /// policy file says (``Configuration/busyPoll``).
         public var busyPoll: Duration = .zero
+        /// At low queue depth, look for completions so long before sleeping while that is measured to cost hardly more
+        /// processor time than sleeping and being woken: answers of a fast target come almost twice as fast. Zero: never.
+        public var adaptivePolling: Duration = .microseconds(50)
         /// With eight requests or more under way, answers may lie so long, and at most for half of what a
         /// request takes, until they are received together: it halves what a small request costs. Where
         /// that makes requests slower, which is measured as they run, the wait is shortened. Zero: never.
-        public var receiveCoalescing: Duration = .microseconds(100)
+        public var receiveCoalescing: Duration = .microseconds(200)
         /// An embedded target will share the reactor: a gateway.
         package var hostsTarget = false
 
@@ -186,6 +190,19 @@ public enum PathManagerError: Error, Sendable, CustomStringConvertible {
 }
 
 extension LibaioReactor.Options {
+    /// The program's word goes before the policy file's.
+    fileprivate mutating func setPolling(_ configured: BusyPoll, _ options: PathManager.Options) {
+        guard options.busyPoll == .zero else {
+            busyPoll = options.busyPoll
+            return
+        }
+        switch configured {
+        case .adaptive: adaptivePolling = options.adaptivePolling
+        case .never: break
+        case .always(let span): busyPoll = span
+        }
+    }
+
     /// As much as the policy file can need. The kernel reserves asynchronous operations for all of it, from
     /// 65,536 for the whole machine, which many processes share.
     fileprivate init(for configuration: Configuration, hostsTarget: Bool) {
