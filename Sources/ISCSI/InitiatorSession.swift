@@ -14,10 +14,10 @@ public import Timebase
 ///
 /// Owned by one thread. Nothing is allocated per command.
 public struct InitiatorSession: ~Copyable {
-    let settings: SessionSettings
+    private(set) var settings: SessionSettings
     let cryptography: any CryptographicServices
     let crc32c: CRC32CFunction
-    let timing: SessionTiming
+    private(set) var timing: SessionTiming
 
     // Shared by all connections.
     var table: CommandTable
@@ -50,7 +50,7 @@ public struct InitiatorSession: ~Copyable {
     var leavingCount = 0
     /// What a connection's loss may mean at the negotiated ErrorRecoveryLevel, at this target.
     var lossHandling = LossHandling.endsSession
-    /// By slot, at ErrorRecoveryLevel 2: what is needed to send a command's PDU once more.
+    /// By slot, at ErrorRecoveryLevel 1 and above: what is needed to send a command's PDU once more.
     var retained: UnsafeMutablePointer<RetainedCommand>?
     /// Where the search for a connection for the next reassigned task begins.
     var nextCarrier = 0
@@ -93,12 +93,23 @@ public struct InitiatorSession: ~Copyable {
         table = memory.table
         bursts = memory.bursts
         completions = memory.completions
+        retained = memory.retained
     }
 
     deinit {
         connections.deinitialize(count: connectionCount)
         connections.deallocate()
         retained?.deallocate()
+    }
+
+    /// Takes over the timers of other settings; what runs already is judged by them from now on.
+    public mutating func adoptTimers(of other: SessionSettings) {
+        settings.loginTimeout = other.loginTimeout
+        settings.commandTimeout = other.commandTimeout
+        settings.silenceTimeout = other.silenceTimeout
+        settings.verifyPeriod = other.verifyPeriod
+        settings.connectionRecoveryTimeout = other.connectionRecoveryTimeout
+        timing = SessionTiming(settings)
     }
 
     // MARK: results
@@ -166,7 +177,7 @@ public struct InitiatorSession: ~Copyable {
             return
         }
         if connection.pointee.needsFreshStream {
-            connection.pointee.renewStream(commandCapacity: settings.commandCapacity, crc32c: crc32c)
+            connection.pointee.renewStream(crc32c: crc32c)
         }
         if let recovery = connection.pointee.recovery, recovery.isReinstating {
             login.connectionID = recovery.connectionID
@@ -271,9 +282,7 @@ public struct InitiatorSession: ~Copyable {
         expCmdSN = result.expCmdSN
         maxCmdSN = result.maxCmdSN
         lossHandling = LossHandling(result)
-        if case .reassignsTasks = lossHandling, retained == nil {
-            retained = .allocate(capacity: table.capacity)
-        }
+        if parameters.errorRecoveryLevel >= 1, retained == nil { retained = .allocate(capacity: table.capacity) }
         state = .loggedIn(parameters)
         isFullFeature = true
         events.append(.loggedIn(result))

@@ -4,9 +4,12 @@ public import Timebase
 extension InitiatorSession {
     /// Gives a connection no more commands and, once those it has are done, logs it out by itself:
     /// `connectionRemoved` follows. False, and nothing done, where it is not logged in or the session has no other.
+    ///
+    /// - Parameter atOnce: it is logged out with what is open on it. The target ends those commands, and the connection
+    ///   counts as lost: `connectionLost`.
     @discardableResult
-    public mutating func removeConnection(_ c: ConnectionIndex, at now: Instant) -> Bool {
-        beginLeaving(c, deadline: now + timing.command, at: now)
+    public mutating func removeConnection(_ c: ConnectionIndex, atOnce: Bool = false, at now: Instant) -> Bool {
+        beginLeaving(c, deadline: atOnce ? now : now + timing.command, at: now)
     }
 
     /// The target asks for the logout of a connection (section 11.9.1). False: it is the only one, so it is the
@@ -20,7 +23,13 @@ extension InitiatorSession {
     }
 
     private mutating func beginLeaving(_ c: ConnectionIndex, deadline: Instant, at now: Instant) -> Bool {
-        guard isOpen(c), operationalConnection(except: c.rawValue) != nil else { return false }
+        guard c.rawValue >= 0, c.rawValue < connectionCount, operationalConnection(except: c.rawValue) != nil else { return false }
+        if connections[c.rawValue].phase == .leaving {
+            connections[c.rawValue].leaveDeadline = min(connections[c.rawValue].leaveDeadline, deadline)
+            advanceLeaving(at: now)
+            return true
+        }
+        guard isOpen(c) else { return false }
         connections[c.rawValue].phase = .leaving
         connections[c.rawValue].leaveDeadline = deadline
         leavingCount += 1

@@ -4,78 +4,6 @@ package import Multipath
 package import SCSI
 import Timebase
 
-/// Who has commands on an ``ISCSIPath``: the paths of disks that it leads to, and its own inventory.
-///
-/// Calls come on the reactor's thread, never from inside ``ISCSIPath/submit(_:)``.
-package protocol ISCSIPathClient: AnyObject {
-    /// Logged in: commands may be submitted.
-    func pathLoggedIn(_ path: ISCSIPath)
-    /// One command ended; `completion.token` is as it was submitted.
-    func path(_ path: ISCSIPath, completed completion: borrowing CommandCompletion)
-    /// The session ended with this command open. In the order of submission, after ``pathLost(_:failure:)``.
-    func path(_ path: ISCSIPath, abandoned token: UInt64, wasSent: Bool)
-    /// A task management function ended; nil where the session ended first or the target rejected it.
-    func path(_ path: ISCSIPath, taskManagement token: UInt64, answered response: TaskManagementResponse?)
-    /// The session is gone, or could not be made. ``ISCSIPath/connect()`` tries again.
-    func pathLost(_ path: ISCSIPath, failure: PathFailure)
-    func path(_ path: ISCSIPath, liveness: PathLiveness)
-    /// The target says that something about its logical units changed.
-    func path(_ path: ISCSIPath, asyncSense sense: SenseData?)
-    /// A command was lost with one connection of the session, which goes on. Nothing of it can land any
-    /// more, but where `wasSent` it may have been carried out.
-    func path(_ path: ISCSIPath, lost token: UInt64, wasSent: Bool)
-    /// A task management request was lost in the same way.
-    func path(_ path: ISCSIPath, lostTaskManagement token: UInt64)
-    /// Something happened to one connection of the session.
-    func path(_ path: ISCSIPath, connection change: ConnectionChange)
-}
-
-extension ISCSIPathClient {
-    package func path(_ path: ISCSIPath, lost token: UInt64, wasSent: Bool) {
-        self.path(path, abandoned: token, wasSent: wasSent)
-    }
-    package func path(_ path: ISCSIPath, lostTaskManagement token: UInt64) {
-        self.path(path, taskManagement: token, answered: nil)
-    }
-    package func path(_ path: ISCSIPath, connection change: ConnectionChange) {}
-}
-
-/// What a session's silence means while it is kept.
-package enum PathLiveness: Hashable, Sendable {
-    case stalled, resumed
-    case slow(Bool)
-}
-
-/// Which client of a path a command belongs to: the top 16 bits of its token.
-package struct PathClientID: Hashable, Sendable {
-    package var rawValue: UInt16
-    static let lowMask: UInt64 = 0x0000_FFFF_FFFF_FFFF
-    @inline(__always) func token(_ low: UInt64) -> UInt64 { UInt64(rawValue) << 48 | low & Self.lowMask }
-}
-
-/// What is fixed about one session for as long as it is configured.
-package struct ISCSIPathSettings: Sendable {
-    /// As the inspector names it: the portal's address.
-    package var name: String
-    package var portal: SocketAddress
-    package var source: SocketAddress?
-    package var session: SessionSettings
-    /// All connections of the session, the leading one first. With a single one there is nothing to choose.
-    package var connections: [ISCSIConnectionSettings]
-    /// How a connection is chosen for each command.
-    package var connectionPolicy = PolicySettings(.roundRobin)
-    /// When a lost connection is tried again: the path recovery intervals.
-    package var timers = Timers()
-
-    package init(name: String, portal: SocketAddress, source: SocketAddress?, session: SessionSettings) {
-        self.name = name
-        self.portal = portal
-        self.source = source
-        self.session = session
-        connections = [ISCSIConnectionSettings(portal: portal, source: source)]
-    }
-}
-
 /// One session's sockets and timer: moves bytes between an ``InitiatorSession`` and an ``IOPort``, and
 /// hands results to its clients. It decides nothing: what a failure means, and when to try again, is
 /// the DSM's.
@@ -92,7 +20,9 @@ package final class ISCSIPath {
     /// A target may send us on this often before we call it a loop.
     static let redirectLimit = 4
 
-    package let settings: ISCSIPathSettings
+    package internal(set) var settings: ISCSIPathSettings
+    /// What the next session is made from, where that has changed; see ``adopt(_:)``.
+    var nextSession: SessionSettings?
     /// Requests and bytes outstanding over all disks that use this session.
     package let load: PathLoad
     package internal(set) var state: State = .idle {
@@ -137,21 +67,21 @@ package final class ISCSIPath {
     @exclusivity(unchecked) private var diskClients: [Unmanaged<DiskPath>?] = []
     /// Commands that the target's window has no room for, oldest first.
     @exclusivity(unchecked) var backlog = FIFO<SCSICommandRequest>()
-    private var users: Set<PathClientID> = []
+    var users: Set<PathClientID> = []
     private var endings: [() -> Void] = []
-    @exclusivity(unchecked) private var timer: (id: TimerID, deadline: Instant)?
-    @exclusivity(unchecked) private var connectDeadline = Instant.distantFuture
+    @exclusivity(unchecked) var timer: (id: TimerID, deadline: Instant)?
+    @exclusivity(unchecked) var connectDeadline = Instant.distantFuture
     private var destination: SocketAddress
     private var redirectCount = 0
-    @exclusivity(unchecked) private var sendIsRequested = false
+    @exclusivity(unchecked) var sendIsRequested = false
     @exclusivity(unchecked) private var isDraining = false
     /// The target wants this session to end.
     private(set) var isAskedToLogOut = false
     /// While it lives no connection is made here: both have the same ISID.
-    private var reinstatement: NexusReinstatement?
-    private var connectAfterReinstatement = false
+    var reinstatement: NexusReinstatement?
+    var connectAfterReinstatement = false
     /// The last one that ended: it may still be at work when it says so.
-    private var endedReinstatement: NexusReinstatement?
+    var endedReinstatement: NexusReinstatement?
 
     package init(settings: ISCSIPathSettings, host: EngineHost) {
         self.settings = settings
@@ -232,7 +162,7 @@ package final class ISCSIPath {
         endings.append(body)
     }
 
-    private func connect() {
+    func connect() {
         guard reinstatement == nil else {
             connectAfterReinstatement = true
             return
@@ -247,49 +177,7 @@ package final class ISCSIPath {
         }
     }
 
-    // MARK: Reinstatement through another portal
-
-    /// What the last failure says of the own portal: where it cannot be reached, trying it first would only take time.
-    var isOwnPortalUnreachable: Bool {
-        guard case .down(let failure) = state else { return false }
-        switch failure.reason {
-        case .connectionRefused, .unreachable, .connectTimedOut, .loginTimedOut, .notAcknowledged, .silent: return true
-        default: return false
-        }
-    }
-
-    /// Ends the old commands of this session's nexus on one unit, through another portal of the same target port group.
-    /// False: nothing to do it through, or this session is being made itself; `answer` is not called.
-    func abortTaskSetElsewhere(
-        of lun: LogicalUnitNumber, for client: PathClientID, answer: @escaping (Bool) -> Void
-    ) -> Bool {
-        guard socketInUse == nil else { return false }
-        users.insert(client)
-        if let reinstatement {
-            reinstatement.abortTaskSet(of: lun, answer: answer)
-            return true
-        }
-        let portals = alternatives()
-        guard !portals.isEmpty else { return false }
-        let started = NexusReinstatement(through: portals, host: host) { [weak self] in self?.reinstatementEnded() }
-        reinstatement = started
-        started.abortTaskSet(of: lun, answer: answer)
-        started.start()
-        return true
-    }
-
-    private func reinstatementEnded() {
-        endedReinstatement = reinstatement
-        reinstatement = nil
-        if connectAfterReinstatement {
-            connectAfterReinstatement = false
-            connect()
-        }
-        host.runDirtyDisks()
-        if isOver { tellEndings() }
-    }
-
-    private func tellEndings() {
+    func tellEndings() {
         let endings = endings
         self.endings.removeAll()
         for ending in endings { ending() }
@@ -313,9 +201,8 @@ package final class ISCSIPath {
         end(failure, closing: .reset)
     }
 
-
     private func startConnection() {
-        session.renew()
+        renewSession()
         sendIsRequested = false
         isAskedToLogOut = false
         connectDeadline = port.now + settings.session.loginTimeout
@@ -341,7 +228,7 @@ package final class ISCSIPath {
 
     /// The one way in which a session ends: the socket goes, the clients are told, and open commands are
     /// handed back in the order of their submission.
-    private func end(_ failure: PathFailure, closing mode: CloseMode?) {
+    func end(_ failure: PathFailure, closing mode: CloseMode?) {
         if let socket = socketInUse {
             // Before the buffers of abandoned commands are used again, no socket may still send from them.
             if let group { group.closeAll(mode) } else if let mode { port.close(socket, mode: mode) }
@@ -435,7 +322,7 @@ package final class ISCSIPath {
 
     /// ``InitiatorSession/endUnanswered(_:at:)``
     package func endUnanswered(_ token: UInt64) {
-        guard openSocket != nil else { return }
+        guard isLoggedIn else { return }
         session.endUnanswered(token, at: port.now)
         pump()
     }
@@ -589,77 +476,5 @@ package final class ISCSIPath {
             logOut()
         default: break  // a drop follows as the session's failure; the rest asks nothing of us
         }
-    }
-}
-
-// MARK: - The socket and the clock
-
-extension ISCSIPath: SocketHandler, TimerHandler {
-    package func socketConnected(_ socket: SocketID) {
-        guard case .connecting(socket) = state else { return }
-        leadingConnected(socket)
-    }
-
-    func leadingConnected(_ socket: SocketID) {
-        state = .loggingIn(socket)
-        localAddress = port.localAddress(of: socket)
-        session.connectionOpened(.leading, at: port.now)
-        pump()
-    }
-
-    package func socketOutput(
-        _ socket: SocketID, into segments: UnsafeMutableBufferPointer<UnsafeRawBufferPointer>
-    ) -> Int {
-        sendIsRequested = false
-        return session.output(.leading, into: segments)
-    }
-
-    package func socketSent(_ socket: SocketID, byteCount: Int) {
-        session.outputSent(.leading, byteCount: byteCount)
-        // Sending is what ends a command whose status came early, and what opens the output queue.
-        if session.hasResults || session.hasEnded || !backlog.isEmpty { pump() } else { rearmTimer() }
-    }
-
-    package func socketInput(_ socket: SocketID) -> UnsafeMutableRawBufferPointer { session.input(.leading) }
-
-    package func socketReceived(_ socket: SocketID, placedByteCount: Int, spill: UnsafeRawBufferPointer) {
-        session.received(.leading, placedByteCount: placedByteCount, spill: spill, at: port.now)
-        pump()
-    }
-
-    package func socketClosed(_ socket: SocketID, reason: SocketCloseReason) {
-        guard socket == socketInUse else { return }
-        end(PathFailure(reason), closing: nil)
-    }
-
-    package func timerFired(_ timer: TimerID, token: UInt64) {
-        self.timer = nil
-        let now = port.now
-        if now >= connectDeadline, case .connecting = state {
-            return leadingFailed(PathFailure(.connectTimedOut), closing: .reset)
-        }
-        if let group {
-            group.timerFired(at: now)
-        } else if session.nextDeadline <= now, let socket = socketInUse {
-            let health = port.transportHealth(of: socket).map(TransportReport.init)
-            session.timerFired(at: now) { _ in health }
-        }
-        pump()
-        rearmTimer()
-    }
-
-    /// Keeps one timer, set no later than needed. A later deadline is not worth moving the timer for:
-    /// it fires, finds nothing to do, and is set anew; so the hot path touches no timer.
-    func rearmTimer() {
-        guard socketInUse != nil else { return }
-        var deadline = min(session.nextDeadline, connectDeadline)
-        if let group { deadline = min(deadline, group.nextDeadline) }
-        if let timer {
-            guard deadline < timer.deadline else { return }
-            port.cancelTimer(timer.id)
-            self.timer = nil
-        }
-        guard deadline < .distantFuture else { return }
-        timer = (port.setTimer(at: deadline, handler: self, token: 0), deadline)
     }
 }

@@ -102,6 +102,8 @@ final class SimulatedTarget {
         port.kill()
         backend?.kill()
         backend = nil
+        // The port hears nothing of it any more; it lets go what refers to each other.
+        target?.stop()
         target = nil
         filter.forgetHeld()
     }
