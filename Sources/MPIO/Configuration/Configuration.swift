@@ -39,12 +39,21 @@ public struct Configuration: Sendable {
 
 /// Whether the loop looks for answers for a moment before it sleeps, which costs processor time and saves the time of being
 /// woken.
-public enum BusyPoll: Hashable, Sendable {
+public enum BusyPoll: Hashable, Sendable, CustomStringConvertible {
     /// While measuring shows that it costs hardly more processor time than sleeping does.
     case adaptive
     case never
     /// For so long before every sleep, whatever it costs.
     case always(Duration)
+
+    /// As in the policy file.
+    public var description: String {
+        switch self {
+        case .adaptive: "adaptive"
+        case .never: "never"
+        case .always(let span): Units.format(span)
+        }
+    }
 }
 
 /// One iSCSI target and how to reach it.
