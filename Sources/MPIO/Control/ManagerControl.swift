@@ -67,7 +67,7 @@ extension ManagerState {
             withGroup(lun, path) { setPolicy(policy, options, of: $0, on: $1, lun: lun, path: path) }
         case .path(let action, let lun, let path): withDisk(lun) { act(action, on: path, of: $0) }
         case .connection(let action, let lun, let path, let number):
-            withGroup(lun, path) { act(action, on: number, of: $0, lun: lun, path: path) }
+            withGroup(lun, path) { group, _ in act(action, on: number, of: group, lun: lun, path: path) }
         case .explain(let lun, let last): withDisk(lun) { .explanation($0.explain(last: last)) }
         case .events(let after): events(after: after)
         case .metrics: .metrics(MetricsText.render(report(luns: [])))
