@@ -90,10 +90,13 @@ static inline long mpio_send(int fd, struct iovec *parts, size_t count) {
 
 // CLOCK_MONOTONIC in nanoseconds.
 uint64_t mpio_clock(void);
+// Processor time that the calling thread used, in nanoseconds. A system call.
+uint64_t mpio_thread_clock(void);
 
 // MARK: Sockets (sockets.c)
 
-// A non-blocking stream socket whose connection was begun; *in_progress says that it is not there yet.
+// A non-blocking stream socket whose connection was begun; *in_progress says that it is not there yet. To a loopback
+// address it goes without congestion control that paces (so does what mpio_listen's sockets accept).
 int mpio_connect(const struct sockaddr *to, socklen_t to_count, const struct sockaddr *from,
                  socklen_t from_count, bool *in_progress);
 int mpio_listen(const struct sockaddr *address, socklen_t count, int backlog);
@@ -135,7 +138,7 @@ long mpio_read_fully(int fd, void *into, size_t count, uint64_t offset);
 long mpio_write_fully(int fd, const void *from, size_t count, uint64_t offset);
 int mpio_sync_data(int fd);
 
-// Prepares the calling thread for a loop: name, timer slack of 1 ns, asynchronous signals blocked
+// Prepares the calling thread for a loop: name, the process's nice value, timer slack of 1 ns, asynchronous signals blocked
 // (SIGPIPE from a submitted write among them; the signals of crashes stay open).
 void mpio_prepare_loop_thread(const char *name);
 

@@ -25,6 +25,9 @@ struct SocketSlot {
     var isBulk = false
     /// The last receive filled all that it was given.
     var wasFilled = false
+    /// Something was sent since the last bytes came; and it is in the reactor's list of such sockets, or was.
+    var isAwaited = false
+    var isAwaitedQueued = false
     /// The error that sending ended with. What the peer sent before is still read and delivered.
     var sendFailure: Int32 = 0
     var submittedByteCount = 0
@@ -310,6 +313,35 @@ extension LibaioReactor {
         received(id, slot, handler, result, window, spill)
     }
 
+    /// How long a sleep may last before sockets are looked at whose POLL says nothing. Doubles with every look
+    /// that follows.
+    static let firstSecondLookDelay: UInt64 = 1_000_000
+    static let lastSecondLookDelay: UInt64 = 256_000_000
+    static let socketsPerSecondLook = 64
+
+    /// Tries sockets from which answers are due, armed POLLs or not. The kernel completes a POLL where the bytes arrive,
+    /// except where this context is just then being submitted to: it leaves that to a thread of its own, which on a busy
+    /// processor comes to it tens of milliseconds later, while whatever waits for these bytes waits too.
+    func lookAgain() {
+        counts.secondLooks += 1
+        secondLookDelay *= 2
+        var remaining = min(awaitedQueue.count, Self.socketsPerSecondLook)
+        while remaining > 0, let id = awaitedQueue.popFirst() {
+            remaining -= 1
+            guard let slot = sockets[id] else { continue }
+            guard slot.pointee.isAwaited, slot.pointee.phase == .open else {
+                slot.pointee.isAwaitedQueued = false
+                continue
+            }
+            awaitedQueue.append(id)
+            if slot.pointee.isPollInArmed, slot.pointee.isReceiving { queueReading(id, slot) }
+            if slot.pointee.isSendBlocked, slot.pointee.isPollOutArmed {
+                slot.pointee.isSendBlocked = false
+                queueSend(id, slot)
+            }
+        }
+    }
+
     static let bulkWindowByteCount = 64 * 1024
     static let bulkSpillByteCount = 4096
 
@@ -335,6 +367,8 @@ extension LibaioReactor {
     ) {
         if result > 0 {
             counts.receivedByteCount += UInt64(result)
+            slot.pointee.isAwaited = false
+            secondLookDelay = Self.firstSecondLookDelay
             let placed = min(result, window.count)
             // Buffers that were filled say that more is there; a short read, that a POLL is next: reading
             // again would mostly cost a call that finds nothing.
@@ -449,6 +483,7 @@ extension LibaioReactor {
     ) -> Bool {
         if result >= 0 {
             counts.sentByteCount += UInt64(result)
+            noteAwaited(id, slot)
             if result < byteCount { blockSending(id, slot) }
             handler.socketSent(SocketID(rawValue: id), byteCount: result)
             return result == byteCount && sockets.contains(id)
@@ -465,6 +500,14 @@ extension LibaioReactor {
             queueReading(id, slot)
         }
         return false
+    }
+
+    @inline(__always)
+    private func noteAwaited(_ id: UInt64, _ slot: UnsafeMutablePointer<SocketSlot>) {
+        slot.pointee.isAwaited = true
+        guard !slot.pointee.isAwaitedQueued else { return }
+        slot.pointee.isAwaitedQueued = true
+        awaitedQueue.append(id)
     }
 
     private func blockSending(_ id: UInt64, _ slot: UnsafeMutablePointer<SocketSlot>) {

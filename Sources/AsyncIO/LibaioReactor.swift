@@ -25,6 +25,7 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     @exclusivity(unchecked) var counts = Counters()
     /// See ``coalesceReceives(nanoseconds:)``.
     @exclusivity(unchecked) private var coalescing: UInt64 = 0
+    @exclusivity(unchecked) private var polling: AdaptivePolling
 
     /// Sockets with output to gather; each at most once (``SocketSlot/isSendQueued``).
     let sendQueue = IdentifierQueue()
@@ -40,6 +41,9 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     /// Sockets to read from by PREADV, and how many of them the kernel has answered but nobody told.
     let submittedReceiveQueue = IdentifierQueue()
     var submittedReceivesOutstanding = 0
+    /// Sockets that something was sent on and that perhaps owe an answer; each at most once.
+    let awaitedQueue = IdentifierQueue()
+    @exclusivity(unchecked) var secondLookDelay = firstSecondLookDelay
     var fileOperationsInKernel = 0
     var fileOperationsWithWorkers = 0
     var acceptRetry: AcceptRetry?
@@ -82,6 +86,8 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
                 && options.fileOperationsPerTurn > 0 && options.fileOperationsInFlight > 0
                 && options.acceptsPerTurn > 0, "reactor options out of range")
         self.options = options
+        polling = AdaptivePolling(
+            limitNanoseconds: options.busyPoll > .zero ? 0 : UInt64(max(options.adaptivePolling.wholeNanoseconds, 0)))
         wakeUp = try WakeUp()
         // The kernel doubles what is asked for, so each socket has its POLL IN and POLL OUT at once.
         context = try AioContext(
@@ -117,7 +123,7 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
         context.destroy()
         for queue in [
             sendQueue, armQueue, readyQueue, resolvedQueue, listenerQueue, fileQueue, refusedFileQueue,
-            submittedReceiveQueue,
+            submittedReceiveQueue, awaitedQueue,
         ] { queue.deallocate() }
         sockets.deallocate()
         listeners.deallocate()
@@ -320,6 +326,7 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     public func coalesceReceives(nanoseconds: UInt64) {
         checkThread()
         coalescing = options.busyPoll > .zero ? 0 : nanoseconds
+        if coalescing > 0 { polling.disturb() }
     }
 
     /// Lets completions gather until the last turn is long enough ago; how many came. Other threads do
@@ -335,12 +342,16 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
 
     /// Waits for a completion, the next deadline or another thread; how many completions came.
     private func sleep() -> Int {
-        let spinning = options.busyPoll.wholeNanoseconds
-        if spinning > 0 {
-            let deadline = timers.nextDeadline
-            let moment = mpio_clock()
-            let limit = min(UInt64(spinning), deadline > moment ? deadline - moment : 0)
-            if context.spin(nanoseconds: limit, until: { !queue.isEmpty }) { return context.harvest() }
+        if options.busyPoll > .zero {
+            if poll(nanoseconds: UInt64(options.busyPoll.wholeNanoseconds)) { return context.harvest() }
+        } else if polling.limit > 0, coalescing == 0 {
+            // Where answers gather there is nothing to be won by being early.
+            let found = polling.polls && poll(nanoseconds: polling.limit)
+            if polling.waited(found: found) {
+                polling.endStretch(
+                    used: mpio_thread_clock(), bytes: counts.receivedByteCount &+ counts.sentByteCount)
+            }
+            if found { return context.harvest() }
         }
         guard queue.beginSleep() else { return 0 }
         defer { queue.endSleep() }
@@ -353,8 +364,25 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
         }
         // The kernel had no room for a part of the batch: try again soon, whatever happens.
         if context.batchCount > 0 || !armQueue.isEmpty { patience = min(patience, 1_000_000) }
+        let looksAgain =
+            !awaitedQueue.isEmpty && secondLookDelay <= min(Self.lastSecondLookDelay, patience)
+            && options.receives == .systemCalls
+        if looksAgain { patience = secondLookDelay }
         counts.sleeps += 1
-        return context.wait(nanoseconds: patience)
+        let count = context.wait(nanoseconds: patience)
+        if count == 0, looksAgain, queue.isEmpty { lookAgain() }
+        return count
+    }
+
+    /// Looks for a completion or a job of another thread; true as soon as there is one.
+    private func poll(nanoseconds: UInt64) -> Bool {
+        let deadline = timers.nextDeadline
+        let moment = mpio_clock()
+        let limit = min(nanoseconds, deadline > moment ? deadline - moment : 0)
+        counts.polls += 1
+        guard context.spin(nanoseconds: limit, until: { !queue.isEmpty }) || !queue.isEmpty else { return false }
+        counts.pollsThatFound += 1
+        return true
     }
 
     private func dispatch(_ count: Int) {

@@ -18,6 +18,9 @@ extension LibaioReactor {
         /// How long to look for completions before sleeping: doubles the requests per second at queue
         /// depth 1 on a core that has nothing else to do, and burns that core.
         public var busyPoll: Duration = .zero
+        /// How long to look for completions before sleeping while measuring shows that this costs hardly more
+        /// processor time than sleeping does: see ``AdaptivePolling``. Zero: never. ``busyPoll`` replaces it.
+        public var adaptivePolling: Duration = .zero
         /// File operations submitted in one turn: submitting them takes tens of microseconds each, in which
         /// no socket is served.
         public var fileOperationsPerTurn = 32
@@ -46,6 +49,11 @@ extension LibaioReactor {
         public var sentByteCount: UInt64 = 0
         /// Waits in `io_getevents`.
         public var sleeps: UInt64 = 0
+        /// Looks for completions before a sleep, and those that made the sleep needless.
+        public var polls: UInt64 = 0
+        public var pollsThatFound: UInt64 = 0
+        /// Sleeps that lasted so long that sockets which owe an answer were tried.
+        public var secondLooks: UInt64 = 0
         /// Sleeps that another thread ended.
         public var wakeUps: UInt64 = 0
         public var jobs: UInt64 = 0

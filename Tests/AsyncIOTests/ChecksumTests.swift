@@ -42,6 +42,23 @@ import Testing
         }
     }
 
+    @Test("long inputs, of which a part may be folded, agree with the tables at every alignment")
+    func longInputs() {
+        let bytes = pattern(70_000)
+        defer { bytes.deallocate() }
+        let block = 15_872
+        let counts = [block - 1, block, block + 1, block + 4095, 2 * block - 1, 2 * block, 3 * block + 17, 65_536, 69_000]
+        for start in 0..<33 {
+            for (index, count) in counts.enumerated() {
+                let seed = UInt32(truncatingIfNeeded: (start + 1) * 0x9E37_79B1 &* (index + 1))
+                let address = bytes.baseAddress! + start
+                #expect(
+                    mpio_crc32c(seed, address, count) == mpio_crc32c_portable(seed, address, count),
+                    "\(count) bytes at \(start)")
+            }
+        }
+    }
+
     @Test("a CRC continued over pieces is the CRC of the whole")
     func continued() {
         let bytes = pattern(40_000)

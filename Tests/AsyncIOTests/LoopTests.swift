@@ -184,6 +184,29 @@ struct LoopTests {
         }
     }
 
+    @Test("the loop's thread is as urgent as the process, not as the thread that started it")
+    func niceValue() throws {
+        let reactor = try LibaioReactor()
+        // A thread of its own, since nobody may be allowed to take a higher nice value back.
+        var starter = pthread_t()
+        let argument = Unmanaged.passRetained(reactor)
+        let code = pthread_create(
+            &starter, nil,
+            { raw in
+                setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, getpriority(__priority_which_t(PRIO_PROCESS.rawValue), id_t(getpid())) + 3)
+                try? Unmanaged<LibaioReactor>.fromOpaque(raw!).takeRetainedValue().start()
+                return nil
+            }, argument.toOpaque())
+        try #require(code == 0)
+        pthread_join(starter, nil)
+        let values = try reactor.performAndWait {
+            (getpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0), getpriority(__priority_which_t(PRIO_PROCESS.rawValue), id_t(getpid())))
+        }
+        reactor.stop()
+        // Without the right to it (RLIMIT_NICE) the loop goes on as it was started.
+        if geteuid() == 0 { #expect(values.0 == values.1) }
+    }
+
     @Test("jobs queued before stop run, later ones are refused, and stopping twice does nothing")
     func stopRunsJobs() throws {
         let reactor = try LibaioReactor()

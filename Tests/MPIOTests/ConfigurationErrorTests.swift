@@ -179,6 +179,7 @@ struct BrokenPolicy: CustomTestStringConvertible, Sendable {
         BrokenPolicy(
             "4:11: targets[1].name: the target 'iqn.2026-11.org.example:A' is listed twice; first in line 2",
             yaml: "targets:\n  - name: iqn.2026-11.org.example:a\n    portals: [10.0.0.1]\n  - name: iqn.2026-11.org.example:A\n    portals: [10.0.0.2]" + lun),
+        BrokenPolicy("1:24: initiator.busy-poll: '1s' is not valid (expected adaptive, never or a duration", yaml: "initiator: {busy-poll: 1s}" + lun),
         BrokenPolicy("1:19: initiator.name: 'a/b' is no iSCSI name: it contains '/'", yaml: "initiator: {name: a/b}" + lun),
         target("3:30: targets[0].portals[0].address: 'address' beside a list of connections", "    portals: [{address:      10.0.0.1, connections: [{address: 10.0.0.1}]}]"),
         target("3:29: targets[0].portals[0].connections: 0 connections in one session (expected 1 to 16)", "    portals: [{connections: []}]"),

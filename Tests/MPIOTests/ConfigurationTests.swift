@@ -10,6 +10,7 @@ import Testing
     static let everything = """
         initiator:
           name: iqn.2026-11.org.example:host-1
+          busy-poll: 80us
         defaults:
           policy: RR
           switch-after: 64k
@@ -63,6 +64,7 @@ import Testing
     @Test func everyKeyIsRead() throws {
         let policy = try Configuration(yaml: Self.everything, folder: "/srv")
         #expect(policy.initiatorName == "iqn.2026-11.org.example:host-1")
+        #expect(policy.busyPoll == .always(.microseconds(80)))
         #expect(policy.defaults.policy.options.switchAfter == .bytes(65_536))
         #expect(policy.defaults.timers.pdoRemovePeriod == .never)
         #expect(policy.defaults.timers.silenceTimeout == .milliseconds(1500))
@@ -100,6 +102,7 @@ import Testing
                 luns: [{name: a, identity: naa.6001405abcdef01234567890abcdef01}]
                 """)
         #expect(policy.initiatorName == nil)
+        #expect(policy.busyPoll == .adaptive)
         #expect(policy.luns[0].settings == LUNSettings())
         #expect(policy.luns[0].paths.isEmpty)
         #expect(policy.targets[0].portals.map(\.name) == ["10.0.0.1:3260", "[::1]:3260"])

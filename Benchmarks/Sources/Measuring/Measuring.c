@@ -11,7 +11,8 @@ static void usage(const char *program, const char *operand)
 {
     fprintf(stderr,
             "usage: %s [--sessions N] [--depth N] [--block-size BYTES] [--write-percent N] [--sequential]\n"
-            "          [--header-digest] [--seconds S] [--ramp S] [--busy-poll MICROSECONDS] %s...\n",
+            "          [--header-digest] [--seconds S] [--ramp S] [--busy-poll MICROSECONDS]\n"
+            "          [--adaptive-poll MICROSECONDS] [--coalescing MICROSECONDS] [--api batch|async|async-elsewhere] %s...\n",
             program, operand);
     exit(64);
 }
@@ -34,10 +35,11 @@ struct options parse_options(int argc, char **argv, const char *operand)
         {"block-size", required_argument, 0, 'b'}, {"write-percent", required_argument, 0, 'w'},
         {"sequential", no_argument, 0, 'q'},       {"header-digest", no_argument, 0, 'h'},
         {"seconds", required_argument, 0, 't'},    {"ramp", required_argument, 0, 'r'},
-        {"busy-poll", required_argument, 0, 'p'},
+        {"busy-poll", required_argument, 0, 'p'},   {"adaptive-poll", required_argument, 0, 'a'},
+        {"coalescing", required_argument, 0, 'c'},  {"api", required_argument, 0, 'i'},
         {0, 0, 0, 0},
     };
-    struct options o = {.depth = 32, .block_size = 4096, .seconds = 3, .ramp_seconds = 0.5};
+    struct options o = {.depth = 32, .block_size = 4096, .seconds = 3, .ramp_seconds = 0.5, .adaptive_poll_us = -1, .coalescing_us = -1};
     int letter;
     while ((letter = getopt_long(argc, argv, "", names, NULL)) != -1) {
         switch (letter) {
@@ -50,6 +52,18 @@ struct options parse_options(int argc, char **argv, const char *operand)
         case 't': o.seconds = number(optarg, 0.01, 86400, argv[0], operand); break;
         case 'r': o.ramp_seconds = number(optarg, 0, 3600, argv[0], operand); break;
         case 'p': o.busy_poll_us = (unsigned)number(optarg, 0, 1000000, argv[0], operand); break;
+        case 'a': o.adaptive_poll_us = (int)number(optarg, 0, 1000000, argv[0], operand); break;
+        case 'c': o.coalescing_us = (int)number(optarg, 0, 1000000, argv[0], operand); break;
+        case 'i':
+            if (strcmp(optarg, "batch") == 0)
+                o.api = api_batch;
+            else if (strcmp(optarg, "async") == 0)
+                o.api = api_async;
+            else if (strcmp(optarg, "async-elsewhere") == 0)
+                o.api = api_async_elsewhere;
+            else
+                usage(argv[0], operand);
+            break;
         default: usage(argv[0], operand);
         }
     }

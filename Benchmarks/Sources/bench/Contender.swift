@@ -112,6 +112,8 @@ struct Arena {
         var templates = [
             (name: "libiscsi", command: Self.programs + "/libiscsi-client {flags} {urls}"),
             (name: "mpio-queue", command: Self.programs + "/mpio-client {flags} {config}"),
+            (name: "mpio-async", command: Self.programs + "/mpio-client {flags} --api async {config}"),
+            (name: "mpio-async-elsewhere", command: Self.programs + "/mpio-client {flags} --api async-elsewhere {config}"),
             (name: "mpio-mcs", command: Self.programs + "/mpio-client {flags} {mcs-config}"),
             (name: "qemu-img", command: Self.programs + "/qemu-client {flags} {urls}"),
             (name: "tcp-floor", command: Self.programs + "/tcp-floor-client {flags} {portals}"),
@@ -125,7 +127,8 @@ struct Arena {
             templates.append((name: "mpio", command: command))
         }
         templates += options.extra
-        return templates.filter { options.only.isEmpty || options.only.contains($0.name) || $0.name == options.baseline }
+        let optional = ["mpio-async", "mpio-async-elsewhere"]
+        return templates.filter { options.only.isEmpty && !optional.contains($0.name) || options.only.contains($0.name) || $0.name == options.baseline }
             .map { Contender(name: $0.name, command: fillIn($0.command)) }
     }
 
@@ -175,6 +178,7 @@ struct Arena {
           - name: bench
             identity: {target: "\(target.targetName)", lun: 1}
             policy: round-robin
+            switch-after: \(options.switchAfter)
 
         """
     }

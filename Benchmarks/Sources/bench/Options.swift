@@ -8,9 +8,13 @@ struct Options {
     var seconds = 3.0
     var rampSeconds = 0.5
     var roundCount = 5
+    /// Requests that our round robin gives to one path before the next.
+    var switchAfter = 1
     var baseline = "libiscsi"
     var only: [String] = []
     var mpio: String?
+    /// The largest CPU ratio allowed, by contender.
+    var limits: [(name: String, ratio: Double)] = []
     var extra: [(name: String, command: String)] = []
     var isJSON = false
 
@@ -21,13 +25,17 @@ struct Options {
           --block-size N        bytes per request, k and M are understood (4k)
           --write-percent N     0 reads only, 100 writes only (0)
           --sequential          instead of random
+          --switch-after N      requests that our round robin gives to one path before the next (1)
           --seconds S           that count, each run (3)
           --ramp S              before they count (0.5)
           --rounds N            every contender runs once a round, in turn (5)
           --baseline NAME       the contender that the others are divided by (libiscsi)
           --only NAME,NAME      of the contenders: libiscsi, mpio-queue (our batch API), mpio-mcs (the same over one session of as
-                                many connections as --sessions says), mpio (the command), qemu-img, tcp-floor, and those of
-                                --contender
+                                many connections as --sessions says), mpio (the command), qemu-img, tcp-floor, those of
+                                --contender, and two that run only when asked for: mpio-async (our async API on the
+                                reactor's thread) and mpio-async-elsewhere (off it)
+          --limit NAME=RATIO    fail where this contender's CPU per request, in the median, is more than so many times
+                                the baseline's
           --mpio PATH           the mpio command, where it is not beside this program
           --contender NAME=CMD  another program that prints the JSON keys of `mpio bench --json`. In CMD are filled in:
                                 {urls} {portals} {flags} {config} {mcs-config} {sessions} {depth} {block-size}
@@ -96,9 +104,16 @@ extension Options {
         case "--seconds": seconds = try duration()
         case "--ramp": rampSeconds = try duration()
         case "--rounds": roundCount = try integer(1...1000)
+        case "--switch-after": switchAfter = try integer(1...4096)
         case "--baseline": baseline = try text()
         case "--only": only = try text().split(separator: ",").map(String.init)
         case "--mpio": mpio = try text()
+        case "--limit":
+            let parts = try text().split(separator: "=").map(String.init)
+            guard parts.count == 2, let ratio = Double(parts[1]), ratio > 0 else {
+                throw .badValue(option: option, value: value ?? "", expected: "NAME=RATIO")
+            }
+            limits.append((parts[0], ratio))
         case "--contender":
             let parts = try text().split(separator: "=", maxSplits: 1).map(String.init)
             guard parts.count == 2 else {

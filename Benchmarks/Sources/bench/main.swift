@@ -92,6 +92,23 @@ func run(_ options: Options) throws {
             """)
         print(table(rows, baseline: options.baseline))
     }
+    try check(rows, options.limits)
+}
+
+struct LimitExceeded: Error, CustomStringConvertible {
+    let description: String
+}
+
+func check(_ rows: [Row], _ limits: [(name: String, ratio: Double)]) throws {
+    for limit in limits {
+        guard let row = rows.first(where: { $0.name == limit.name }) else {
+            throw UsageError.badValue(option: "--limit", value: limit.name, expected: "a contender that runs; see --only")
+        }
+        guard row.cpuRatio.median <= limit.ratio else {
+            throw LimitExceeded(
+                description: String(format: "\(row.name) costs %.3f of the baseline's CPU, more than %.3f", row.cpuRatio.median, limit.ratio))
+        }
+    }
 }
 
 do {

@@ -5,8 +5,16 @@ import Foundation
 import MPIO
 import Measuring
 
+/// What ``report(turns:receives:empty:sends:submits:sleeps:polls:_:)`` says of a load.
+protocol MeasuredLoad {
+    /// Heap allocations of the whole process while it measured.
+    var measuredAllocations: UInt64 { get }
+    /// Batches of completions meanwhile; 0 where there are none.
+    var batchesDelivered: UInt64 { get }
+}
+
 /// Runs the requests. After `begin` all of it happens on the reactor's thread, in the queue's handler.
-final class Load: @unchecked Sendable {
+final class Load: MeasuredLoad, @unchecked Sendable {
     private enum Phase { case ramp, measuring, stopping }
 
     private let options: Measuring.options
@@ -23,7 +31,6 @@ final class Load: @unchecked Sendable {
     private var outstanding = 0
     private var nextSlot: UInt64 = 0
     private var ended: CheckedContinuation<Void, Never>?
-    /// Heap allocations of the whole process while it measured.
     private(set) var measuredAllocations: UInt64 = 0
     private(set) var batchesDelivered: UInt64 = 0
 
@@ -118,21 +125,37 @@ nonisolated func measure() async throws {
     managerOptions.runtimeDirectory = directory
     managerOptions.isInspectable = false
     if options.busy_poll_us > 0 { managerOptions.busyPoll = .microseconds(options.busy_poll_us) }
+    if options.adaptive_poll_us >= 0 { managerOptions.adaptivePolling = .microseconds(options.adaptive_poll_us) }
+    if options.coalescing_us >= 0 { managerOptions.receiveCoalescing = .microseconds(options.coalescing_us) }
     let manager = try await PathManager(configuration: configuration, options: managerOptions)
     let disk = try await manager.open("bench")
     let before = await manager.reactorCounters()
-    let load = Load(options: options, disk: disk)
-    await load.run(on: disk)
+    let load: any MeasuredLoad
+    switch options.api {
+    case api_batch:
+        let batches = Load(options: options, disk: disk)
+        await batches.run(on: disk)
+        load = batches
+    case api_async:
+        let tasks = TaskLoad(options: options, disk: disk)
+        await manager.run { await tasks.run() }
+        load = tasks
+    default:
+        let tasks = TaskLoad(options: options, disk: disk)
+        await tasks.run()
+        load = tasks
+    }
     let after = await manager.reactorCounters()
     measuring_print(options.block_size)
     report(
         turns: after.turns - before.turns, receives: after.receiveCalls - before.receiveCalls,
         empty: after.emptyReceives - before.emptyReceives, sends: after.sendCalls - before.sendCalls,
-        submits: after.submitCalls - before.submitCalls, sleeps: after.sleeps - before.sleeps, load)
+        submits: after.submitCalls - before.submitCalls, sleeps: after.sleeps - before.sleeps,
+        polls: after.pollsThatFound - before.pollsThatFound, load)
     try await manager.shutdown()
     let measured = measuring_requests()
     // A request allocates nothing; a program of many threads now and then does.
-    guard measured < 10_000 || load.measuredAllocations * 100 < measured else {
+    guard options.api != api_batch || measured < 10_000 || load.measuredAllocations * 100 < measured else {
         throw Failure.allocates(load.measuredAllocations, requests: measured)
     }
 }
@@ -148,7 +171,7 @@ enum Failure: Error, CustomStringConvertible {
 }
 
 /// Rates over ramp and measurement together, which is what the reactor counts.
-nonisolated func report(turns: UInt64, receives: UInt64, empty: UInt64, sends: UInt64, submits: UInt64, sleeps: UInt64, _ load: Load) {
+nonisolated func report(turns: UInt64, receives: UInt64, empty: UInt64, sends: UInt64, submits: UInt64, sleeps: UInt64, polls: UInt64, _ load: any MeasuredLoad) {
     let measured = measuring_requests()
     func text(_ digits: Int, _ number: UInt64, per divisor: UInt64) -> String {
         String(format: "%.\(digits)f", Double(number) / Double(max(divisor, 1)))
@@ -156,7 +179,8 @@ nonisolated func report(turns: UInt64, receives: UInt64, empty: UInt64, sends: U
     let words = """
         mpio-client: \(text(2, measured, per: load.batchesDelivered)) requests a batch; a turn of the loop: \
         \(text(2, receives, per: turns)) receives (\(text(2, empty, per: turns)) found nothing), \
-        \(text(2, sends, per: turns)) sends, \(text(2, submits, per: turns)) submits, \(text(2, sleeps, per: turns)) sleeps; \
+        \(text(2, sends, per: turns)) sends, \(text(2, submits, per: turns)) submits, \(text(2, sleeps, per: turns)) sleeps, \
+        \(text(2, polls, per: turns)) looks that made one needless; \
         \(text(4, load.measuredAllocations, per: measured)) allocations a request
 
         """

@@ -31,7 +31,7 @@ public final class PathManager: Sendable {
             var reactorOptions = LibaioReactor.Options(
                 for: configuration, spareSessionCount: options.spareSessionCount, hostsTarget: options.hostsTarget)
             reactorOptions.socketCapacity += options.hostedSocketCount
-            reactorOptions.busyPoll = options.busyPoll
+            reactorOptions.setPolling(configuration.busyPoll, options)
             reactor = try LibaioReactor(options: reactorOptions)
             try reactor.start()
         } catch {
@@ -76,12 +76,16 @@ public final class PathManager: Sendable {
         public var isInspectable = true
         /// What `mpio paths` shows as the holder.
         public var command = CommandLine.arguments.first.map { URL(fileURLWithPath: $0).lastPathComponent } ?? "?"
-        /// Look for completions this long before sleeping: less latency at low queue depth, for a busy core.
+        /// Look for completions this long before sleeping: less latency at low queue depth, for a busy core. Zero: as the
+        /// policy file says (``Configuration/busyPoll``).
         public var busyPoll: Duration = .zero
+        /// At low queue depth, look for completions so long before sleeping while that is measured to cost hardly more
+        /// processor time than sleeping and being woken: answers of a fast target come almost twice as fast. Zero: never.
+        public var adaptivePolling: Duration = .microseconds(50)
         /// With eight requests or more under way, answers may lie so long, and at most for half of what a
         /// request takes, until they are received together: it halves what a small request costs. Where
         /// that makes requests slower, which is measured as they run, the wait is shortened. Zero: never.
-        public var receiveCoalescing: Duration = .microseconds(100)
+        public var receiveCoalescing: Duration = .microseconds(200)
         /// Room for so many sessions more than are configured at the beginning, for portals that are added while the
         /// manager works (``PathManager/reload(_:dryRun:)``). The kernel keeps memory for each.
         public var spareSessionCount = 16
@@ -257,6 +261,19 @@ public enum PathManagerError: Error, Sendable, CustomStringConvertible {
 }
 
 extension LibaioReactor.Options {
+    /// The program's word goes before the policy file's.
+    fileprivate mutating func setPolling(_ configured: BusyPoll, _ options: PathManager.Options) {
+        guard options.busyPoll == .zero else {
+            busyPoll = options.busyPoll
+            return
+        }
+        switch configured {
+        case .adaptive: adaptivePolling = options.adaptivePolling
+        case .never: break
+        case .always(let span): busyPoll = span
+        }
+    }
+
     /// As much as the policy file can need. The kernel reserves asynchronous operations for all of it, from
     /// 65,536 for the whole machine, which many processes share.
     fileprivate init(for configuration: Configuration, spareSessionCount: Int, hostsTarget: Bool) {

@@ -30,6 +30,12 @@ extension Configuration {
                     key: "initiator.name", old: initiatorName ?? "of the machine", new: new.initiatorName ?? "of the machine",
                     effect: .left, note: "sessions belong to it; it takes a restart"))
         }
+        if busyPoll != new.busyPoll {
+            changes.append(
+                ConfigurationChange(
+                    key: "initiator.busy-poll", old: "\(busyPoll)", new: "\(new.busyPoll)", effect: .left,
+                    note: "the loop began with it; it takes a restart"))
+        }
         changes += targetDifferences(to: new)
         for lun in luns where new.lun(named: lun.name) == nil {
             changes.append(ConfigurationChange(lun: lun.name, key: "lun", old: lun.name, new: nil))

@@ -89,6 +89,7 @@ extension ManagerState {
         var new = wanted
         var changes = current.differences(to: wanted)
         new.initiatorName = current.initiatorName
+        new.busyPoll = current.busyPoll
         for index in changes.indices {
             guard let name = changes[index].lun, let old = current.lun(named: name), disks.contains(where: { $0.name == name })
             else { continue }

@@ -8,6 +8,8 @@ public import SCSI
 public struct Configuration: Sendable {
     /// The initiator's iSCSI name; nil where the file gives none: see ``InitiatorNameSource``.
     public var initiatorName: String?
+    /// Whether the loop looks for answers for a moment before it sleeps.
+    public var busyPoll = BusyPoll.adaptive
     public var targets: [TargetConfiguration]
     public var luns: [LUNConfiguration]
     /// What `defaults` gives; each LUN's ``LUNConfiguration/settings`` already contain it.
@@ -32,6 +34,25 @@ public struct Configuration: Sendable {
     /// The LUN with this name.
     public func lun(named name: String) -> LUNConfiguration? {
         luns.first { $0.name == name }
+    }
+}
+
+/// Whether the loop looks for answers for a moment before it sleeps, which costs processor time and saves the time of being
+/// woken.
+public enum BusyPoll: Hashable, Sendable, CustomStringConvertible {
+    /// While measuring shows that it costs hardly more processor time than sleeping does.
+    case adaptive
+    case never
+    /// For so long before every sleep, whatever it costs.
+    case always(Duration)
+
+    /// As in the policy file.
+    public var description: String {
+        switch self {
+        case .adaptive: "adaptive"
+        case .never: "never"
+        case .always(let span): Units.format(span)
+        }
     }
 }
 

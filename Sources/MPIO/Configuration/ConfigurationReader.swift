@@ -36,8 +36,23 @@ struct ConfigurationReader {
     }
 
     private mutating func readInitiator(_ node: PolicyNode) {
-        guard let mapping = node.mapping(keys: ["name"]), let name = mapping["name"] else { return }
-        configuration.initiatorName = Self.iscsiName(name, example: "iqn.2026-11.org.example:host-1")
+        guard let mapping = node.mapping(keys: ["name", "busy-poll"]) else { return }
+        if let name = mapping["name"] {
+            configuration.initiatorName = Self.iscsiName(name, example: "iqn.2026-11.org.example:host-1")
+        }
+        if let node = mapping["busy-poll"], let value = Self.busyPoll(node) { configuration.busyPoll = value }
+    }
+
+    private static func busyPoll(_ node: PolicyNode) -> BusyPoll? {
+        node.value(expected: "adaptive, never or a duration from 1us to 10ms, such as 50us") { text in
+            switch text {
+            case "adaptive": return .adaptive
+            case "never": return .never
+            default:
+                guard let span = Units.parseDuration(text), (.microseconds(1) ... .milliseconds(10)).contains(span) else { return nil }
+                return .always(span)
+            }
+        }
     }
 
     /// An iSCSI name, in the folded form in which names are compared.

@@ -63,6 +63,8 @@ package final class ISCSIPath {
     // a queue calls nobody.
     @exclusivity(unchecked) var session: InitiatorSession
     @exclusivity(unchecked) private(set) var clients: [(any ISCSIPathClient)?] = []
+    /// Those of ``clients`` that are paths of disks, not counted: they take nearly all completions.
+    @exclusivity(unchecked) private var diskClients: [Unmanaged<DiskPath>?] = []
     /// Commands that the target's window has no room for, oldest first.
     @exclusivity(unchecked) var backlog = FIFO<SCSICommandRequest>()
     var users: Set<PathClientID> = []
@@ -97,17 +99,30 @@ package final class ISCSIPath {
     // MARK: Clients
 
     package func addClient(_ client: any ISCSIPathClient) -> PathClientID {
+        let disk = Self.unmanaged(client)
         if let free = clients.firstIndex(where: { $0 == nil }) {
             clients[free] = client
+            diskClients[free] = disk
             return PathClientID(rawValue: UInt16(free))
         }
         precondition(clients.count < Int(UInt16.max), "a session serves at most 65,535 disks")
         clients.append(client)
+        diskClients.append(disk)
         return PathClientID(rawValue: UInt16(clients.count - 1))
     }
 
+    // Not inlined: the optimiser of this compiler crashes over it.
+    @inline(never)
+    private static func unmanaged(_ client: any ISCSIPathClient) -> Unmanaged<DiskPath>? {
+        if let disk = client as? DiskPath { return .passUnretained(disk) }
+        return nil
+    }
+
     /// The client must have no command outstanding.
-    package func removeClient(_ id: PathClientID) { clients[Int(id.rawValue)] = nil }
+    package func removeClient(_ id: PathClientID) {
+        clients[Int(id.rawValue)] = nil
+        diskClients[Int(id.rawValue)] = nil
+    }
 
     package var isLoggedIn: Bool {
         if case .loggedIn = state { true } else { false }
@@ -369,18 +384,15 @@ package final class ISCSIPath {
         rearmTimer()
     }
 
-    /// Nearly always one disk's, one after the other; so it is looked up when it changes.
     private func handOutCompletions() {
-        guard var completion = session.nextCompletion() else { return }
-        while true {
-            let id = completion.token >> 48
-            let client = clients[Int(id)]
-            let disk = client as? DiskPath
-            repeat {
-                if let disk { disk.completed(completion) } else { client?.path(self, completed: completion) }
-                guard let next = session.nextCompletion() else { return }
-                completion = next
-            } while completion.token >> 48 == id
+        while let completion = session.nextCompletion() {
+            let id = Int(completion.token >> 48)
+            if let disk = diskClients[id] {
+                // It is a client, so it lives; and it does no more now than note what happened.
+                disk._withUnsafeGuaranteedRef { $0.completed(completion) }
+            } else {
+                clients[id]?.path(self, completed: completion)
+            }
         }
     }
 

@@ -7,6 +7,10 @@
 
 enum { maximum_sessions = 64, maximum_depth = 4096 };
 
+// How mpio-client asks: batches in, batches out; or one task for each request under way, on the reactor's thread
+// or on Swift concurrency's own.
+enum api { api_batch, api_async, api_async_elsewhere };
+
 struct options {
     const char *urls[maximum_sessions]; // what stands after the options
     unsigned url_count;
@@ -18,7 +22,11 @@ struct options {
     bool header_digest;
     double seconds;
     double ramp_seconds;                // run before it counts
-    unsigned busy_poll_us;              // mpio-client only: look for completions so long before sleeping
+    // mpio-client only:
+    unsigned busy_poll_us;              // look for completions so long before sleeping
+    int adaptive_poll_us;               // the same where it pays; -1: as the library does by default
+    int coalescing_us;                  // how long answers may gather; -1: as the library does by default
+    enum api api;
 };
 
 // Reads the command line; prints usage and exits with 64 where it is wrong.
