@@ -55,8 +55,9 @@ let package = Package(
             dependencies: [
                 "MPIO", "ISCSITarget", "Gateway",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
             ],
-            swiftSettings: strict),
+            cSettings: gnuSource, swiftSettings: strict),
 
         // The shipped code over a virtual network and clock. Not a library product.
         .target(

@@ -14,10 +14,10 @@ public import Timebase
 ///
 /// Owned by one thread. Nothing is allocated per command.
 public struct InitiatorSession: ~Copyable {
-    let settings: SessionSettings
+    private(set) var settings: SessionSettings
     let cryptography: any CryptographicServices
     let crc32c: CRC32CFunction
-    let timing: SessionTiming
+    private(set) var timing: SessionTiming
 
     // Shared by all connections.
     var table: CommandTable
@@ -99,6 +99,16 @@ public struct InitiatorSession: ~Copyable {
         connections.deinitialize(count: connectionCount)
         connections.deallocate()
         retained?.deallocate()
+    }
+
+    /// Takes over the timers of other settings; what runs already is judged by them from now on.
+    public mutating func adoptTimers(of other: SessionSettings) {
+        settings.loginTimeout = other.loginTimeout
+        settings.commandTimeout = other.commandTimeout
+        settings.silenceTimeout = other.silenceTimeout
+        settings.verifyPeriod = other.verifyPeriod
+        settings.connectionRecoveryTimeout = other.connectionRecoveryTimeout
+        timing = SessionTiming(settings)
     }
 
     // MARK: results

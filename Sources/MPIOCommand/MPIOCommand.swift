@@ -37,7 +37,7 @@ struct MPIOCommand: AsyncParsableCommand {
                 PathsCommand.self, DiscoverCommand.self, CheckCommand.self, ExplainCommand.self, EventsCommand.self, MetricsCommand.self,
             ]),
             CommandGroup(name: "Blocks", subcommands: [ReadCommand.self, WriteCommand.self, CopyCommand.self, BenchCommand.self]),
-            CommandGroup(name: "Change while I/O runs", subcommands: [PolicyCommand.self, PathCommand.self, HoldCommand.self]),
+            CommandGroup(name: "Change while I/O runs", subcommands: [PolicyCommand.self, PathCommand.self, ReloadCommand.self, HoldCommand.self]),
             CommandGroup(name: "Without storage of your own", subcommands: [DemoCommand.self, TargetCommand.self]),
         ])
 
@@ -62,6 +62,7 @@ struct MPIOCommand: AsyncParsableCommand {
         let known = configuration.subcommands.map { $0._commandName } + ["help"]
         // Names that begin with two dashes are the parser's own, for completions.
         guard let word, !word.hasPrefix("-"), !known.contains(word) else { return }
-        throw ValidationError("There is no command '\(word)'\(suggestion(for: word, among: known)).")
+        let hint = suggestion(for: word, among: known)
+        throw ValidationError("There is no command '\(word)'\(hint.isEmpty ? "." : hint)")
     }
 }

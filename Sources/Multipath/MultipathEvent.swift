@@ -34,6 +34,12 @@ public indirect enum MultipathEvent: Hashable, Sendable {
     case guardCleared(PathIndex, copies: Int, StaleCopyEnd)
     case fenceFailed(PathIndex, FenceStep, FenceResult)
     case policyChanged(from: PolicySettings, to: PolicySettings)
+    /// Timers and other settings beside the policy were changed.
+    case settingsChanged(from: LUNSettings, to: LUNSettings)
+    case roleChanged(PathIndex, from: PathRole, to: PathRole)
+    case weightChanged(PathIndex, from: UInt16, to: UInt16)
+    /// How the connections of the path's session are chosen.
+    case connectionPolicyChanged(PathIndex, from: PolicySettings, to: PolicySettings)
     case capacityChanged(PathIndex, fromBlocks: UInt64, toBlocks: UInt64)
     case notice(PathIndex, DeviceNotice)
     /// BUSY or TASK SET FULL made the path's queue this short.

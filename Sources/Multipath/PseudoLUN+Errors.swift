@@ -20,6 +20,7 @@ extension PseudoLUN {
             hot[path].lastHeard = now.nanoseconds
         }
         if mayHaveRun { entry.pointee.mayHaveRun = true }
+        if disposition.action != .complete { note(.error(outcome), slot, at: now) }
         apply(disposition, to: path, at: now)
         if case .failPath(let reason) = disposition.action {
             return failPath(slot, path, reason, outcome, mayRunLater: mayRunLater, mayHaveRun, at: now)

@@ -18,6 +18,9 @@ extension PseudoLUN {
 
     public func pathState(_ path: PathIndex) -> PathState? { known(path).map { paths[$0].state } }
 
+    /// Requests of this LUN that the path carries; nil for a path that is not there.
+    public func inFlightCount(on path: PathIndex) -> Int? { known(path).map { Int(rows[$0].inFlight) } }
+
     public var state: LUNState {
         guard bestGrade > .unusable else { return .failed }
         let isWhole = paths.allSatisfy { record in
@@ -83,9 +86,10 @@ extension PseudoLUN {
             ? .none : dsm.explainPath(for: policyRequest(request), from: table, at: now)
         let path = selection.isChosen ? PathIndex(rawValue: selection.index) : nil
         let policyName = settings.policy.kind.rawValue
-        let summary =
-            path.map { "\(policyName): next goes to \(pathName($0)): \(selection.words)" }
-            ?? "\(policyName): the next request waits: \(selection.words)"
+        let state = policyWords()
+        let summary = policyName + ": " + (state.isEmpty ? "" : state + "; ")
+            + (path.map { "next goes to \(pathName($0))" + (selection.reason.isPlain ? "" : ": \(selection.words)") }
+                ?? "the next request waits: \(selection.words)")
         return Explanation(
             lun: name, policy: settings.policy, selection: selection, path: path, summary: summary,
             paths: paths.indices.filter { !paths[$0].isRemoved }.map { explainPath($0) })
@@ -131,6 +135,57 @@ extension PseudoLUN {
             && settings.policy.kind == .roundRobinWithSubset && rows[index].inFlight == 0:
             return "standby by configuration; it joins when a primary is missing (\(load(index)))"
         case .activeOptimized, .activeNonOptimized, .marginal: return nil
+        }
+    }
+
+    // MARK: The policy's state
+
+    /// What the policy looks at now, in words and numbers; empty where no path is usable.
+    private func policyWords() -> String {
+        let members = table.eligible().map { Int($0) }
+        guard !members.isEmpty else { return "" }
+        func named(_ indices: [Int], _ words: (Int, Bool) -> String) -> String {
+            let shown = indices.prefix(8).enumerated().map { "\(paths[$1].settings.name)\(words($1, $0 == 0))" }
+            return shown.joined(separator: ", ") + (indices.count > 8 ? " and \(indices.count - 8) more" : "")
+        }
+        let options = settings.policy.options
+        switch settings.policy.kind {
+        case .leastQueueDepth:
+            return named(members) { " has \(rows[$0].load.pointee.requests)" + ($1 ? " outstanding" : "") }
+        case .leastBlocks:
+            return named(members) { " has \(rows[$0].load.pointee.bytes)" + ($1 ? " bytes outstanding" : "") }
+        case .weightedPaths:
+            let total = members.reduce(0) { $0 + Int(rows[$1].weight) }
+            let weights = named(members) { " has " + ($1 ? "weight " : "") + "\(rows[$0].weight)" }
+            return options.weights == .priority ? weights + ", the lowest carries all" : weights + ", of \(total)"
+        case .failOverOnly:
+            return "in order " + named(members) { _, _ in "" }
+        case .roundRobin:
+            return members.count == 1 ? "" : named(members) { _, _ in "" } + " take turns" + turnWords(options.switchAfter)
+        case .roundRobinWithSubset:
+            let primaries = members.filter { rows[$0].role == .primary }
+            let standbys = members.filter { rows[$0].role == .standby }
+            var words = primaries.isEmpty ? "no primary is left" : named(primaries) { _, _ in "" } + " \(primaries.count == 1 ? "is primary" : "are primary and take turns")" + turnWords(options.switchAfter)
+            if !standbys.isEmpty { words += "; " + named(standbys) { _, _ in "" } + " standby" }
+            return words
+        }
+    }
+
+    private func turnWords(_ switchAfter: SwitchAfter) -> String {
+        switch switchAfter {
+        case .requests(1): ""
+        case .requests(let count): " of \(count) requests"
+        case .bytes(let count): " of \(count) bytes"
+        }
+    }
+}
+
+extension SelectionReason {
+    /// The policy's own numbers say it already.
+    fileprivate var isPlain: Bool {
+        switch self {
+        case .fewestRequests, .fewestBytes, .lowestWeight, .firstInOrder: true
+        default: false
         }
     }
 }

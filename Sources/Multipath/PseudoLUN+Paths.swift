@@ -58,15 +58,27 @@ extension PseudoLUN {
     }
 
     public func setRole(_ role: PathRole, of path: PathIndex, at now: Instant) {
-        guard let index = known(path) else { return }
+        guard let index = known(path), paths[index].settings.role != role else { return }
+        post(.roleChanged(path, from: paths[index].settings.role, to: role))
         paths[index].settings.role = role
         settle(at: now)
     }
 
     /// `weight` is 1…65,535; 0 counts as 1.
     public func setWeight(_ weight: UInt16, of path: PathIndex, at now: Instant) {
-        guard let index = known(path) else { return }
+        guard let index = known(path), paths[index].settings.weight != max(weight, 1) else { return }
+        post(.weightChanged(path, from: paths[index].settings.weight, to: max(weight, 1)))
         paths[index].settings.weight = max(weight, 1)
+        settle(at: now)
+    }
+
+    /// The path's name, and its place in the configured order.
+    public func setPlace(_ order: Int, name: String, of path: PathIndex, at now: Instant) {
+        guard let index = known(path) else { return }
+        paths[index].settings.name = name
+        guard paths[index].settings.order != order else { return }
+        paths[index].settings.order = order
+        areCandidatesStale = true
         settle(at: now)
     }
 
@@ -81,14 +93,18 @@ extension PseudoLUN {
         settle(at: now)
     }
 
-    /// Takes new settings over, the policy included.
+    /// Takes new settings over, the policy included. What waits already is judged by the new timers.
     public func update(_ new: LUNSettings, at now: Instant) {
         let policy = new.policy
-        let old = settings.policy
+        let old = settings
         settings = new
-        settings.policy = old
+        settings.policy = old.policy
+        if settings != old { post(.settingsChanged(from: old, to: settings)) }
         commandTimeout = UInt64(max(new.timers.commandTimeout.wholeNanoseconds, 0))
-        if policy != old { setPolicy(policy, at: now) } else { settle(at: now) }
+        if new.timers.pathVerifyPeriod != old.timers.pathVerifyPeriod {
+            for index in paths.indices where paths[index].link == .up { scheduleVerification(index, at: now) }
+        }
+        if policy != old.policy { setPolicy(policy, at: now) } else { settle(at: now) }
     }
 
     /// For fail-over-only with `fail-back: manual`: goes back to the preferred path now.
@@ -463,6 +479,7 @@ extension PseudoLUN {
             let entry = slots + Int(slot)
             let request = RequestIndex(slot: UInt32(slot), attempt: entry.pointee.attempt)
             keepCopy(slot, at: now)
+            note(.redriven, slot, at: now)
             slots[Int(slot)].mayHaveRun = true
             unissue(slot)
             if withdraw { actions.push(.withdraw(request, on: PathIndex(index))) }
@@ -488,6 +505,7 @@ extension PseudoLUN {
         for slot in taken {
             let request = RequestIndex(slot: UInt32(slot), attempt: slots[Int(slot)].attempt)
             keepCopy(slot, at: now)
+            note(.redrivenFromStall, slot, at: now)
             slots[Int(slot)].mayHaveRun = true
             unissue(slot)
             slots[Int(slot)].state = .ready

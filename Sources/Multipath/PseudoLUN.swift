@@ -80,6 +80,7 @@ public final class PseudoLUN {
 
     @exclusivity(unchecked) var actions: Ring<PseudoLUNAction>
     @exclusivity(unchecked) var decisions = DecisionRing()
+    @exclusivity(unchecked) var incidents = IncidentRing()
     @exclusivity(unchecked) var controlDeadline = Instant.distantFuture
     public internal(set) var failOverCount = 0
     public internal(set) var redrivenCount: UInt64 = 0
@@ -138,6 +139,7 @@ public final class PseudoLUN {
         hot.deallocate()
         actions.deallocate()
         decisions.deallocate()
+        incidents.deallocate()
     }
 
     var table: CandidateTable { CandidateTable(rows: rows, count: paths.count) }

@@ -7,11 +7,16 @@ public struct DiskEvent: Sendable, CustomStringConvertible {
     /// The disk's name in the policy file.
     public var disk: String
     public var event: MultipathEvent
+    /// Who made it happen, where somebody did.
+    public internal(set) var actor: ChangeActor?
     /// The paths' names, in the order of their indices, as of the event.
     var pathNames: [String]
 
     /// One line of text, without time and disk.
     public var description: String { event.words { pathNames.indices.contains($0.index) ? pathNames[$0.index] : "?" } }
+
+    /// Which kind it is, as `mpio events --json` has it.
+    public var kind: String { event.kind }
 
     /// The name of the path that the event is about; nil where it is about the disk.
     public var path: String? {

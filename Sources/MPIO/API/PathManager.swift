@@ -11,7 +11,8 @@ import SCSI
 ///
 /// **Threads.** Every method may be called from any thread or task.
 public final class PathManager: Sendable {
-    public let configuration: Configuration
+    /// What is configured now: as it was given, and as it was changed since.
+    public var configuration: Configuration { state.currentConfiguration }
     /// The name under which this process logs in.
     public let initiatorName: String
 
@@ -24,11 +25,11 @@ public final class PathManager: Sendable {
     /// - Parameter options: how the manager behaves beside what the policy file says.
     /// - Throws: ``PathManagerError``.
     public init(configuration: Configuration, options: Options = Options()) async throws(PathManagerError) {
-        self.configuration = configuration
         do {
             initiatorName = try Self.initiatorName(of: configuration)
-            lease = try ISIDLease.acquire(initiatorName: initiatorName, directory: options.runtimeDirectory)
-            var reactorOptions = LibaioReactor.Options(for: configuration, hostsTarget: options.hostsTarget)
+            lease = try Self.lease(initiatorName, options)
+            var reactorOptions = LibaioReactor.Options(
+                for: configuration, spareSessionCount: options.spareSessionCount, hostsTarget: options.hostsTarget)
             reactorOptions.busyPoll = options.busyPoll
             reactor = try LibaioReactor(options: reactorOptions)
             try reactor.start()
@@ -40,13 +41,24 @@ public final class PathManager: Sendable {
             coalescingLimit: options.receiveCoalescing)
         let sessions = SessionPool(
             configuration: configuration, initiatorName: initiatorName, lease: lease, host: host)
-        state = ManagerState(configuration: configuration, host: host, sessions: sessions, command: options.command)
+        state = ManagerState(configuration: configuration, host: host, sessions: sessions, command: options.command,
+            openingLimits: options.onlyLooks ? .look(options.lookTimeout) : nil,
+            sessionLimit: configuration.sessionPlaces.count + max(options.spareSessionCount, 0))
         guard options.isInspectable else { return }
         do {
             try state.startControlServer(directory: options.runtimeDirectory, reactor: reactor)
         } catch {
             reactor.stop()
             throw .cannotStart("\(error)")
+        }
+    }
+
+    private static func lease(_ initiatorName: String, _ options: Options) throws(ISIDLeaseError) -> ISIDLease {
+        do throws(ISIDLeaseError) {
+            return try ISIDLease.acquire(initiatorName: initiatorName, directory: options.runtimeDirectory)
+        } catch {
+            guard options.onlyLooks else { throw error }
+            return .unleased(initiatorName: initiatorName)
         }
     }
 
@@ -69,6 +81,13 @@ public final class PathManager: Sendable {
         /// request takes, until they are received together: it halves what a small request costs. Where
         /// that makes requests slower, which is measured as they run, the wait is shortened. Zero: never.
         public var receiveCoalescing: Duration = .microseconds(100)
+        /// Room for so many sessions more than are configured at the beginning, for portals that are added while the
+        /// manager works (``PathManager/reload(_:dryRun:)``). The kernel keeps memory for each.
+        public var spareSessionCount = 16
+        /// Nothing is written: it may do without a lease, and the first path that is up need not wait long for others.
+        package var onlyLooks = false
+        /// How long a LUN without a usable path is waited for where ``onlyLooks``.
+        package var lookTimeout = Duration.seconds(1)
         /// An embedded target will share the reactor: a gateway.
         package var hostsTarget = false
 
@@ -83,16 +102,60 @@ public final class PathManager: Sendable {
     /// Paths that cannot be used yet keep being tried. Opening a disk that is open returns the same one.
     /// - Throws: ``PathManagerError/unknownLUN(_:known:)``, ``PathManagerError/noUsablePath(lun:paths:)``.
     public func open(_ name: String) async throws(PathManagerError) -> MultipathDisk {
-        guard let lun = configuration.lun(named: name) else {
-            throw .unknownLUN(name, known: configuration.luns.map(\.name))
-        }
+        try await open(name, isUsed: true)
+    }
+
+    /// The same for a disk that is merely kept open: it goes when it is taken out of the configuration.
+    package func hold(_ name: String) async throws(PathManagerError) -> MultipathDisk {
+        try await open(name, isUsed: false)
+    }
+
+    private func open(_ name: String, isUsed: Bool) async throws(PathManagerError) -> MultipathDisk {
         let (state, reactor) = (state, reactor)
         let result: Result<OpenDisk, PathManagerError> = await withCheckedContinuation { continuation in
-            let isQueued = reactor.enqueue { state.open(lun) { continuation.resume(returning: $0) } }
+            let isQueued = reactor.enqueue { state.open(name, isUsed: isUsed) { continuation.resume(returning: $0) } }
             if !isQueued { continuation.resume(returning: .failure(.shutDown)) }
         }
         let opened = try result.get()
         return state.disk(for: opened, reactor: reactor)
+    }
+
+    // MARK: Changes
+
+    /// Takes over a policy file (nil: the one that the configuration was read from) while I/O runs: policies, timers,
+    /// roles, weights, paths and portals, LUNs. All of it happens in one step, or nothing. LUNs that were added can be opened.
+    ///
+    /// Returns what was changed and what was left as it is, because it can't change while the process lives. A dry run
+    /// changes nothing. Blocks no thread of the pool for longer than reading the file takes.
+    /// - Throws: ``ControlFailure``; with a file that has mistakes, all of them.
+    public func reload(_ file: String? = nil, dryRun: Bool = false) async throws(ControlFailure) -> [ConfigurationChange] {
+        try await reload(file, dryRun: dryRun, as: "PathManager.reload").changes
+    }
+
+    package func reload(_ file: String?, dryRun: Bool, as reason: String) async throws(ControlFailure) -> ChangesReport {
+        let (state, reactor) = (state, reactor)
+        guard let file = file ?? state.policyFile else { throw ControlFailure(.invalid, "no policy file is known; name one") }
+        let policy = try LoadedPolicy(contentsOf: file)
+        let ending = ControlFailure(.unavailable, "the path manager was shut down")
+        let result: Result<ChangesReport, ControlFailure> = await withCheckedContinuation { continuation in
+            let isQueued = reactor.enqueue {
+                continuation.resume(
+                    returning: Result { () throws(ControlFailure) in
+                        try state.reload(policy, expecting: nil, isDryRun: dryRun, by: .own(reason))
+                    })
+            }
+            if !isQueued { continuation.resume(returning: .failure(ending)) }
+        }
+        return try result.get()
+    }
+
+    /// Each new configuration, from now on; the stream ends with the manager.
+    package var configurations: AsyncStream<Configuration> {
+        let (stream, continuation) = AsyncStream.makeStream(of: Configuration.self, bufferingPolicy: .bufferingNewest(1))
+        let state = state
+        let isQueued = reactor.enqueue { state.follow { continuation.yield($0) } }
+        if !isQueued { continuation.finish() }
+        return stream
     }
 
     /// The logical units that a portal's target offers, from every configured session: for tools.
@@ -124,6 +187,12 @@ public final class PathManager: Sendable {
             let isQueued = reactor.enqueue { continuation.resume(returning: state.report(luns: [])) }
             if !isQueued { continuation.resume(returning: PathsReport()) }
         }
+    }
+
+    /// The same for threads outside Swift concurrency; nil once the manager was shut down. Not on the reactor's thread.
+    package func inspection() -> PathsReport? {
+        let state = state
+        return try? reactor.performAndWait { state.report(luns: []) }
     }
 
     /// What the reactor did so far.
@@ -188,9 +257,9 @@ public enum PathManagerError: Error, Sendable, CustomStringConvertible {
 extension LibaioReactor.Options {
     /// As much as the policy file can need. The kernel reserves asynchronous operations for all of it, from
     /// 65,536 for the whole machine, which many processes share.
-    fileprivate init(for configuration: Configuration, hostsTarget: Bool) {
+    fileprivate init(for configuration: Configuration, spareSessionCount: Int, hostsTarget: Bool) {
         self.init()
-        let sessions = configuration.targets.reduce(0) { $0 + $1.portals.count }
+        let sessions = configuration.targets.reduce(0) { $0 + $1.portals.count } + max(spareSessionCount, 0)
         // Beside its own, a session may have one that reinstates its nexus; and one target at a time has its portals
         // proven, with a session at each and one that logs in.
         socketCapacity = 2 * sessions + (configuration.targets.map(\.portals.count).max() ?? 0) + 1 + 8

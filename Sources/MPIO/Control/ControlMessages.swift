@@ -1,6 +1,8 @@
 // The control socket's language: one JSON object per line each way, a request and then its response. Names are an
 // interface as those of the reports are.
 
+import Multipath
+
 /// What a client asks of the process that holds LUNs.
 public enum ControlRequest: Hashable, Sendable {
     /// Who holds what.
@@ -21,6 +23,19 @@ public enum ControlRequest: Hashable, Sendable {
     case events(after: UInt64?)
     /// OpenMetrics text.
     case metrics
+    /// Take over the policy file, or another one; where `expecting` is not nil only if that is still its fingerprint.
+    /// A dry run only tells what would change.
+    case reload(file: String?, expecting: String? = nil, isDryRun: Bool)
+    /// A change of one LUN's paths. A policy is changed by `setPolicy`.
+    case edit(ConfigurationEdit)
+
+    /// Whether it may change something, so that it matters who asks.
+    var isChange: Bool {
+        switch self {
+        case .identify, .paths, .policy, .connectionPolicy, .explain, .events, .metrics: false
+        case .setPolicy, .setConnectionPolicy, .path, .reload, .edit: true
+        }
+    }
 
     public enum PathAction: String, Codable, Hashable, Sendable, CaseIterable {
         /// Take it out now; its requests go elsewhere.
@@ -40,6 +55,8 @@ public enum ControlResponse: Hashable, Sendable {
     /// `next` is what to give as `after` next time.
     case events([EventRecord], next: UInt64)
     case metrics(String)
+    /// What was, or would be, changed.
+    case changes(ChangesReport)
     /// A change was made; in words.
     case done(String)
     case failed(ControlFailure)
@@ -49,11 +66,42 @@ public struct HolderReport: Codable, Hashable, Sendable {
     public var pid: Int32
     public var command: String
     public var luns: [String]
+    /// The absolute name of the policy file that it was started with.
+    public var policyFile: String?
 
-    public init(pid: Int32, command: String, luns: [String]) {
+    enum CodingKeys: String, CodingKey {
+        case pid, command, luns
+        case policyFile = "policy_file"
+    }
+
+    public init(pid: Int32, command: String, luns: [String], policyFile: String? = nil) {
         self.pid = pid
         self.command = command
         self.luns = luns
+        self.policyFile = policyFile
+    }
+}
+
+/// What a change of the configuration comes to.
+public struct ChangesReport: Codable, Hashable, Sendable {
+    /// The file that was read; nil for a change by hand.
+    public var file: String?
+    /// Of the file's bytes.
+    public var fingerprint: String?
+    /// False for a dry run.
+    public var isApplied: Bool
+    public var changes: [ConfigurationChange]
+
+    enum CodingKeys: String, CodingKey {
+        case file, fingerprint, changes
+        case isApplied = "applied"
+    }
+
+    public init(file: String? = nil, fingerprint: String? = nil, isApplied: Bool, changes: [ConfigurationChange]) {
+        self.file = file
+        self.fingerprint = fingerprint
+        self.isApplied = isApplied
+        self.changes = changes
     }
 }
 
@@ -77,8 +125,11 @@ public struct PolicyReport: Codable, Hashable, Sendable {
 public struct ControlFailure: Error, Codable, Hashable, Sendable, CustomStringConvertible {
     public var code: Code
     public var message: String
+    /// With ``Code/badPolicyFile``: each mistake, as `FILE:LINE:COLUMN: …`.
+    public var mistakes: [String]?
 
     public enum Code: String, Codable, Hashable, Sendable {
+        case badPolicyFile = "bad-policy-file"
         case malformed
         case tooLong = "too-long"
         case noSuchLUN = "no-such-lun"
@@ -87,9 +138,10 @@ public struct ControlFailure: Error, Codable, Hashable, Sendable, CustomStringCo
         case unavailable
     }
 
-    public init(_ code: Code, _ message: String) {
+    public init(_ code: Code, _ message: String, mistakes: [String]? = nil) {
         self.code = code
         self.message = message
+        self.mistakes = mistakes
     }
 
     public var description: String { message }
@@ -98,17 +150,28 @@ public struct ControlFailure: Error, Codable, Hashable, Sendable, CustomStringCo
 /// Answers what clients ask. Called on the control server's thread, one request at a time.
 public protocol ControlHandler: AnyObject, Sendable {
     func handle(_ request: ControlRequest) -> ControlResponse
+    /// The same; `actor` is who asks, where the request may change something.
+    func handle(_ request: ControlRequest, from actor: ChangeActor?) -> ControlResponse
+}
+
+extension ControlHandler {
+    public func handle(_ request: ControlRequest, from actor: ChangeActor?) -> ControlResponse { handle(request) }
 }
 
 // MARK: The wire form
 
 extension ControlRequest: Codable {
     private enum Keys: String, CodingKey {
-        case request, luns, lun, policy, options, action, path, last, after
+        case request, luns, lun, policy, options, action, path, last, after, file, expecting, role, weight
+        case isDryRun = "dry-run"
+        case newPath = "new-path"
     }
 
     private enum Kind: String, Codable {
-        case identify, paths, policy, path, explain, events, metrics
+        case identify, paths, policy, path, explain, events, metrics, reload
+        case setPath = "set-path"
+        case addPath = "add-path"
+        case removePath = "remove-path"
         case setPolicy = "set-policy"
         case connectionPolicy = "connection-policy"
         case setConnectionPolicy = "set-connection-policy"
@@ -142,6 +205,28 @@ extension ControlRequest: Codable {
                 lun: try values.decode(String.self, forKey: .lun), last: try values.decodeIfPresent(Int.self, forKey: .last))
         case .events: self = .events(after: try values.decodeIfPresent(UInt64.self, forKey: .after))
         case .metrics: self = .metrics
+        case .reload:
+            self = .reload(
+                file: try values.decodeIfPresent(String.self, forKey: .file),
+                expecting: try values.decodeIfPresent(String.self, forKey: .expecting),
+                isDryRun: try values.decode(Bool.self, forKey: .isDryRun))
+        case .setPath, .addPath, .removePath: self = .edit(try Self.edit(from: values))
+        }
+    }
+
+    private static func edit(from values: KeyedDecodingContainer<Keys>) throws -> ConfigurationEdit {
+        let lun = try values.decode(String.self, forKey: .lun)
+        switch try values.decode(Kind.self, forKey: .request) {
+        case .addPath: return .addPath(lun: lun, try values.decode(ConfigurationEdit.NewPath.self, forKey: .newPath))
+        case .removePath: return .removePath(lun: lun, path: try values.decode(String.self, forKey: .path))
+        default:
+            let role = try values.decodeIfPresent(String.self, forKey: .role)
+            if let role, PathRole(rawValue: role) == nil {
+                throw DecodingError.dataCorruptedError(forKey: .role, in: values, debugDescription: "no role")
+            }
+            return .setPath(
+                lun: lun, path: try values.decode(String.self, forKey: .path), role: role.flatMap(PathRole.init),
+                weight: try values.decodeIfPresent(UInt16.self, forKey: .weight))
         }
     }
 
@@ -183,13 +268,40 @@ extension ControlRequest: Codable {
             try values.encode(Kind.events, forKey: .request)
             try values.encodeIfPresent(after, forKey: .after)
         case .metrics: try values.encode(Kind.metrics, forKey: .request)
+        case .reload(let file, let expecting, let isDryRun):
+            try values.encode(Kind.reload, forKey: .request)
+            try values.encodeIfPresent(file, forKey: .file)
+            try values.encodeIfPresent(expecting, forKey: .expecting)
+            try values.encode(isDryRun, forKey: .isDryRun)
+        case .edit(let edit): try Self.encode(edit, to: &values)
+        }
+    }
+
+    private static func encode(_ edit: ConfigurationEdit, to values: inout KeyedEncodingContainer<Keys>) throws {
+        try values.encode(edit.lun, forKey: .lun)
+        switch edit {
+        case .policy(_, let policy, let options):
+            try values.encode(Kind.setPolicy, forKey: .request)
+            try values.encodeIfPresent(policy, forKey: .policy)
+            if !options.isEmpty { try values.encode(options, forKey: .options) }
+        case .setPath(_, let path, let role, let weight):
+            try values.encode(Kind.setPath, forKey: .request)
+            try values.encode(path, forKey: .path)
+            try values.encodeIfPresent(role?.rawValue, forKey: .role)
+            try values.encodeIfPresent(weight, forKey: .weight)
+        case .addPath(_, let path):
+            try values.encode(Kind.addPath, forKey: .request)
+            try values.encode(path, forKey: .newPath)
+        case .removePath(_, let path):
+            try values.encode(Kind.removePath, forKey: .request)
+            try values.encode(path, forKey: .path)
         }
     }
 }
 
 extension ControlResponse: Codable {
     private enum Keys: String, CodingKey {
-        case holder, paths, policy, explanation, events, next, metrics, done, error
+        case holder, paths, policy, explanation, events, next, metrics, changes, done, error
     }
 
     public init(from decoder: any Decoder) throws {
@@ -202,6 +314,7 @@ extension ControlResponse: Codable {
         else if let value = try values.decodeIfPresent([EventRecord].self, forKey: .events) {
             self = .events(value, next: try values.decode(UInt64.self, forKey: .next))
         } else if let value = try values.decodeIfPresent(String.self, forKey: .metrics) { self = .metrics(value) }
+        else if let value = try values.decodeIfPresent(ChangesReport.self, forKey: .changes) { self = .changes(value) }
         else { self = .done(try values.decode(String.self, forKey: .done)) }
     }
 
@@ -216,6 +329,7 @@ extension ControlResponse: Codable {
             try values.encode(value, forKey: .events)
             try values.encode(next, forKey: .next)
         case .metrics(let value): try values.encode(value, forKey: .metrics)
+        case .changes(let value): try values.encode(value, forKey: .changes)
         case .done(let value): try values.encode(value, forKey: .done)
         case .failed(let value): try values.encode(value, forKey: .error)
         }

@@ -95,6 +95,12 @@ public final class ControlServer: Sendable {
 package protocol ControlLines: AnyObject, Sendable {
     /// One line of JSON for one line; without its end, both.
     func answer(to line: [UInt8]) -> [UInt8]
+    /// The same, where it matters who asks.
+    func answer(to line: [UInt8], from peer: () -> ChangeActor) -> [UInt8]
+}
+
+extension ControlLines {
+    package func answer(to line: [UInt8], from peer: () -> ChangeActor) -> [UInt8] { answer(to: line) }
 }
 
 /// The language of ``ControlRequest`` and ``ControlResponse``.
@@ -102,7 +108,9 @@ private final class HolderLines: ControlLines {
     private let handler: any ControlHandler
     init(_ handler: any ControlHandler) { self.handler = handler }
 
-    func answer(to line: [UInt8]) -> [UInt8] {
+    func answer(to line: [UInt8]) -> [UInt8] { answer(to: line) { ChangeActor.own("") } }
+
+    func answer(to line: [UInt8], from peer: () -> ChangeActor) -> [UInt8] {
         let request: ControlRequest
         do {
             request = try JSONDecoder().decode(ControlRequest.self, from: Data(line))
@@ -110,7 +118,7 @@ private final class HolderLines: ControlLines {
             return ControlServer.encode(
                 ControlResponse.failed(ControlFailure(.malformed, "not a request: one JSON object per line, with a 'request'")))
         }
-        return ControlServer.encode(handler.handle(request))
+        return ControlServer.encode(handler.handle(request, from: request.isChange ? peer() : nil))
     }
 }
 
@@ -250,13 +258,20 @@ private final class ControlServerLoop: @unchecked Sendable {
         if client.output.isEmpty { receive(&client) } else { send(&client) }
         // Answer what came in one piece, as far as the client takes the answers.
         while client.descriptor >= 0, client.output.isEmpty, !client.closesAfterOutput, let line = nextLine(&client) {
-            client.output = lines.answer(to: line) + [0x0A]
+            let descriptor = client.descriptor
+            client.output = lines.answer(to: line) { Self.actor(descriptor) } + [0x0A]
             send(&client)
         }
         if client.descriptor >= 0, client.output.isEmpty, client.input.count > ControlServer.maximumLineByteCount {
             refuse(&client)
         }
         if client.closesAfterOutput && client.output.isEmpty { drop(&client) }
+    }
+
+    /// Who is at the other end. The process that connected may have ended since; its number is what the kernel noted.
+    private static func actor(_ descriptor: Int32) -> ChangeActor {
+        guard let peer = UnixSocket.peer(descriptor) else { return ChangeActor(pid: 0, uid: .max, command: "?") }
+        return ChangeActor(pid: peer.pid, uid: peer.uid, command: ChangeActor.command(ofProcess: peer.pid))
     }
 
     private func refuse(_ client: inout Client) {

@@ -11,10 +11,14 @@ final class EventLog: Sendable {
     nonisolated(unsafe) private var nextSerial: UInt64 = 1
 
     func append(_ event: DiskEvent) {
+        append(lun: event.disk, path: event.path, kind: event.event.kind, message: event.description, by: event.actor, at: event.at)
+    }
+
+    /// - Parameter lun: empty where it is about no LUN.
+    func append(lun: String, path: String? = nil, kind: String, message: String, by actor: ChangeActor?, at: Date = Date()) {
         lock.withLock {
             let record = EventRecord(
-                serial: nextSerial, at: Timestamp.format(event.at), lun: event.disk, path: event.path,
-                kind: event.event.kind, message: event.description)
+                serial: nextSerial, at: Timestamp.format(at), lun: lun, path: path, kind: kind, message: message, by: actor)
             if records.count < Self.capacity {
                 records.append(record)
             } else {

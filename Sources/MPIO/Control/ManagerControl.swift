@@ -14,27 +14,57 @@ final class ManagerControl: ControlHandler {
         self.reactor = reactor
     }
 
-    func handle(_ request: ControlRequest) -> ControlResponse {
+    func handle(_ request: ControlRequest) -> ControlResponse { handle(request, from: nil) }
+
+    func handle(_ request: ControlRequest, from actor: ChangeActor?) -> ControlResponse {
         let state = state
         do {
-            return try reactor.performAndWait { state.answer(request) }
+            if case .reload(let file, let expecting, let isDryRun) = request {
+                return try reload(file, expecting: expecting, isDryRun: isDryRun, by: actor)
+            }
+            return try reactor.performAndWait { state.answer(request, from: actor) }
         } catch {
             return .failed(ControlFailure(.unavailable, "the process is ending"))
+        }
+    }
+
+    /// Reads on this thread, and takes over on the reactor's.
+    private func reload(_ file: String?, expecting: String?, isDryRun: Bool, by actor: ChangeActor?) throws -> ControlResponse {
+        let state = state
+        guard let file = file ?? state.policyFile else {
+            return .failed(ControlFailure(.invalid, "this process has no policy file; name one"))
+        }
+        let policy: LoadedPolicy
+        do throws(ControlFailure) {
+            policy = try LoadedPolicy(contentsOf: file)
+        } catch {
+            return .failed(error)
+        }
+        return try reactor.performAndWait {
+            do throws(ControlFailure) {
+                return .changes(try state.reload(policy, expecting: expecting, isDryRun: isDryRun, by: actor))
+            } catch {
+                return .failed(error)
+            }
         }
     }
 }
 
 extension ManagerState {
-    func answer(_ request: ControlRequest) -> ControlResponse {
-        switch request {
+    func answer(_ request: ControlRequest, from actor: ChangeActor?) -> ControlResponse {
+        host.actor = actor
+        defer { host.actor = nil }
+        return switch request {
         case .identify:
-            .holder(HolderReport(pid: getpid(), command: command, luns: disks.map(\.name)))
+            .holder(HolderReport(pid: getpid(), command: command, luns: disks.map(\.name), policyFile: policyFile))
+        case .reload: .failed(ControlFailure(.unavailable, "a file is not read here"))
+        case .edit(let edit): self.answer(edit, from: actor)
         case .paths(let luns): .paths(report(luns: luns))
         case .policy(let lun): withDisk(lun) { .policy(PolicyReport($0.lun.settings.policy, lun: $0.name)) }
         case .setPolicy(let lun, let policy, let options): withDisk(lun) { setPolicy(policy, options, of: $0) }
-        case .connectionPolicy(let lun, let path): withGroup(lun, path) { .policy(PolicyReport($0.policy, lun: lun, session: path)) }
+        case .connectionPolicy(let lun, let path): withGroup(lun, path) { group, _ in .policy(PolicyReport(group.policy, lun: lun, session: path)) }
         case .setConnectionPolicy(let lun, let path, let policy, let options):
-            withGroup(lun, path) { setPolicy(policy, options, of: $0, lun: lun, path: path) }
+            withGroup(lun, path) { setPolicy(policy, options, of: $0, on: $1, lun: lun, path: path) }
         case .path(let action, let lun, let path): withDisk(lun) { act(action, on: path, of: $0) }
         case .explain(let lun, let last): withDisk(lun) { .explanation($0.explain(last: last)) }
         case .events(let after): events(after: after)
@@ -42,14 +72,22 @@ extension ManagerState {
         }
     }
 
+    private func answer(_ edit: ConfigurationEdit, from actor: ChangeActor?) -> ControlResponse {
+        do throws(ControlFailure) {
+            return .changes(try self.edit(edit, by: actor))
+        } catch {
+            return .failed(error)
+        }
+    }
+
     func report(luns: [String]) -> PathsReport {
         let holder = LUNSnapshot.Holder(pid: getpid(), command: command)
         return PathsReport(
-            luns: disks.filter { luns.isEmpty || luns.contains($0.name) }.map { $0.inspect(holder: holder) })
+            luns: disks.filter { disk in luns.isEmpty || luns.contains { disk.isNamed($0) } }.map { $0.inspect(holder: holder) })
     }
 
     private func withDisk(_ name: String, _ body: (DiskEngine) -> ControlResponse) -> ControlResponse {
-        guard let disk = disks.first(where: { $0.name == name }) else {
+        guard let disk = disks.first(where: { $0.name == name }) ?? disks.first(where: { $0.isNamed(name) }) else {
             return .failed(ControlFailure(.noSuchLUN, "this process does not hold '\(name)'"))
         }
         return body(disk)
@@ -66,10 +104,16 @@ extension ManagerState {
     }
 
     private func setPolicy(
-        _ name: String?, _ options: [String: String], of group: ConnectionGroup, lun: String, path: String
+        _ name: String?, _ options: [String: String], of group: ConnectionGroup, on disk: DiskEngine, lun: String, path: String
     ) -> ControlResponse {
         do throws(ControlFailure) {
             let kinds = PolicyKind.allCases.filter(\.appliesToConnections)
+            let old = group.policy
+            defer {
+                if old != group.policy, let index = disk.lun.path(named: path) {
+                    disk.report(.connectionPolicyChanged(index, from: old, to: group.policy))
+                }
+            }
             group.setPolicy(try changed(group.policy, to: name, options, among: kinds))
             return .policy(PolicyReport(group.policy, lun: lun, session: path))
         } catch {
@@ -97,14 +141,14 @@ extension ManagerState {
 
     /// The connections of the session that is a LUN's path.
     private func withGroup(
-        _ lun: String, _ path: String, _ body: (ConnectionGroup) -> ControlResponse
+        _ lun: String, _ path: String, _ body: (ConnectionGroup, DiskEngine) -> ControlResponse
     ) -> ControlResponse {
         withDisk(lun) { disk in
             guard let index = disk.lun.path(named: path) else { return noSuchPath(path, disk) }
             guard let group = disk.paths[index.index].connections else {
                 return .failed(ControlFailure(.invalid, "'\(path)' has no connections to choose from; 'connections' is 1"))
             }
-            return body(group)
+            return body(group, disk)
         }
     }
 
@@ -127,6 +171,11 @@ extension ManagerState {
 }
 
 extension DiskEngine {
+    /// By its name in the policy file, or by its identity.
+    func isNamed(_ text: String) -> Bool {
+        name == text || lun.device?.identity?.description == text || lun.pinned?.description == text
+    }
+
     func setPolicy(_ policy: PolicySettings) {
         lun.setPolicy(policy, at: now)
         touch()
@@ -143,26 +192,6 @@ extension DiskEngine {
         host.runDirtyDisks()
     }
 
-    /// - Parameter last: how many of the latest decisions to add.
-    func explain(last: Int?) -> ExplanationReport {
-        let explanation = lun.explain(at: now)
-        var report = ExplanationReport(
-            lun: name, policy: explanation.policy.kind.rawValue, next: explanation.path.map { lun.pathName($0) },
-            reason: explanation.summary,
-            paths: explanation.paths.map {
-                ExplanationReport.PathReason(id: $0.name, isUsed: $0.grade > .unusable, reason: $0.words)
-            })
-        if let last {
-            report.decisions = lun.lastDecisions(last).map { decision in
-                ExplanationReport.DecisionRecord(
-                    secondsAgo: (now - decision.at) / .seconds(1), request: "\(decision.request.kind)",
-                    lba: decision.request.lba, blocks: Int(decision.request.blockCount), tries: Int(decision.tries),
-                    path: lun.pathName(decision.path),
-                    reason: Selection(index: decision.path.rawValue, reason: decision.reason).words)
-            }
-        }
-        return report
-    }
 }
 
 extension ControlRequest.PathAction {

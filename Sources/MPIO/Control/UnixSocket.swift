@@ -35,14 +35,16 @@ enum UnixSocket {
         }
     }
 
-    /// The user on the other side, as the kernel recorded it when the connection was made (SO_PEERCRED).
-    static func peerUserID(_ descriptor: Int32) -> UInt32? {
+    /// The process on the other side and its user, as the kernel recorded them when the connection was made (SO_PEERCRED).
+    static func peer(_ descriptor: Int32) -> (pid: Int32, uid: UInt32)? {
         // struct ucred: pid, uid, gid.
         var credentials: (pid: Int32, uid: UInt32, gid: UInt32) = (0, .max, .max)
         var length = socklen_t(MemoryLayout.size(ofValue: credentials))
         guard getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &credentials, &length) == 0, length == 12 else { return nil }
-        return credentials.uid
+        return (credentials.pid, credentials.uid)
     }
+
+    static func peerUserID(_ descriptor: Int32) -> UInt32? { peer(descriptor)?.uid }
 
     /// Whether the other side is this user or root.
     static func isTrusted(_ descriptor: Int32) -> Bool {

@@ -13,7 +13,7 @@ final class ConnectionGroup {
     private let table: CandidateTable
     private let loads: UnsafeMutablePointer<LoadCounters>
     private unowned(unsafe) let path: ISCSIPath
-    private let timers: Timers
+    private var timers: Timers
     /// The member that leads the present session.
     private var leader = 0
     /// Members that were tried as the leader in this round.
@@ -65,6 +65,8 @@ final class ConnectionGroup {
         rule = new.makePolicy()
         rule.candidatesChanged(table, at: now)
     }
+
+    func adoptTimers(_ new: Timers) { timers = new }
 
     /// A connection's state has changed: the policy looks at all of them anew.
     private func refresh() {

@@ -42,6 +42,8 @@ package final class DiskEngine {
     @exclusivity(unchecked) private var countedRequests = 0
     private var closings: [() -> Void] = []
     private var closingDeadline = Instant.distantFuture
+    /// Paths that go once what they carry has ended.
+    @exclusivity(unchecked) var departures: [PathDeparture] = []
     /// Whoever waits for the disk to be usable for the first time.
     var opening: DiskOpening?
 
@@ -182,6 +184,7 @@ package final class DiskEngine {
     /// Carries out the pseudo-LUN's decisions and delivers completions.
     func settle() {
         isDirty = false
+        if !departures.isEmpty { letPathsGo() }
         while let action = lun.nextAction() { perform(action) }
         while let first = waiting.first, admit(first.submission, parent: first.parent) {
             waiting.removeFirst()
@@ -194,6 +197,11 @@ package final class DiskEngine {
         countedRequests = count
         opening?.check()
         finishClosing()
+    }
+
+    /// Carries out what is wished for now, so that its events are told while ``EngineHost/actor`` is known.
+    func performActions() {
+        while let action = lun.nextAction() { perform(action) }
     }
 
     private func perform(_ action: PseudoLUNAction) {
@@ -320,7 +328,8 @@ package final class DiskEngine {
         case .capacityChanged(_, _, let blocks): device?.blockCount = blocks
         default: break
         }
-        let shown = DiskEvent(at: Date(), disk: name, event: event, pathNames: paths.map(\.name))
+        let shown = DiskEvent(
+            at: Date(), disk: name, event: event, actor: event.isChange ? host.actor : nil, pathNames: paths.map(\.name))
         log.append(shown)
         eventTap?(shown)
         events.send(shown)

@@ -13,19 +13,32 @@ final class DiskOpening: TimerHandler {
         case failed([PathTrouble])
     }
 
-    /// How long the first usable path waits for the others.
-    static let patience = Duration.milliseconds(250)
+    /// What is waited for.
+    struct Limits {
+        /// How long the first usable path waits for the others.
+        var patience: Duration
+        /// How long all of them are waited for.
+        var total: Duration
+
+        /// One login for a session, one more where the first was redirected.
+        static func use(_ timers: Timers) -> Limits { Limits(patience: .milliseconds(250), total: timers.loginTimeout + timers.loginTimeout) }
+
+        /// For somebody who waits for a table: a path that is slower is shown as connecting.
+        static func look(_ total: Duration) -> Limits { Limits(patience: .milliseconds(60), total: total) }
+    }
+
+    private let patience: Duration
 
     private let disk: DiskEngine
     private var report: ((Outcome) -> Void)?
     private var definedAt: Instant?
     private let deadline: Instant
 
-    init(_ disk: DiskEngine, timers: Timers, report: @escaping (Outcome) -> Void) {
+    init(_ disk: DiskEngine, limits: Limits, report: @escaping (Outcome) -> Void) {
         self.disk = disk
         self.report = report
-        // One login for a session, one more where the first was redirected.
-        deadline = disk.now + timers.loginTimeout + timers.loginTimeout
+        patience = limits.patience
+        deadline = disk.now + limits.total
         disk.opening = self
         _ = disk.host.port.setTimer(at: deadline, handler: self, token: 0)
         check()
@@ -39,9 +52,9 @@ final class DiskOpening: TimerHandler {
         if let device = disk.device, snapshot.paths.contains(where: \.state.isUsable) {
             if definedAt == nil {
                 definedAt = disk.now
-                _ = disk.host.port.setTimer(at: disk.now + Self.patience, handler: self, token: 0)
+                _ = disk.host.port.setTimer(at: disk.now + patience, handler: self, token: 0)
             }
-            if isSettled || disk.now >= definedAt! + Self.patience { finish(.opened(device)) }
+            if isSettled || disk.now >= definedAt! + patience { finish(.opened(device)) }
         } else if isSettled && !snapshot.paths.contains(where: \.state.mayBecomeUsable) || disk.now >= deadline {
             finish(.failed(snapshot.paths.map { PathTrouble(name: $0.name, words: $0.troubleWords) }))
         }

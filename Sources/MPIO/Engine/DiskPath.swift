@@ -32,7 +32,7 @@ package final class DiskPath {
     }
 
     let index: PathIndex
-    let name: String
+    var name: String
     let transport: Transport
     /// The disk owns its paths, and has them ``leave()`` before it goes. Counting references for each
     /// request would cost more than choosing its path.

@@ -9,6 +9,9 @@ package final class EngineHost {
     package let cryptography: any CryptographicServices
     package let crc32c: CRC32CFunction
 
+    /// Who makes the change that is being carried out; nil while nobody does.
+    var actor: ChangeActor?
+
     @exclusivity(unchecked) private var dirtyDisks: [DiskEngine] = []
     @exclusivity(unchecked) private var spare: [DiskEngine] = []
     @exclusivity(unchecked) private var isRunning = false

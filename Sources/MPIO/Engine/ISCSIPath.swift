@@ -20,7 +20,9 @@ package final class ISCSIPath {
     /// A target may send us on this often before we call it a loop.
     static let redirectLimit = 4
 
-    package let settings: ISCSIPathSettings
+    package internal(set) var settings: ISCSIPathSettings
+    /// What the next session is made from, where that has changed; see ``adopt(_:)``.
+    var nextSession: SessionSettings?
     /// Requests and bytes outstanding over all disks that use this session.
     package let load: PathLoad
     package internal(set) var state: State = .idle {
@@ -185,7 +187,7 @@ package final class ISCSIPath {
     }
 
     private func startConnection() {
-        session.renew()
+        renewSession()
         sendIsRequested = false
         isAskedToLogOut = false
         connectDeadline = port.now + settings.session.loginTimeout

@@ -34,7 +34,10 @@ public struct PathTroubleError: Error, Hashable, Sendable, CustomStringConvertib
 /// All that a ``PathManager`` owns on its reactor: sessions and open disks. Confined to the reactor's
 /// thread, but for what the lock guards.
 final class ManagerState: @unchecked Sendable {
-    let configuration: Configuration
+    /// What is configured now.
+    private(set) var configuration: Configuration {
+        didSet { lock.withLock { published = configuration } }
+    }
     let host: EngineHost
     let sessions: SessionPool
     /// What the inspector shows as the holder.
@@ -42,16 +45,35 @@ final class ManagerState: @unchecked Sendable {
     let log = EventLog()
     var modules = DSMRegistry()
     private(set) var disks: [DiskEngine] = []
+    /// For each open disk, by its name, which of its paths is where.
+    var places: [String: [PathPlace: PathIndex]] = [:]
+    /// Disks that are open because something uses them, by their names; others are merely kept open.
+    private var used: Set<String> = []
+    /// What an opening waits for; nil: what the LUN's timers say.
+    private let openingLimits: DiskOpening.Limits?
+    /// Sessions that the reactor has room for.
+    private let sessionLimit: Int
+    /// Told of each new configuration.
+    private var followers: [@Sendable (Configuration) -> Void] = []
+    /// The policy file by its absolute name, also where the process has gone to another folder since.
+    let policyFile: String?
     private var isShutDown = false
     private lazy var sampler = RateSampler(port: host.port) { [weak self] in self?.disks ?? [] }
     private var endings: [() -> Void] = []
 
     private let lock = Lock()
+    private var published: Configuration
     private var handles: [String: MultipathDisk] = [:]
     private var server: ControlServer?
 
-    init(configuration: Configuration, host: EngineHost, sessions: SessionPool, command: String) {
+    init(configuration: Configuration, host: EngineHost, sessions: SessionPool, command: String,
+        openingLimits: DiskOpening.Limits? = nil, sessionLimit: Int
+    ) {
+        self.openingLimits = openingLimits
         self.configuration = configuration
+        published = configuration
+        self.sessionLimit = sessionLimit
+        policyFile = configuration.file.map { URL(fileURLWithPath: $0).path }
         self.host = host
         self.sessions = sessions
         self.command = command
@@ -59,8 +81,13 @@ final class ManagerState: @unchecked Sendable {
 
     // MARK: Opening
 
-    func open(_ lun: LUNConfiguration, report: @escaping (Result<OpenDisk, PathManagerError>) -> Void) {
+    /// - Parameter isUsed: false where the disk is merely to be kept open; it may then be taken out of the configuration.
+    func open(_ name: String, isUsed: Bool, report: @escaping (Result<OpenDisk, PathManagerError>) -> Void) {
         guard !isShutDown else { return report(.failure(.shutDown)) }
+        guard let lun = configuration.lun(named: name) else {
+            return report(.failure(.unknownLUN(name, known: configuration.luns.map(\.name))))
+        }
+        if isUsed { used.insert(name) }
         let engine: DiskEngine
         if let known = disks.first(where: { $0.name == lun.name }) {
             if let device = known.device { return report(.success(OpenDisk(engine: known, device: device))) }
@@ -71,12 +98,12 @@ final class ManagerState: @unchecked Sendable {
             sampler.start()
         }
         let next = engine.opening
-        engine.opening = DiskOpening(engine, timers: lun.settings.timers) { [self] outcome in
+        engine.opening = DiskOpening(engine, limits: openingLimits ?? .use(lun.settings.timers)) { [self] outcome in
             next?.check()
             switch outcome {
             case .opened(let device): report(.success(OpenDisk(engine: engine, device: device)))
             case .failed(let paths):
-                disks.removeAll { $0 === engine }
+                forget(engine)
                 engine.close { report(.failure(.noUsablePath(lun: lun.name, paths: paths))) }
             }
         }
@@ -86,21 +113,30 @@ final class ManagerState: @unchecked Sendable {
 
     private func makeDisk(_ lun: LUNConfiguration) -> DiskEngine {
         let engine = DiskEngine(name: lun.name, settings: lun.settings, modules: modules, log: log, host: host)
-        var identity: LogicalUnitIdentity?
-        if case .identity(let wanted) = lun.identification {
-            identity = wanted
-            engine.lun.pin(wanted)
-        }
-        for path in pathConfigurations(of: lun) { add(path, to: engine, identity: identity, lun: lun) }
+        if case .identity(let wanted) = lun.identification { engine.lun.pin(wanted) }
+        for path in configuration.effectivePaths(of: lun) { add(path, to: engine, lun: lun) }
         return engine
     }
 
-    private func add(
-        _ path: PathConfiguration, to engine: DiskEngine, identity: LogicalUnitIdentity?, lun: LUNConfiguration
-    ) {
+    /// No disk that is open any more. It may still have to end what it does.
+    private func forget(_ engine: DiskEngine) {
+        disks.removeAll { $0 === engine }
+        places[engine.name] = nil
+        used.remove(engine.name)
+        lock.withLock { handles[engine.name] = nil }
+    }
+
+    func add(_ path: PathConfiguration, to engine: DiskEngine, lun: LUNConfiguration) {
+        var identity: LogicalUnitIdentity?
+        if case .identity(let wanted) = lun.identification { identity = wanted }
+        let place = configuration.place(of: path.transport)
+        places[engine.name, default: [:]][place] = PathIndex(engine.paths.count)
         switch path.transport {
-        case .portal(let target, let portal, let number):
-            let inventory = sessions.inventory(SessionPool.Key(target: target, portal: portal), timers: lun.settings.timers)
+        case .portal(let target, _, let number):
+            guard case .session(let session, _) = place, let key = sessions.key(session) else {
+                preconditionFailure("a path of a configuration that the sessions have not seen")
+            }
+            let inventory = sessions.inventory(key, timers: lun.settings.timers)
             let reference = DiskPath.SessionReference(
                 path: inventory.path, inventory: inventory, configuredLUN: number ?? lun.number(onTarget: configuration.targets[target].name),
                 identity: identity, isCandidate: lun.paths.isEmpty)
@@ -109,24 +145,6 @@ final class ManagerState: @unchecked Sendable {
             let device = DevicePath(path: file, vouchedIdentity: identity, port: host.port)
             engine.addPath(path.settings, transport: .device(device), load: device.load)
         }
-    }
-
-    /// The configured paths, or every portal that may lead to the unit.
-    private func pathConfigurations(of lun: LUNConfiguration) -> [PathConfiguration] {
-        guard lun.paths.isEmpty else { return lun.paths }
-        var paths: [PathConfiguration] = []
-        for (index, target) in configuration.targets.enumerated() {
-            if case .location(let name, _) = lun.identification, name != target.name { continue }
-            for (portal, entry) in target.portals.enumerated() {
-                let isTaken = paths.contains { $0.settings.name == entry.name }
-                paths.append(
-                    PathConfiguration(
-                        transport: .portal(target: index, portal: portal, lun: nil),
-                        settings: PathSettings(
-                            name: isTaken ? "\(entry.name)/\(target.name)" : entry.name, order: paths.count)))
-            }
-        }
-        return paths
     }
 
     /// The one public object of an open disk.
@@ -151,11 +169,12 @@ final class ManagerState: @unchecked Sendable {
             guard isStarted, pending == 0 else { return }
             report(results.sorted { $0.order < $1.order }.map(\.1))
         }
-        for (target, settings) in configuration.targets.enumerated() {
+        for settings in configuration.targets {
             for (portal, entry) in settings.portals.enumerated() {
                 let order = pending
                 pending += 1
-                let inventory = sessions.inventory(SessionPool.Key(target: target, portal: portal), timers: Timers())
+                guard let key = sessions.key(SessionPlace(target: settings.name, settings.portals[portal])) else { continue }
+                let inventory = sessions.inventory(key, timers: Timers())
                 InventoryVisit.start(inventory) { result in
                     let units = result.mapError {
                         PathTroubleError(trouble: PathTrouble(name: entry.name, words: "\($0)"))
@@ -196,6 +215,31 @@ final class ManagerState: @unchecked Sendable {
         let waiting = endings
         endings.removeAll()
         for ending in waiting { ending() }
+    }
+
+    // MARK: Changes
+
+    /// What is configured now; from any thread.
+    var currentConfiguration: Configuration { lock.withLock { published } }
+
+    /// Calls `body` with each new configuration, on the reactor's thread.
+    func follow(_ body: @escaping @Sendable (Configuration) -> Void) { followers.append(body) }
+
+    func isUsed(_ name: String) -> Bool { used.contains(name) }
+
+    var hasRoomForSessions: Int { sessionLimit }
+
+    /// Makes `new` what is configured, for the sessions first.
+    func adopt(_ new: Configuration) {
+        configuration = new
+        sessions.adopt(new)
+        for follower in followers { follower(new) }
+    }
+
+    /// Gives up a disk that nobody uses.
+    func giveUp(_ engine: DiskEngine) {
+        forget(engine)
+        engine.close {}
     }
 
     // MARK: Control

@@ -2,45 +2,90 @@ import AsyncIO
 import ISCSI
 import Multipath
 
-/// The sessions of a configuration, made when a disk first needs them. Confined to the reactor's thread.
+/// The sessions of a configuration, made when a disk first needs them. The configuration may change: a session keeps
+/// its key and its ISID for as long as the process lives, also while it is not configured. Confined to the reactor's thread.
 final class SessionPool {
     struct Key: Hashable {
         var target: Int
         var portal: Int
     }
 
-    private let configuration: Configuration
+    /// A target that is or was configured, with all the portals that it ever had.
+    private struct Target {
+        var settings: TargetConfiguration
+        var portals: [PortalConfiguration] = []
+    }
+
     private let initiatorName: String
-    private let isids: [Key: ISID]
+    private let lease: ISIDLease
     private let host: EngineHost
+    private var targets: [Target] = []
+    private var targetNumbers: [String: Int] = [:]
+    private var keys: [SessionPlace: Key] = [:]
+    /// What the ISIDs are made from, in the order in which they were first needed.
+    private var isidNames: [String] = []
+    private var isids: [Key: ISID] = [:]
     /// For each target one that carries no data (``NexusSurvey``).
-    private let spareISIDs: [ISID]
+    private var spareISIDs: [ISID] = []
     private var inventories: [Key: SessionInventory] = [:]
     private lazy var survey = NexusSurvey(host: host) { [unowned self] in spareSettings($0) }
 
     init(configuration: Configuration, initiatorName: String, lease: ISIDLease, host: EngineHost) {
-        self.configuration = configuration
         self.initiatorName = initiatorName
+        self.lease = lease
         self.host = host
-        var keys: [Key] = []
-        var names: [String] = []
-        for (target, settings) in configuration.targets.enumerated() {
-            for (portal, entry) in settings.portals.enumerated() {
-                keys.append(Key(target: target, portal: portal))
-                names.append("\(settings.name) \(entry.name)")
+        adopt(configuration)
+    }
+
+    /// Takes over what a configuration says of targets and portals. Sessions that exist go on with what they have;
+    /// ``settings(_:_:)`` is what they should have.
+    func adopt(_ configuration: Configuration) {
+        var newKeys: [Key] = []
+        let firstNewTarget = targets.count
+        for settings in configuration.targets {
+            let target = number(of: settings)
+            targets[target].settings = settings
+            for portal in settings.portals {
+                let place = SessionPlace(target: settings.name, portal)
+                if let key = keys[place] {
+                    targets[target].portals[key.portal] = portal
+                    continue
+                }
+                let key = Key(target: target, portal: targets[target].portals.count)
+                targets[target].portals.append(portal)
+                keys[place] = key
+                newKeys.append(key)
+                isidNames.append("\(settings.name) \(portal.name)")
             }
         }
-        // Last, so that they take no ISID from a session that had it before.
-        names += configuration.targets.map { "\($0.name) spare" }
-        let leased = lease.isids(forSessions: names)
-        isids = Dictionary(uniqueKeysWithValues: zip(keys, leased))
-        spareISIDs = Array(leased[keys.count...])
+        // Those of the spares last, so that they take no ISID from a session that had it before.
+        isidNames += targets[firstNewTarget...].map { "\($0.settings.name) spare" }
+        let leased = lease.isids(forSessions: isidNames)
+        let first = leased.count - newKeys.count - (targets.count - firstNewTarget)
+        for (number, key) in newKeys.enumerated() { isids[key] = leased[first + number] }
+        spareISIDs += leased[(first + newKeys.count)...]
     }
+
+    private func number(of target: TargetConfiguration) -> Int {
+        if let known = targetNumbers[target.name.lowercased()] { return known }
+        targetNumbers[target.name.lowercased()] = targets.count
+        targets.append(Target(settings: target))
+        return targets.count - 1
+    }
+
+    /// The key of a session that is, or was, configured.
+    func key(_ place: SessionPlace) -> Key? { keys[place] }
+
+    /// The session, where a disk has needed it.
+    func session(_ key: Key) -> ISCSIPath? { inventories[key]?.path }
 
     /// The session's inventory, which holds its path. `timers` are those of the disk that asks first:
     /// disks that share a session share its liveness.
     func inventory(_ key: Key, timers: Timers) -> SessionInventory {
-        if let inventory = inventories[key] { return inventory }
+        if let inventory = inventories[key] {
+            // Nobody uses it now: whoever comes next gets what the file says by now, connections included.
+            guard inventory.path.isOver, inventory.path.isUnused, !inventory.path.settings.hasSameConnections(as: settings(key, timers)) else { return inventory }
+        }
         let path = ISCSIPath(settings: settings(key, timers), host: host)
         let inventory = SessionInventory(path: path)
         inventories[key] = inventory
@@ -69,7 +114,7 @@ final class SessionPool {
 
     private func knowledge(of key: Key) -> NexusKnowledge {
         let groups = survey.groups(ofTarget: key.target)
-        let portals = configuration.targets[key.target].portals
+        let portals = targets[key.target].portals
         return NexusKnowledge(
             reinstates: groups.reinstates(key.portal), sharedWith: groups.sharing(with: key.portal).map { portals[$0].name })
     }
@@ -87,9 +132,10 @@ final class SessionPool {
     /// All sessions made so far, those of a proof included.
     var paths: [ISCSIPath] { inventories.values.map(\.path) + survey.paths }
 
-    private func settings(_ key: Key, _ timers: Timers) -> ISCSIPathSettings {
-        let target = configuration.targets[key.target]
-        let portal = target.portals[key.portal]
+    /// What a session should be made from, by what is configured now.
+    func settings(_ key: Key, _ timers: Timers) -> ISCSIPathSettings {
+        let target = targets[key.target].settings
+        let portal = targets[key.target].portals[key.portal]
         var login = LoginSettings(initiatorName: initiatorName, targetName: target.name, isid: isids[key]!)
         login.chap = target.chap.map(CHAPCredentials.init)
         login.operational = OperationalSettings(target)

@@ -10,7 +10,7 @@ extension DiskEngine {
     func inspect(holder: LUNSnapshot.Holder?) -> LUNSnapshot {
         let snapshot = lun.snapshot()
         let device = snapshot.device
-        return LUNSnapshot(
+        var shown = LUNSnapshot(
             name: name, identity: device?.identity?.description ?? lun.pinned?.description,
             vendor: device?.vendor ?? "", product: device?.product ?? "", revision: device?.revision ?? "",
             serial: device?.serial ?? "", capacityBytes: device?.capacity ?? 0,
@@ -19,6 +19,13 @@ extension DiskEngine {
             queued: snapshot.queued + waitingCount, failovers: UInt64(snapshot.failOvers),
             redriven: snapshot.redriven, holder: holder,
             paths: snapshot.paths.map { inspect($0, policy: snapshot.policy.kind) })
+        if let since = snapshot.noPathSince {
+            shown.noPathSeconds = (now - since) / .seconds(1)
+            if case .after(let period) = lun.settings.timers.pdoRemovePeriod, shown.queued > 0 {
+                shown.failsInSeconds = max(0, (since + period - now) / .seconds(1))
+            }
+        }
+        return shown
     }
 
     private func inspect(_ path: Multipath.PathSnapshot, policy: PolicyKind) -> PathSnapshot {
@@ -38,6 +45,10 @@ extension DiskEngine {
             shown.requestsPerSecond = rate.requests
             shown.bytesPerSecond = rate.bytes
         }
+        if let mark = rates.latencyMark(of: path, at: now), let found = diskPath.latency.percentiles([50, 99, 100], since: mark) {
+            shown.recentLatency = LatencySummary(p50: Double(found[0]) / 1000, p99: Double(found[1]) / 1000, max: Double(found[2]) / 1000)
+        }
+        if path.transport == .iSCSI { shown.isSlow = path.isSlow }
         shown.tpg = path.targetPortGroup.map(Int.init)
         shown.lastError = lastError(of: path)
         if case .failed(_, let nextTry?) = path.state { shown.nextTrySeconds = (nextTry - now) / .seconds(1) }
@@ -102,7 +113,7 @@ extension DiskPath {
 }
 
 extension NexusProof {
-    fileprivate init(_ knowledge: NexusKnowledge) {
+    init(_ knowledge: NexusKnowledge) {
         switch knowledge.reinstates {
         case nil: self = .unproven
         case false?: self = .notReinstated

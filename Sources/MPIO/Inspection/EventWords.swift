@@ -12,10 +12,11 @@ extension MultipathEvent {
             .transitionEnded(let path, _, _), .failOver(let path, _, _), .failBack(_, let path),
             .guardRaised(let path, _), .guardCleared(let path, _, _), .fenceFailed(let path, _, _),
             .capacityChanged(let path, _, _), .notice(let path, _), .queueShrunk(let path, _), .lunFailed(let path),
-            .connectionsLimited(let path, _, _), .connectionLost(let path, _, _), .connectionRegained(let path, _):
+            .connectionsLimited(let path, _, _), .connectionLost(let path, _, _), .connectionRegained(let path, _),
+            .roleChanged(let path, _, _), .weightChanged(let path, _, _), .connectionPolicyChanged(let path, _, _):
             path
         case .requestTimedOut(_, _, let path): path
-        case .defined, .allPathsLost, .removePeriodExpired, .pathsAvailableAgain, .policyChanged: nil
+        case .defined, .allPathsLost, .removePeriodExpired, .pathsAvailableAgain, .policyChanged, .settingsChanged: nil
         }
     }
 
@@ -48,6 +49,10 @@ extension MultipathEvent {
         case .guardCleared: "guard-cleared"
         case .fenceFailed: "fence-failed"
         case .policyChanged: "policy-changed"
+        case .settingsChanged: "settings-changed"
+        case .roleChanged: "role-changed"
+        case .weightChanged: "weight-changed"
+        case .connectionPolicyChanged: "connection-policy-changed"
         case .capacityChanged: "capacity-changed"
         case .notice: "notice"
         case .queueShrunk: "queue-shrunk"
@@ -92,7 +97,12 @@ extension MultipathEvent {
         case .guardRaised(let path, let copies): "\(Self.count(copies, "write")) may still arrive late over \(name(path)); later overlapping ones wait"
         case .guardCleared(let path, let copies, let end): "\(Self.count(copies, "old write")) on \(name(path)) can no longer arrive: \(end.rawValue)"
         case .fenceFailed(let path, let step, _): "\(name(path)) cannot be fenced by \(Self.words(step)) yet; its old writes may still arrive"
-        case .policyChanged(let old, let new): "policy changed from \(old.kind.rawValue) to \(new.kind.rawValue)"
+        case .policyChanged(let old, let new): "policy changed from " + Self.words(old, new)
+        case .settingsChanged(let old, let new): "settings changed: " + old.changesBesidePolicy(to: new).joined(separator: ", ")
+        case .roleChanged(let path, let old, let new): "\(name(path)) went from \(old.rawValue) to \(new.rawValue)"
+        case .weightChanged(let path, let old, let new): "the weight of \(name(path)) went from \(old) to \(new)"
+        case .connectionPolicyChanged(let path, let old, let new):
+            "connection policy of \(name(path)) changed from " + Self.words(old, new)
         case .capacityChanged(_, let old, let new): "capacity changed from \(old) to \(new) blocks"
         case .notice(let path, let notice): "\(name(path)) says: \(notice.rawValue)"
         case .queueShrunk(let path, let depth): "\(name(path)) is busy: at most \(depth) requests at a time"
@@ -114,6 +124,28 @@ extension MultipathEvent {
         case .targetFailure(let code): "iSCSI response code \(code)"
         case .short: "cut short"
         case .returned(_, let reason): PathFailure(reason).description
+        }
+    }
+
+    /// `round-robin to least-queue-depth`; options where they are not the usual ones.
+    private static func words(_ old: PolicySettings, _ new: PolicySettings) -> String {
+        func text(_ policy: PolicySettings) -> String {
+            let usual = PolicyOptions()
+            let options = policy.kind.options
+                .filter { old.kind == new.kind || policy.options.text(of: $0) != usual.text(of: $0) }
+                .map { "\($0.rawValue) \(policy.options.text(of: $0))" }
+            return policy.kind.rawValue + (options.isEmpty ? "" : " (\(options.joined(separator: ", ")))")
+        }
+        return "\(text(old)) to \(text(new))"
+    }
+
+    /// Whether somebody made it happen: such an event names who.
+    var isChange: Bool {
+        switch self {
+        case .policyChanged, .settingsChanged, .roleChanged, .weightChanged, .connectionPolicyChanged, .pathAdded, .pathRemoved,
+            .pathDrained, .pathTakenOut, .pathRestored:
+            true
+        default: false
         }
     }
 

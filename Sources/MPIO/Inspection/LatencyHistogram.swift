@@ -53,6 +53,29 @@ public struct LatencyHistogram: ~Copyable {
         return maximum
     }
 
+    /// What was recorded so far, to be compared with later.
+    func marked() -> LatencyMark { LatencyMark(counts: Array(UnsafeBufferPointer(start: counts, count: Self.bucketCount))) }
+
+    /// The latency, in nanoseconds, that `percents` of those recorded since `mark` do not exceed; nil where there are none.
+    /// Middles of buckets.
+    func percentiles(_ percents: [Double], since mark: LatencyMark) -> [UInt64]? {
+        // Counters that were halved since say nothing about the difference.
+        var total: UInt64 = 0
+        for index in 0..<Self.bucketCount where counts[index] > mark.counts[index] {
+            total &+= UInt64(counts[index] - mark.counts[index])
+        }
+        guard total > 0 else { return nil }
+        return percents.map { percent in
+            let rank = max(1, UInt64((min(max(percent, 0), 100) / 100 * Double(total)).rounded(.up)))
+            var seen: UInt64 = 0
+            for index in 0..<Self.bucketCount where counts[index] > mark.counts[index] {
+                seen &+= UInt64(counts[index] - mark.counts[index])
+                if seen >= rank { return min(Self.middle(ofBucket: index), maximum) }
+            }
+            return maximum
+        }
+    }
+
     /// Adds what `other` recorded.
     public mutating func merge(_ other: borrowing LatencyHistogram) {
         for index in 0..<Self.bucketCount {
@@ -91,4 +114,9 @@ public struct LatencyHistogram: ~Copyable {
         let low = UInt64(index) - exponent * UInt64(halfCount)
         return (low << exponent) << unitShift + ((1 << exponent) << unitShift) / 2
     }
+}
+
+/// A histogram's counters at one moment.
+struct LatencyMark {
+    fileprivate var counts: [UInt32]
 }

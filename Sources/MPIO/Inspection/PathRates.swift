@@ -15,20 +15,44 @@ struct PathRates {
         var at: Instant
         /// By path index.
         var counts: [(requests: UInt64, bytes: UInt64)]
+        /// By path index; nil where nothing was carried since the sample before, so that idle paths cost nothing.
+        var latencies: [LatencyMark?]
     }
 
     /// Oldest first.
     private var samples: [Sample] = []
 
-    mutating func add(_ paths: [Multipath.PathSnapshot], at now: Instant) {
+    /// `paths` may leave removed ones out; `latency` gives what a path, by its index, has recorded.
+    mutating func add(_ paths: [Multipath.PathSnapshot], at now: Instant, latency: (Int) -> LatencyMark) {
+        let previous = samples.last
         if samples.count == Self.capacity { samples.removeFirst() }
-        samples.append(Sample(at: now, counts: paths.map { ($0.requests, $0.byteCount) }))
+        let count = (paths.map(\.index.index).max() ?? -1) + 1
+        var sample = Sample(at: now, counts: Array(repeating: (0, 0), count: count), latencies: Array(repeating: nil, count: count))
+        for path in paths {
+            let index = path.index.index
+            sample.counts[index] = (path.requests, path.byteCount)
+            guard let previous, previous.counts.indices.contains(index), previous.counts[index].requests == path.requests else {
+                sample.latencies[index] = latency(index)
+                continue
+            }
+            sample.latencies[index] = previous.latencies[index]
+        }
+        samples.append(sample)
+    }
+
+    /// What a path had recorded when the present rates begin; nil where that is too short a time ago.
+    func latencyMark(of path: Multipath.PathSnapshot, at now: Instant) -> LatencyMark? {
+        guard let oldest = oldest(path), now - oldest.at >= Self.shortestSpan else { return nil }
+        return oldest.latencies[path.index.index]
+    }
+
+    private func oldest(_ path: Multipath.PathSnapshot) -> Sample? {
+        samples.first { $0.counts.indices.contains(path.index.index) }
     }
 
     /// Requests and bytes per second from the oldest sample until now; nil where that is too short a time.
     func rate(of path: Multipath.PathSnapshot, at now: Instant) -> (requests: Double, bytes: Double)? {
-        guard let oldest = samples.first(where: { $0.counts.indices.contains(path.index.index) }), now - oldest.at >= Self.shortestSpan
-        else { return nil }
+        guard let oldest = oldest(path), now - oldest.at >= Self.shortestSpan else { return nil }
         let count = oldest.counts[path.index.index]
         let seconds = (now - oldest.at) / .seconds(1)
         // Counters only grow; were one set back, no rate is better than an absurd one.
@@ -66,7 +90,7 @@ final class RateSampler: TimerHandler {
 
     private func sample() {
         let open = disks()
-        for disk in open { disk.rates.add(disk.lun.snapshot().paths, at: port.now) }
+        for disk in open { disk.rates.add(disk.lun.snapshot().paths, at: port.now) { disk.paths[$0].latency.marked() } }
         timer = open.isEmpty ? nil : port.setTimer(at: port.now + PathRates.interval, handler: self, token: 0)
     }
 

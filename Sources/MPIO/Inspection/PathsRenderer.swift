@@ -36,9 +36,53 @@ public struct PathsRenderer {
         self.now = now
     }
 
-    /// Ends with a line break; empty for a report without LUNs.
+    /// Ends with a line break; empty for a report without LUNs. Many LUNs get a line of sums on top.
     public func render(_ report: PathsReport) -> String {
-        report.luns.map { render($0) }.joined(separator: "\n")
+        let text = report.luns.map { render($0) }.joined(separator: "\n")
+        return report.luns.count > Self.fewLUNs ? sums(report) + "\n" + text : text
+    }
+
+    private static let fewLUNs = 8
+
+    /// `256 LUNs, 1024 paths: 250 optimal, 6 degraded`.
+    private func sums(_ report: PathsReport) -> String {
+        let states = LUNState.allCases.compactMap { state -> String? in
+            let count = report.luns.count { $0.state == state }
+            return count > 0 ? "\(count) " + style.paint(state.rawValue, state.colour) : nil
+        }
+        let paths = report.luns.reduce(0) { $0 + $1.paths.count }
+        return "\(report.luns.count) LUNs, \(paths) paths: " + states.joined(separator: ", ") + "\n"
+    }
+
+    /// One line for each LUN: how it is and what it carries.
+    public func renderBrief(_ report: PathsReport) -> String {
+        var table = TextTable(columns: [
+            .init(title: "LUN", alignment: .left, minimumWidth: 8, sacrifice: nil),
+            .init(title: "STATE", alignment: .left, minimumWidth: 8, sacrifice: nil),
+            .init(title: "PATHS", alignment: .right, minimumWidth: 5, sacrifice: nil),
+            .init(title: "QUEUE", alignment: .right, minimumWidth: 5, sacrifice: 2),
+            .init(title: "IOPS", alignment: .right, minimumWidth: 6, sacrifice: 3),
+            .init(title: "MB/s", alignment: .right, minimumWidth: 6, sacrifice: 4),
+            .init(title: "POLICY", alignment: .left, minimumWidth: 6, sacrifice: 5),
+            .init(title: "LAST", alignment: .left, minimumWidth: 4, sacrifice: 6),
+        ])
+        for lun in report.luns {
+            let well = lun.paths.count { $0.state.isWell }
+            let sick = lun.paths.first { !$0.state.isWell }
+            let rate = { (value: (PathSnapshot) -> Double?) in lun.paths.compactMap(value).reduce(0, +) }
+            table.rows.append([
+                HumanText.printable(lun.name), lun.state.rawValue, "\(well)/\(lun.paths.count)",
+                String(lun.queued + lun.paths.reduce(0) { $0 + $1.inFlight }), HumanText.rate(rate { $0.requestsPerSecond }),
+                HumanText.megabytes(rate { $0.bytesPerSecond }), lun.policy,
+                sick.map { "\(HumanText.printable($0.id)) \($0.state.rawValue): \(last($0))" } ?? "",
+            ])
+        }
+        let kept = table.fittingColumns(limit: style.width, indentation: 0)
+        var text = sums(report) + style.paint(table.line(table.titles, columns: kept), .dim) + "\n"
+        for (lun, row) in zip(report.luns, table.rows) {
+            text += table.line(row, columns: kept) { $0 == 1 ? style.paint($1, lun.state.colour) : $1 } + "\n"
+        }
+        return text
     }
 
     public func render(_ lun: LUNSnapshot) -> String {
@@ -65,7 +109,16 @@ public struct PathsRenderer {
         var state = style.paint(lun.state.rawValue, lun.state.colour)
         if lost > 0 { state += " (\(lost) of \(lun.paths.count) paths failed)" }
         var facts = ["policy \(lun.policy)", "dsm \(lun.dsm)", "state \(state)", "fence \(lun.fence)"].map { $0 }
-        if lun.queued > 0 { facts.append("queued \(lun.queued)") }
+        if let seconds = lun.noPathSeconds {
+            var words = "no path for \(HumanText.span(seconds: seconds))"
+            if lun.queued > 0 {
+                words += ", \(lun.queued) \(lun.queued == 1 ? "request waits" : "requests wait")"
+                words += lun.failsInSeconds.map { $0 > 0 ? " and \(lun.queued == 1 ? "fails" : "fail") in \(HumanText.span(seconds: $0))" : "" } ?? " for ever"
+            }
+            facts.append(style.paint(words, .red))
+        } else if lun.queued > 0 {
+            facts.append("queued \(lun.queued)")
+        }
         if let holder = lun.holder { facts.append("held by pid \(holder.pid) (\(HumanText.printable(holder.command)))") }
         return facts
     }
@@ -136,15 +189,17 @@ public struct PathsRenderer {
 
     private func tableRows(_ path: PathSnapshot) -> [Row] {
         let latency: (Double?) -> String = { $0.map { HumanText.latency(microseconds: $0) } ?? "–" }
+        // What was measured in the last seconds, where it was watched for so long.
+        let measured = path.requestsPerSecond == nil ? path.latency : path.recentLatency ?? LatencySummary()
         var rows = [
             Row(
                 cells: [
                     HumanText.printable(path.id), HumanText.printable(path.source ?? "–"), path.tpg.map(String.init) ?? "–",
                     path.state.rawValue, HumanText.printable(path.role), path.weight.map(String.init) ?? "–", String(path.inFlight),
                     path.requestsPerSecond.map(HumanText.rate) ?? "–", path.bytesPerSecond.map(HumanText.megabytes) ?? "–",
-                    latency(path.latency.p50), latency(path.latency.p99), String(path.errors), last(path),
+                    latency(measured.p50), latency(measured.p99), String(path.errors), last(path),
                 ],
-                colour: path.state.colour)
+                colour: path.isSlow == true && path.state.isUsable ? .yellow : path.state.colour)
         ]
         guard path.connections.count > 1 else { return rows }
         for connection in path.connections {
@@ -168,6 +223,7 @@ public struct PathsRenderer {
             let open = path.connections.count { $0.state == "logged in" }
             parts.append("\(open) of \(path.connections.count) connections, \(HumanText.printable(policy))")
         }
+        if path.isSlow == true { parts.append("slow: it answers NOP-Out, but not commands") }
         if let error = path.lastError {
             var text = HumanText.printable(error.reason)
             if let detail = error.detail, !detail.isEmpty { text += ": " + HumanText.printable(detail) }

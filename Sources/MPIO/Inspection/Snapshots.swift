@@ -65,6 +65,10 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
     public var failovers: UInt64
     /// Requests that were sent again on another path.
     public var redriven: UInt64
+    /// For how many seconds no path could carry data; nil while one can.
+    public var noPathSeconds: Double?
+    /// In how many seconds requests that wait for a path will fail; nil where they do not wait, or wait for ever.
+    public var failsInSeconds: Double?
     /// Nil where no process holds the LUN and it was only looked at.
     public var holder: Holder?
     public var paths: [PathSnapshot]
@@ -83,6 +87,8 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
         case name, identity, vendor, product, revision, serial, policy, dsm, state, fence, queued, failovers, redriven, holder, paths
         case capacityBytes = "capacity_bytes"
         case blockSize = "block_size"
+        case noPathSeconds = "no_path_s"
+        case failsInSeconds = "fails_in_s"
     }
 
     public init(
@@ -162,6 +168,10 @@ public struct PathSnapshot: Codable, Hashable, Sendable {
     /// Requests and bytes per second over the last seconds; nil where it was not watched for long enough.
     public var requestsPerSecond: Double?
     public var bytesPerSecond: Double?
+    /// Latency over the last seconds, as the rates; nil where it was not watched for long enough, or nothing was carried.
+    public var recentLatency: LatencySummary?
+    /// The target answers NOP-Outs but not commands. Nil for a device.
+    public var isSlow: Bool?
     /// Seconds until a failed path is tried again.
     public var nextTrySeconds: Double?
     /// Nil for a device.
@@ -182,6 +192,8 @@ public struct PathSnapshot: Codable, Hashable, Sendable {
         case requestsPerSecond = "requests_per_s"
         case bytesPerSecond = "bytes_per_s"
         case nextTrySeconds = "next_try_s"
+        case recentLatency = "recent_latency_us"
+        case isSlow = "slow"
         case nexus
         case nexusSharedWith = "nexus_shared_with"
     }
@@ -333,10 +345,21 @@ public struct ExplanationReport: Codable, Hashable, Sendable {
         public var id: String
         public var isUsed: Bool
         public var reason: String
+        /// Since when the path is in its state, in RFC 3339, and for how many seconds.
+        public var since: String?
+        public var sinceSeconds: Double?
+        /// What is known of the session's nexus; nil for a device.
+        public var nexus: NexusProof?
+        public var nexusSharedWith: [String]?
+        /// The same in words.
+        public var nexusReason: String?
 
         enum CodingKeys: String, CodingKey {
-            case id, reason
+            case id, reason, since, nexus
             case isUsed = "used"
+            case sinceSeconds = "since_s"
+            case nexusSharedWith = "nexus_shared_with"
+            case nexusReason = "nexus_reason"
         }
 
         public init(id: String, isUsed: Bool, reason: String) {
@@ -348,6 +371,41 @@ public struct ExplanationReport: Codable, Hashable, Sendable {
 
     /// The latest choices, oldest first; where they were asked for.
     public var decisions: [DecisionRecord]?
+
+    /// The latest requests that were retried, re-driven or failed, oldest first; where they were asked for.
+    public var incidents: [IncidentRecord]?
+
+    /// One request that did not go as it was meant to.
+    public struct IncidentRecord: Codable, Hashable, Sendable {
+        public var secondsAgo: Double
+        public var request: String
+        public var lba: UInt64
+        public var blocks: Int
+        public var tries: Int
+        public var path: String
+        /// `error`, `re-driven`.
+        public var kind: String
+        public var reason: String
+
+        enum CodingKeys: String, CodingKey {
+            case request, lba, blocks, tries, path, kind, reason
+            case secondsAgo = "s_ago"
+        }
+
+        public init(
+            secondsAgo: Double, request: String, lba: UInt64, blocks: Int, tries: Int, path: String, kind: String,
+            reason: String
+        ) {
+            self.secondsAgo = secondsAgo
+            self.request = request
+            self.lba = lba
+            self.blocks = blocks
+            self.tries = tries
+            self.path = path
+            self.kind = kind
+            self.reason = reason
+        }
+    }
 
     /// One choice of a path that was made.
     public struct DecisionRecord: Codable, Hashable, Sendable {
@@ -398,8 +456,13 @@ public struct EventRecord: Codable, Hashable, Sendable {
     /// Which kind, from a fixed vocabulary: `path-lost`, `fail-over`, `policy-changed`, ….
     public var kind: String
     public var message: String
+    /// Who made it happen, where somebody did.
+    public var by: ChangeActor?
 
-    public init(serial: UInt64, at: String, lun: String, path: String? = nil, kind: String, message: String) {
+    public init(
+        serial: UInt64, at: String, lun: String, path: String? = nil, kind: String, message: String, by: ChangeActor? = nil
+    ) {
+        self.by = by
         self.serial = serial
         self.at = at
         self.lun = lun
@@ -431,6 +494,8 @@ extension LUNSnapshot {
         try values.encode(queued, forKey: .queued)
         try values.encode(failovers, forKey: .failovers)
         try values.encode(redriven, forKey: .redriven)
+        try values.encodeIfPresent(noPathSeconds, forKey: .noPathSeconds)
+        try values.encodeIfPresent(failsInSeconds, forKey: .failsInSeconds)
         try values.encode(holder, forKey: .holder)
         try values.encode(paths, forKey: .paths)
     }
@@ -464,6 +529,8 @@ extension PathSnapshot {
         try values.encodeIfPresent(requestsPerSecond, forKey: .requestsPerSecond)
         try values.encodeIfPresent(bytesPerSecond, forKey: .bytesPerSecond)
         try values.encodeIfPresent(nextTrySeconds, forKey: .nextTrySeconds)
+        try values.encodeIfPresent(recentLatency, forKey: .recentLatency)
+        try values.encodeIfPresent(isSlow, forKey: .isSlow)
         try values.encodeIfPresent(nexus, forKey: .nexus)
         try values.encodeIfPresent(nexusSharedWith, forKey: .nexusSharedWith)
     }

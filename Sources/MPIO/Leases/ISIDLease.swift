@@ -43,7 +43,13 @@ public final class ISIDLease: Sendable {
 
     /// Another process may take the slot from now on. Only after every session with these ISIDs is logged out or closed.
     deinit {
-        close(descriptor)
+        if descriptor >= 0 { close(descriptor) }
+    }
+
+    /// ISIDs by chance, for a process that only looks and can lock no file. Nobody else uses them, in all likelihood, and
+    /// nobody inherits them: what such a process leaves behind when it is killed stays until its target ends it.
+    static func unleased(initiatorName: String) -> ISIDLease {
+        ISIDLease(initiatorName: initiatorName, slot: Int.random(in: slotCount..<(1 << 24)), descriptor: -1)
     }
 
     /// The locked file, or nil where another process (or another lease of this one) has it.

@@ -6,7 +6,7 @@ struct ExplainCommand: ParsableCommand {
         commandName: "explain",
         abstract: "Say why the next request of a LUN goes where it goes.",
         discussion: """
-            Of the past choices, the last 256 are kept.
+            Of the past choices the last 256 are kept, and as many retries, re-drives and errors.
 
             Examples:
               mpio explain vm-store
@@ -16,7 +16,7 @@ struct ExplainCommand: ParsableCommand {
     @Argument(help: "The LUN's name or identity.")
     var lun: String
 
-    @Option(help: ArgumentHelp("Show so many of the latest choices as well, 1 to 256.", valueName: "count"))
+    @Option(help: ArgumentHelp("Show so many of the latest choices, and of the latest errors and re-drives, as well; 1 to 256.", valueName: "count"))
     var last: Int?
 
     @Flag(help: "Print the result as JSON.")
@@ -39,9 +39,34 @@ struct ExplainCommand: ParsableCommand {
         let width = report.paths.map { HumanText.printable($0.id).count }.max() ?? 0
         for path in report.paths {
             let id = HumanText.printable(path.id)
-            text += "  \(path.isUsed ? "✓" : "–") \(id)\(String(repeating: " ", count: width - id.count))  \(HumanText.printable(path.reason))\n"
+            let since = path.sinceSeconds.map { ", for \(HumanText.span(seconds: $0))" } ?? ""
+            text += "  \(path.isUsed ? "✓" : "–") \(id)\(String(repeating: " ", count: width - id.count))  \(HumanText.printable(path.reason))\(since)\n"
+            if let nexus = path.nexusReason { text += "      \(HumanText.printable(nexus))\n" }
         }
-        return text + decisions(report.decisions)
+        return text + decisions(report.decisions) + incidents(report.incidents)
+    }
+
+    private static func incidents(_ records: [ExplanationReport.IncidentRecord]?) -> String {
+        guard let records else { return "" }
+        guard !records.isEmpty else { return "  no request was retried, re-driven or failed yet\n" }
+        let rows = records.map { record in
+            [
+                HumanText.span(seconds: record.secondsAgo) + " ago", HumanText.printable(record.request),
+                "block \(record.lba)", "+\(record.blocks)", HumanText.printable(record.path), HumanText.printable(record.kind),
+                HumanText.printable(record.reason) + (record.tries > 1 ? " (try \(record.tries))" : ""),
+            ]
+        }
+        return "  the last \(records.count) that did not go as they were meant to, newest last:\n" + table(rows)
+    }
+
+    private static func table(_ rows: [[String]]) -> String {
+        let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
+        return rows.reduce("") { text, row in
+            let cells = row.enumerated().map { column, cell in
+                column == row.count - 1 ? cell : cell + String(repeating: " ", count: widths[column] - cell.count)
+            }
+            return text + "    " + cells.joined(separator: "  ") + "\n"
+        }
     }
 
     private static func decisions(_ records: [ExplanationReport.DecisionRecord]?) -> String {
@@ -54,12 +79,6 @@ struct ExplainCommand: ParsableCommand {
                 HumanText.printable(record.reason) + (record.tries > 1 ? " (try \(record.tries))" : ""),
             ]
         }
-        let widths = rows[0].indices.map { column in rows.map { $0[column].count }.max() ?? 0 }
-        return rows.reduce("  the last \(records.count), newest last:\n") { text, row in
-            let cells = row.enumerated().map { column, cell in
-                column == row.count - 1 ? cell : cell + String(repeating: " ", count: widths[column] - cell.count)
-            }
-            return text + "    " + cells.joined(separator: "  ") + "\n"
-        }
+        return "  the last \(records.count), newest last:\n" + table(rows)
     }
 }

@@ -1,54 +1,49 @@
 import ArgumentParser
 import Foundation
+import Logging
 import MPIO
 
 struct HoldCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "hold",
-        abstract: "Keep the configured LUNs open, for inspection.",
+        abstract: "Keep the configured LUNs open, as a service.",
         discussion: """
-            Runs until interrupted, then logs out. A LUN without a usable path is tried again until it has one.
+            Runs until interrupted, then lets requests end and logs out. A LUN without a usable path is tried again until
+            it has one. SIGHUP takes over the policy file anew, as 'mpio reload' does; LUNs that it adds are opened.
 
-            Example:
+            Under systemd (Type=notify) it tells when it is ready, reloads and stops, and feeds the watchdog.
+
+            Examples:
               mpio hold & mpio paths --watch
+              mpio hold --metrics tcp:127.0.0.1:9464
             """)
 
     @Argument(help: "LUNs by name or identity; all of the policy file's where none is given.")
     var luns: [String] = []
 
+    @Option(help: ArgumentHelp("Answer GET /metrics with OpenMetrics there: unix:/path or tcp:ADDRESS:PORT.", valueName: "address"))
+    var metrics: MetricsAddress?
+
+    @OptionGroup var log: LogOptions
     @OptionGroup var policyFile: PolicyFileOptions
 
     func run() async throws {
         let policy = try policyFile.load()
-        let names = try luns.isEmpty ? policy.luns.map(\.name) : luns.map { try policy.lunName($0) }
-        try await cancelledByInterrupt {
+        let names = try luns.map { try policy.lunName($0) }
+        let logger = log.makeLogger()
+        let service = ServiceManager()
+        let metrics = metrics
+        try await cancelledByInterrupt(signals: [SIGINT, SIGTERM]) {
             try await withManager(policy, subcommand: "hold") { manager in
-                await withTaskGroup(of: Void.self) { group in
-                    for name in names { group.addTask { await Self.hold(name, manager) } }
+                let server = try metrics.map { address in
+                    try MetricsServer(address) { manager.inspection().map(MetricsText.render) }
                 }
+                if let server { logger.info("metrics on \(server.address)") }
+                defer { server?.stop() }
+                await HoldService(manager: manager, names: names, logger: logger, service: service).run()
+                service.stopping()
+                logger.info("logging out")
             }
         }
-    }
-
-    /// Returns when the task is cancelled.
-    private static func hold(_ name: String, _ manager: PathManager) async {
-        var complaint = ""
-        while !Task.isCancelled {
-            do {
-                let disk = try await manager.open(name)
-                StandardError.write("\(name): open, \(HumanText.size(disk.capacityByteCount))\n")
-                return await untilCancelled()
-            } catch {
-                // Once for each new reason, not once for each try.
-                let words = HumanText.printable("\(error)".replacing("\n", with: ";"))
-                if words != complaint { StandardError.write("\(name): \(words)\n") }
-                complaint = words
-                try? await Task.sleep(for: .seconds(2))
-            }
-        }
-    }
-
-    private static func untilCancelled() async {
-        while !Task.isCancelled { try? await Task.sleep(for: .seconds(3600)) }
     }
 }

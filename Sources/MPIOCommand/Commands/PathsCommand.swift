@@ -7,7 +7,10 @@ struct PathsCommand: AsyncParsableCommand {
         commandName: "paths",
         abstract: "Show every LUN's paths: state, load, speed, errors.",
         discussion: """
-            Asks the processes that hold LUNs. A configured LUN that nobody holds is logged in to, looked at, and left.
+            Asks the processes that hold LUNs. A configured LUN that nobody holds is logged in to, looked at, and left; a sick
+            array is waited for no longer than --timeout, and a path that has not answered by then is shown as connecting.
+            Rates and latencies are those of the last seconds where the LUN is held, else of all requests so far.
+            On a terminal --watch scrolls by the arrow keys, space and b, and ends with q.
             With --check, the exit status is 0 for optimal, 1 for degraded, 2 for failed: the worst of the LUNs shown.
 
             Examples:
@@ -30,11 +33,19 @@ struct PathsCommand: AsyncParsableCommand {
         help: ArgumentHelp("Show it again and again, every so many seconds.", valueName: "seconds"))
     var watch: TimeSpan?
 
+    @Flag(help: "One line for each LUN.")
+    var brief = false
+
+    @Option(help: ArgumentHelp("How long a LUN that nobody holds is waited for, where no path of it is usable.", valueName: "time"))
+    var timeout = TimeSpan(.seconds(1))
+
     @Flag(help: "Tell by the exit status how the LUNs are.")
     var check = false
 
     func validate() throws {
         if let watch, watch.duration < .milliseconds(50) { throw ValidationError("--watch takes at least 50ms.") }
+        if brief, json { throw ValidationError("--brief and --json don't go together.") }
+        if timeout.duration < .milliseconds(10) { throw ValidationError("--timeout takes at least 10ms.") }
         if watch != nil, check { throw ValidationError("--check and --watch don't go together.") }
     }
 
@@ -47,10 +58,13 @@ struct PathsCommand: AsyncParsableCommand {
         }
         let command = self
         try await cancelledByInterrupt {
+            if !command.json, StandardOutput.isTerminal {
+                let watch = PathsWatch(
+                    period: watch.duration, render: { command.text($0) }, look: { try await command.look(isQuiet: true) })
+                return try await watch.run()
+            }
             while true {
-                let report = try await command.look()
-                if !command.json, StandardOutput.isTerminal { try StandardOutput.write("\u{1B}[H\u{1B}[2J") }
-                try command.show(report)
+                try command.show(try await command.look())
                 do {
                     try await Task.sleep(for: watch.duration)
                 } catch {
@@ -62,17 +76,22 @@ struct PathsCommand: AsyncParsableCommand {
 
     private func show(_ report: PathsReport) throws {
         if json { return try StandardOutput.writeJSON(report, compact: watch != nil) }
-        try StandardOutput.write(PathsRenderer(style: Terminal.style(), now: Date()).render(report))
+        try StandardOutput.write(text(report))
+    }
+
+    private func text(_ report: PathsReport) -> String {
+        let renderer = PathsRenderer(style: Terminal.style(), now: Date())
+        return brief ? renderer.renderBrief(report) : renderer.render(report)
     }
 
     /// What the holders say, and a look of our own at what they don't hold.
-    private func look() async throws -> PathsReport {
+    private func look(isQuiet: Bool = false) async throws -> PathsReport {
         let (held, silent) = Holders().report(luns: luns)
-        for line in silent { StandardError.write("mpio: \(HumanText.printable(line))\n") }
+        for line in silent where !isQuiet { StandardError.write("mpio: \(HumanText.printable(line))\n") }
         let policy = try policyIfNeeded(held)
         let missing = try Self.unheld(asked: luns, held: held, policy: policy)
         guard let policy, !missing.isEmpty else { return held }
-        return PathsReport(luns: held.luns + (try await PathsLook.look(at: missing, policy)))
+        return PathsReport(luns: held.luns + (try await PathsLook.look(at: missing, policy, timeout: timeout.duration)))
     }
 
     /// The policy file matters only where the holders don't say all that was asked for.

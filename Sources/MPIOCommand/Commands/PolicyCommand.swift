@@ -8,7 +8,7 @@ struct PolicyCommand: ParsableCommand {
         abstract: "Show a LUN's policy, or change it while I/O runs.",
         discussion: """
             Policies: \(PolicyKind.allCases.map { "\($0.rawValue) (\($0.shortName))" }.joined(separator: ", ")).
-            The change lasts until the process that holds the LUN ends; the policy file stays as it is.
+            The change lasts until the process that holds the LUN ends; --save writes it into the policy file too.
 
             Examples:
               mpio policy vm-store
@@ -41,6 +41,9 @@ struct PolicyCommand: ParsableCommand {
     @Flag(inversion: .prefixedNo, help: "Least blocks: keep a sequential stream on its path.")
     var sequentialAffinity: Bool?
 
+    @Flag(help: "Write the change into the policy file as well; comments and order stay.")
+    var save = false
+
     @Flag(help: "Print the result as JSON.")
     var json = false
 
@@ -50,6 +53,8 @@ struct PolicyCommand: ParsableCommand {
             guard let option = PolicyOption(rawValue: name), !scratch.set(option, from: text) else { continue }
             throw ValidationError("--\(name) '\(text)' is not \(option.expected).")
         }
+        if save, session != nil { throw ValidationError("--save and --session don't go together.") }
+        if save, policy == nil, options.isEmpty { throw ValidationError("--save needs something to change.") }
         guard let policy else { return }
         guard let kind = PolicyKind(name: policy) else {
             throw ValidationError("'\(policy)' is no policy; there are \(PolicyKind.allCases.map(\.rawValue).joined(separator: ", ")).")
@@ -80,7 +85,10 @@ struct PolicyCommand: ParsableCommand {
         let holders = Holders()
         if policy != nil || !options.isEmpty {
             let name = policy.flatMap { PolicyKind(name: $0)?.rawValue }
+            let edit = ConfigurationEdit.policy(lun: try holders.name(of: lun), policy: name, options: options)
+            let editor = try save ? holders.editor(for: edit) : nil
             _ = try holders.ask(change(to: name), of: lun)
+            try Saving.save(editor)
         }
         let response = try holders.ask(session.map { .connectionPolicy(lun: lun, path: $0) } ?? .policy(lun: lun), of: lun)
         guard case .policy(let report) = response else { throw unexpected(response) }

@@ -1,10 +1,12 @@
 import Dispatch
 import Foundation
 
-/// Runs `body` so that SIGINT, SIGTERM or SIGHUP cancels it, whereupon it can log out; a second one ends the process.
-func cancelledByInterrupt<Result: Sendable>(_ body: @escaping @Sendable () async throws -> Result) async throws -> Result {
+/// Runs `body` so that one of the signals cancels it, whereupon it can log out; a second one ends the process.
+func cancelledByInterrupt<Result: Sendable>(
+    signals: [Int32] = [SIGINT, SIGTERM, SIGHUP], _ body: @escaping @Sendable () async throws -> Result
+) async throws -> Result {
     let task = Task { try await body() }
-    let sources = [SIGINT, SIGTERM, SIGHUP].map { number in
+    let sources = signals.map { number in
         signal(number, SIG_IGN)
         let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
         source.setEventHandler {
@@ -16,7 +18,7 @@ func cancelledByInterrupt<Result: Sendable>(_ body: @escaping @Sendable () async
     }
     defer {
         for source in sources { source.cancel() }
-        for number in [SIGINT, SIGTERM, SIGHUP] { signal(number, SIG_DFL) }
+        for number in signals { signal(number, SIG_DFL) }
     }
     return try await task.value
 }

@@ -3,10 +3,11 @@ import MPIO
 
 /// Logs in to LUNs that nobody holds, looks at them, and leaves.
 enum PathsLook {
-    static func look(at luns: [String], _ policy: Configuration) async throws -> [LUNSnapshot] {
-        try await withManager(policy, subcommand: "paths", isInspectable: false) { manager in
+    /// - Parameter timeout: how long a LUN without a usable path is waited for.
+    static func look(at luns: [String], _ policy: Configuration, timeout: Duration) async throws -> [LUNSnapshot] {
+        try await withManager(policy, subcommand: "paths", isInspectable: false, lookTimeout: timeout) { manager in
             let failed = await withTaskGroup(of: LUNSnapshot?.self) { group in
-                for lun in luns { group.addTask { await open(lun, manager, policy) } }
+                for lun in luns { group.addTask { await open(lun, manager, policy, timeout) } }
                 return await group.reduce(into: [LUNSnapshot]()) { if let lun = $1 { $0.append(lun) } }
             }
             var found = await manager.report().luns
@@ -18,7 +19,9 @@ enum PathsLook {
     }
 
     /// Nil where it opened; else what can be said of it.
-    private static func open(_ name: String, _ manager: PathManager, _ policy: Configuration) async -> LUNSnapshot? {
+    private static func open(
+        _ name: String, _ manager: PathManager, _ policy: Configuration, _ timeout: Duration
+    ) async -> LUNSnapshot? {
         let kind = policy.lun(named: name)?.settings.policy.kind.rawValue ?? ""
         do throws(PathManagerError) {
             _ = try await manager.open(name)
@@ -29,8 +32,10 @@ enum PathsLook {
                 name: name, policy: kind, state: .failed,
                 paths: troubles.map { trouble in
                     let kind = trouble.name.hasPrefix("/") ? PathSnapshot.Transport.device : .iscsi
-                    var path = PathSnapshot(id: trouble.name, transport: kind, portal: trouble.name, state: .failed)
-                    path.lastError = LastError(at: now, reason: trouble.words)
+                    let isConnecting = trouble.words == PathState.connecting.rawValue
+                    var path = PathSnapshot(
+                        id: trouble.name, transport: kind, portal: trouble.name, state: isConnecting ? .connecting : .failed)
+                    path.lastError = LastError(at: now, reason: isConnecting ? "no answer within \(Units.format(timeout))" : trouble.words)
                     return path
                 })
         } catch {
