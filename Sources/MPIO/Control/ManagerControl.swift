@@ -3,34 +3,29 @@ import Foundation
 import Multipath
 import Timebase
 
-/// Answers the control socket's requests from a manager's state. Each is carried out in one piece on the
+/// Answers the control socket's requests from a manager's state. What is about one LUN is carried out in one piece on its
 /// reactor's thread, so that what a client sees or changes is one moment's truth.
 final class ManagerControl: ControlHandler {
     private let state: ManagerState
-    private let reactor: LibaioReactor
 
-    init(state: ManagerState, reactor: LibaioReactor) {
+    init(state: ManagerState) {
         self.state = state
-        self.reactor = reactor
     }
 
     func handle(_ request: ControlRequest) -> ControlResponse { handle(request, from: nil) }
 
     func handle(_ request: ControlRequest, from actor: ChangeActor?) -> ControlResponse {
-        let state = state
-        do {
-            if case .reload(let file, let expecting, let isDryRun) = request {
-                return try reload(file, expecting: expecting, isDryRun: isDryRun, by: actor)
-            }
-            return try reactor.performAndWait { state.answer(request, from: actor) }
-        } catch {
-            return .failed(ControlFailure(.unavailable, "the process is ending"))
+        let ending = ControlResponse.failed(ControlFailure(.unavailable, "the process is ending"))
+        if case .reload(let file, let expecting, let isDryRun) = request {
+            return reload(file, expecting: expecting, isDryRun: isDryRun, by: actor, orWhenEnded: ending)
         }
+        return state.wait(orWhenEnded: ending) { state, report in state.answer(request, from: actor, report: report) }
     }
 
-    /// Reads on this thread, and takes over on the reactor's.
-    private func reload(_ file: String?, expecting: String?, isDryRun: Bool, by actor: ChangeActor?) throws -> ControlResponse {
-        let state = state
+    /// Reads on this thread, and takes over on the reactors'.
+    private func reload(
+        _ file: String?, expecting: String?, isDryRun: Bool, by actor: ChangeActor?, orWhenEnded ending: ControlResponse
+    ) -> ControlResponse {
         guard let file = file ?? state.policyFile else {
             return .failed(ControlFailure(.invalid, "this process has no policy file; name one"))
         }
@@ -40,57 +35,89 @@ final class ManagerControl: ControlHandler {
         } catch {
             return .failed(error)
         }
-        return try reactor.performAndWait {
-            do throws(ControlFailure) {
-                return .changes(try state.reload(policy, expecting: expecting, isDryRun: isDryRun, by: actor))
-            } catch {
-                return .failed(error)
-            }
+        return state.wait(orWhenEnded: ending) { state, report in
+            state.reload(policy, expecting: expecting, isDryRun: isDryRun, by: actor) { report(ControlResponse($0)) }
+        }
+    }
+}
+
+extension ControlResponse {
+    fileprivate init(_ result: Result<ChangesReport, ControlFailure>) {
+        switch result {
+        case .success(let report): self = .changes(report)
+        case .failure(let failure): self = .failed(failure)
         }
     }
 }
 
 extension ManagerState {
-    func answer(_ request: ControlRequest, from actor: ChangeActor?) -> ControlResponse {
+    /// - Parameter report: called once, on the home's thread.
+    func answer(_ request: ControlRequest, from actor: ChangeActor?, report: @escaping (ControlResponse) -> Void) {
+        switch request {
+        case .identify:
+            report(.holder(HolderReport(pid: getpid(), command: command, luns: openLUNs, policyFile: policyFile)))
+        case .reload: report(.failed(ControlFailure(.unavailable, "a file is not read here")))
+        case .edit(let edit): self.edit(edit, by: actor) { report(ControlResponse($0)) }
+        case .paths(let luns): self.report(luns: luns) { report(.paths($0)) }
+        case .metrics: self.report(luns: []) { report(.metrics(MetricsText.render($0))) }
+        case .events(let after): report(events(after: after))
+        case .policy(let lun), .setPolicy(let lun, _, _), .connectionPolicy(let lun, _), .setConnectionPolicy(let lun, _, _, _),
+            .path(_, let lun, _), .explain(let lun, _):
+            askHolder(of: lun, request, from: actor, report: report)
+        }
+    }
+
+    /// Has the LUN's reactor answer. A LUN that is not known by this name may be by its identity, on any of them.
+    private func askHolder(
+        of lun: String, _ request: ControlRequest, from actor: ChangeActor?, report: @escaping (ControlResponse) -> Void
+    ) {
+        let only = shard(of: lun).map { shards[$0] }
+        gather { shard in
+            guard only == nil || only === shard, let disk = shard.disk(named: lun) else { return nil }
+            return shard.answer(request, about: disk, from: actor)
+        } then: { (answers: [ControlResponse?]) in
+            report(answers.compactMap { $0 }.first ?? .failed(ControlFailure(.noSuchLUN, "this process does not hold '\(lun)'")))
+        }
+    }
+
+    /// The named LUNs, or all, in the order in which they were opened.
+    func report(luns: [String], report: @escaping (PathsReport) -> Void) {
+        let holder = LUNSnapshot.Holder(pid: getpid(), command: command, reactors: shards.count > 1 ? shards.count : nil)
+        let order = Dictionary(uniqueKeysWithValues: openLUNs.enumerated().map { ($1, $0) })
+        gather { shard in
+            shard.disks.filter { disk in luns.isEmpty || luns.contains { disk.isNamed($0) } }.map { $0.inspect(holder: holder) }
+        } then: { (shown: [[LUNSnapshot]]) in
+            report(PathsReport(luns: shown.flatMap { $0 }.sorted { order[$0.name] ?? .max < order[$1.name] ?? .max }))
+        }
+    }
+
+    /// Events of all disks, ordered by time. Their serial numbers count over the whole process.
+    private func events(after serial: UInt64?) -> ControlResponse {
+        let (events, next) = log.events(after: serial)
+        return .events(events, next: next)
+    }
+}
+
+extension ManagerShard {
+    func disk(named name: String) -> DiskEngine? {
+        disks.first { $0.name == name } ?? disks.first { $0.isNamed(name) }
+    }
+
+    /// Answers what is asked of one of this shard's LUNs.
+    func answer(_ request: ControlRequest, about disk: DiskEngine, from actor: ChangeActor?) -> ControlResponse {
         host.actor = actor
         defer { host.actor = nil }
         return switch request {
-        case .identify:
-            .holder(HolderReport(pid: getpid(), command: command, luns: disks.map(\.name), policyFile: policyFile))
-        case .reload: .failed(ControlFailure(.unavailable, "a file is not read here"))
-        case .edit(let edit): self.answer(edit, from: actor)
-        case .paths(let luns): .paths(report(luns: luns))
-        case .policy(let lun): withDisk(lun) { .policy(PolicyReport($0.lun.settings.policy, lun: $0.name)) }
-        case .setPolicy(let lun, let policy, let options): withDisk(lun) { setPolicy(policy, options, of: $0) }
-        case .connectionPolicy(let lun, let path): withGroup(lun, path) { group, _ in .policy(PolicyReport(group.policy, lun: lun, session: path)) }
+        case .policy: .policy(PolicyReport(disk.lun.settings.policy, lun: disk.name))
+        case .setPolicy(_, let policy, let options): setPolicy(policy, options, of: disk)
+        case .connectionPolicy(let lun, let path):
+            withGroup(disk, path) { group, _ in .policy(PolicyReport(group.policy, lun: lun, session: path)) }
         case .setConnectionPolicy(let lun, let path, let policy, let options):
-            withGroup(lun, path) { setPolicy(policy, options, of: $0, on: $1, lun: lun, path: path) }
-        case .path(let action, let lun, let path): withDisk(lun) { act(action, on: path, of: $0) }
-        case .explain(let lun, let last): withDisk(lun) { .explanation($0.explain(last: last)) }
-        case .events(let after): events(after: after)
-        case .metrics: .metrics(MetricsText.render(report(luns: [])))
+            withGroup(disk, path) { setPolicy(policy, options, of: $0, on: $1, lun: lun, path: path) }
+        case .path(let action, _, let path): act(action, on: path, of: disk)
+        case .explain(_, let last): .explanation(disk.explain(last: last))
+        case .identify, .reload, .edit, .paths, .metrics, .events: .failed(ControlFailure(.unavailable, "it is about no LUN"))
         }
-    }
-
-    private func answer(_ edit: ConfigurationEdit, from actor: ChangeActor?) -> ControlResponse {
-        do throws(ControlFailure) {
-            return .changes(try self.edit(edit, by: actor))
-        } catch {
-            return .failed(error)
-        }
-    }
-
-    func report(luns: [String]) -> PathsReport {
-        let holder = LUNSnapshot.Holder(pid: getpid(), command: command)
-        return PathsReport(
-            luns: disks.filter { disk in luns.isEmpty || luns.contains { disk.isNamed($0) } }.map { $0.inspect(holder: holder) })
-    }
-
-    private func withDisk(_ name: String, _ body: (DiskEngine) -> ControlResponse) -> ControlResponse {
-        guard let disk = disks.first(where: { $0.name == name }) ?? disks.first(where: { $0.isNamed(name) }) else {
-            return .failed(ControlFailure(.noSuchLUN, "this process does not hold '\(name)'"))
-        }
-        return body(disk)
     }
 
     private func setPolicy(_ name: String?, _ options: [String: String], of disk: DiskEngine) -> ControlResponse {
@@ -141,15 +168,13 @@ extension ManagerState {
 
     /// The connections of the session that is a LUN's path.
     private func withGroup(
-        _ lun: String, _ path: String, _ body: (ConnectionGroup, DiskEngine) -> ControlResponse
+        _ disk: DiskEngine, _ path: String, _ body: (ConnectionGroup, DiskEngine) -> ControlResponse
     ) -> ControlResponse {
-        withDisk(lun) { disk in
-            guard let index = disk.lun.path(named: path) else { return noSuchPath(path, disk) }
-            guard let group = disk.paths[index.index].connections else {
-                return .failed(ControlFailure(.invalid, "'\(path)' has no connections to choose from; 'connections' is 1"))
-            }
-            return body(group, disk)
+        guard let index = disk.lun.path(named: path) else { return noSuchPath(path, disk) }
+        guard let group = disk.paths[index.index].connections else {
+            return .failed(ControlFailure(.invalid, "'\(path)' has no connections to choose from; 'connections' is 1"))
         }
+        return body(group, disk)
     }
 
     private func noSuchPath(_ name: String, _ disk: DiskEngine) -> ControlResponse {
@@ -161,12 +186,6 @@ extension ManagerState {
         guard let path = disk.lun.path(named: name) else { return noSuchPath(name, disk) }
         disk.change(path, action)
         return .done("\(disk.name): \(name) \(action.pastWords)")
-    }
-
-    /// Events of all disks, ordered by time. Their serial numbers count over the whole process.
-    private func events(after serial: UInt64?) -> ControlResponse {
-        let (events, next) = log.events(after: serial)
-        return .events(events, next: next)
     }
 }
 
