@@ -15,6 +15,7 @@ let package = Package(
         // Multipath and SCSI are what a device-specific module is written with.
         .library(name: "MPIO", targets: ["MPIO", "Multipath", "SCSI"]),
         .library(name: "ISCSITarget", targets: ["ISCSITarget"]),
+        .library(name: "NBD", targets: ["NBD"]),
         .executable(name: "mpio", targets: ["MPIOCommand"]),
         .executable(name: "simulate", targets: ["SimulateCommand"]),
     ],
@@ -34,6 +35,7 @@ let package = Package(
             swiftSettings: strict),
         .target(name: "SCSI", swiftSettings: strict),
         .target(name: "ISCSI", dependencies: ["SCSI", "Timebase"], swiftSettings: strict),
+        .target(name: "NBD", swiftSettings: strict),
         .target(name: "Cryptography", dependencies: ["CAio", "ISCSI"], swiftSettings: strict),
         .target(name: "Multipath", dependencies: ["SCSI", "Timebase"], swiftSettings: strict),
         .target(
@@ -50,10 +52,12 @@ let package = Package(
         // A unit of the embedded target on a multipath disk.
         .target(
             name: "Gateway", dependencies: ["MPIO", "ISCSITarget", "AsyncIO", "SCSI"], swiftSettings: strict),
+        // Multipath disks for clients of the Network Block Device protocol.
+        .target(name: "NBDServer", dependencies: ["MPIO", "NBD", "AsyncIO", "SCSI", "Timebase"], swiftSettings: strict),
         .executableTarget(
             name: "MPIOCommand",
             dependencies: [
-                "MPIO", "ISCSITarget", "Gateway",
+                "MPIO", "ISCSITarget", "Gateway", "NBDServer",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -87,6 +91,7 @@ let package = Package(
         .testTarget(name: "SCSITests", dependencies: ["SCSI"], swiftSettings: strict),
         .testTarget(name: "ISCSITests", dependencies: ["ISCSI"], swiftSettings: strict),
         .testTarget(name: "MultipathTests", dependencies: ["Multipath"], swiftSettings: strict),
+        .testTarget(name: "NBDTests", dependencies: ["NBD"], swiftSettings: strict),
         .testTarget(name: "MPIOTests", dependencies: ["MPIO", "ISCSITarget", "TestSupport"], swiftSettings: strict),
         .testTarget(name: "ISCSITargetTests", dependencies: ["ISCSITarget", "TestSupport"], swiftSettings: strict),
         .testTarget(
@@ -101,7 +106,7 @@ let package = Package(
             ],
             swiftSettings: strict),
         .testTarget(
-            name: "InteropTests", dependencies: ["MPIO", "ISCSITarget", "Gateway", "TestSupport"],
+            name: "InteropTests", dependencies: ["MPIO", "ISCSITarget", "Gateway", "NBDServer", "NBD", "TestSupport"],
             swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]

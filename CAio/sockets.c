@@ -3,6 +3,7 @@
 #include <linux/tcp.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 
 #ifndef IP_BIND_ADDRESS_NO_PORT
 #define IP_BIND_ADDRESS_NO_PORT 24
@@ -48,6 +49,8 @@ int mpio_listen(const struct sockaddr *address, socklen_t count, int backlog) {
     if (is_internet(address->sa_family)) set_flag(fd, SOL_SOCKET, SO_REUSEADDR, 1);
     // [::] and 0.0.0.0 are two portals, each with its own listener.
     if (address->sa_family == AF_INET6) set_flag(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+    // bind() makes the file of a Unix socket with the mode of the socket itself: nobody else gets in, not even before a chmod.
+    if (address->sa_family == AF_UNIX) fchmod(fd, 0600);
     if (bind(fd, address, count) == 0 && listen(fd, backlog) == 0) return fd;
     int code = errno;
     close(fd);

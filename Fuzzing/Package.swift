@@ -15,7 +15,7 @@ let package = Package(
     targets: [
         .executableTarget(
             name: "fuzz",
-            dependencies: [.product(name: "MPIO", package: "mpio"), .product(name: "ISCSITarget", package: "mpio")],
+            dependencies: [.product(name: "MPIO", package: "mpio"), .product(name: "ISCSITarget", package: "mpio"), .product(name: "NBD", package: "mpio")],
             swiftSettings: strict,
             // gold, the default, stumbles over the sanitizers' symbols.
             linkerSettings: [.unsafeFlags(["-use-ld=lld"])]),

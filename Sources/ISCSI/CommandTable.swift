@@ -61,6 +61,8 @@ struct TaskSlot {
     var isHeld = false
     /// Its allegiance was moved to another connection: the target may begin its data anew.
     var isReassigned = false
+    /// It was sent on a connection that it no longer belongs to.
+    var wasSentBefore = false
     /// Where the kind is `.lost`.
     var lost = LostTask.unsent
     /// Where the kind is `.control` or `.taskManagement`.

@@ -52,6 +52,10 @@ struct ConnectionRecovery {
     var barrier = 1
     /// The NOP-Out whose answer is waited for.
     var askSlot: Int?
+    /// The connection on which it went out, where it fills a hole.
+    var fillCarrier: Int?
+    /// That connection was lost with it: whether the hole is filled is not known before this one is ended, too.
+    var heldUpBy: Int?
     var askAgainAt = Instant.distantFuture
     /// The end of patience with the stage.
     var deadline = Instant.distantFuture

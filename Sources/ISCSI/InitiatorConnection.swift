@@ -47,10 +47,6 @@ struct InitiatorConnection: ~Copyable {
     var commandCount = 0
     var liveness = Liveness()
 
-    init(commandCapacity: Int, crc32c: CRC32CFunction) {
-        self.init(output: InitiatorConnection.output(commandCapacity: commandCapacity), crc32c: crc32c)
-    }
-
     /// - Parameter output: an empty one.
     init(output: consuming OutputQueue, crc32c: CRC32CFunction) {
         self.output = output
@@ -84,9 +80,13 @@ struct InitiatorConnection: ~Copyable {
     /// When a connection that leaves is logged out with what is still open on it.
     var leaveDeadline = Instant.distantFuture
 
-    mutating func renewStream(commandCapacity: Int, crc32c: CRC32CFunction) {
+    /// In the memory of the old one: see ``SessionMemory``.
+    mutating func renewStream(crc32c: CRC32CFunction) {
         let recovery = recovery
-        self = InitiatorConnection(commandCapacity: commandCapacity, crc32c: crc32c)
+        var output = OutputQueue(byteCapacity: 1024, segmentCapacity: 8)
+        swap(&output, &self.output)
+        output.removeAll()
+        self = InitiatorConnection(output: output, crc32c: crc32c)
         self.recovery = recovery
     }
 

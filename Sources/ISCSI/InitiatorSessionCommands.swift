@@ -46,6 +46,7 @@ extension InitiatorSession {
         task.pointee.pendingBursts = 0
         task.pointee.isOverdue = false
         task.pointee.isReassigned = false
+        task.pointee.wasSentBefore = false
         task.pointee.isHeld = false
         task.pointee.askedDataSN = 0xFFFF_FFFF
         task.pointee.cmdSN = cmdSN

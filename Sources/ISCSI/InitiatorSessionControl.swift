@@ -181,7 +181,12 @@ extension InitiatorSession {
             throw .unknownTask(.nopIn, tag: header.initiatorTaskTag)
         }
         try takeStatSN(header, on: c)
+        let isPing = connection.pointee.liveness.pingSlot == slot
         endPing(slot, on: c, at: now)
+        if isPing, connection.pointee.recoversPDUs {
+            sendDroppedCommandAgain(on: c)
+            if connection.pointee.phase != .closed { askAgain(on: c) }
+        }
     }
 
     private func ping(_ tag: UInt32, on c: ConnectionIndex) -> Int? {
@@ -413,12 +418,11 @@ extension InitiatorSession {
         let rejected = BasicHeaderSegment(loadingFrom: data.baseAddress!)
         let reason = header.rejectReason
         switch rejected.opcode {
+        case .scsiCommand where reason == .dataDigestError && connections[c.rawValue].recoversPDUs:
+            sendAgain(rejected, on: c)
         case .scsiCommand: try rejectedCommand(rejected, reason, on: c, at: now)
         case .dataOut where reason != .dataDigestError || connections[c.rawValue].recoversPDUs:
             // The target ends the task itself, by a SCSI Response of its own (section 11.17.1), or asks for the data again.
-            return
-        case .scsiCommand where reason == .dataDigestError && connections[c.rawValue].recoversPDUs:
-            // The same for its immediate data: the command itself was taken (section 7.8).
             return
         case .snackRequest: snackRejected(reason, on: c)
         case .taskManagementRequest: try rejectedTaskManagement(rejected, reason, on: c)

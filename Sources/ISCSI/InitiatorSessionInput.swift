@@ -290,7 +290,7 @@ extension InitiatorSession {
         let slot = try command(header, on: c)
         let task = table.slots + slot
         guard task.pointee.direction == .write else { throw .wrongDirection(.readyToTransfer) }
-        if task.pointee.isReassigned { continueWrite(task, with: header) }
+        let carrier = task.pointee.isReassigned ? continueWrite(task, with: header, on: c) : c.rawValue
         if isOutOfTurn(header.r2tSN, of: slot, on: c) { return }
         guard header.r2tSN == task.pointee.expectedDataSN else {
             throw .r2tSN(received: header.r2tSN, expected: task.pointee.expectedDataSN)
@@ -313,7 +313,7 @@ extension InitiatorSession {
         commandProgressed(c, at: now)
         appendBurst(DataBurst(
             slot: UInt32(slot), next: CommandTable.none, targetTransferTag: header.targetTransferTag, dataSN: 0,
-            offset: offset, end: offset + byteCount, lun: header.lun), to: connections + c.rawValue)
+            offset: offset, end: offset + byteCount, lun: header.lun), to: connections + carrier)
     }
 
     /// A command came nearer to its end.

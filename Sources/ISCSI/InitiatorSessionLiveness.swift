@@ -12,7 +12,8 @@ extension InitiatorSession {
         guard !isOver else { return .distantFuture }
         var deadline = table.commandCount > 0 && isFullFeature ? overdueCheckAt : .distantFuture
         for index in 0..<connectionCount { deadline = min(deadline, self.deadline(of: index)) }
-        if recoveryCount > 0 { deadline = min(deadline, recoveryDeadline) }
+        // During a logout nothing is recovered any more.
+        if recoveryCount > 0, isFullFeature { deadline = min(deadline, recoveryDeadline) }
         return deadline
     }
 
@@ -67,7 +68,7 @@ extension InitiatorSession {
                 if !isOver, connections[index].phase != .closed { judgeProgress(of: c, at: now) }
             }
         }
-        if recoveryCount > 0 { recoveryTimerFired(at: now) }
+        if recoveryCount > 0, isFullFeature { recoveryTimerFired(at: now) }
         if leavingCount > 0 { advanceLeaving(at: now) }
         if isFullFeature, now >= overdueCheckAt { reportOverdue(at: now) }
     }

@@ -48,6 +48,7 @@ extension InitiatorSession {
         if connection.pointee.phase == .leaving { leavingCount -= 1 }
         var recovery = ConnectionRecovery(reason: reason, connectionID: connection.pointee.connectionID)
         recovery.unreadPDUCount = loseTasks(of: c)
+        recovery.heldUpBy = connection.pointee.recovery?.heldUpBy
         // Lost anew while the tasks of the time before were being settled: it begins again for all of them.
         if connection.pointee.recovery == nil { recoveryCount += 1 }
         connection.pointee.phase = .closed
@@ -118,10 +119,16 @@ extension InitiatorSession {
     private mutating func forget(_ slot: Int, of task: TaskSlot) {
         guard recoveryCount > 0 else { return }
         for index in 0..<connectionCount {
-            if connections[index].recovery?.askSlot == slot { connections[index].recovery!.askSlot = nil }
+            guard connections[index].recovery?.askSlot == slot else { continue }
+            connections[index].recovery!.askSlot = nil
+            if let carrier = connections[index].recovery!.fillCarrier, carrier != index {
+                connections[index].recovery!.heldUpBy = carrier
+            }
+            connections[index].recovery!.fillCarrier = nil
         }
         if task.kind == .control, task.purpose == .recoveryLogout {
             connections[Int(task.subject)].recovery?.stage = .reinstating
+            connections[Int(task.subject)].recovery?.isWanted = false
         }
     }
 
@@ -146,6 +153,7 @@ extension InitiatorSession {
             connection.pointee.recovery!.notBefore = Self.moment(now, plusSeconds: time2Wait)
             connection.pointee.recovery!.deadline = Self.moment(now, plusSeconds: time2Wait) + timing.recovery
         }
+        if plantedMistake == .handsBackEarly { return handBack(c.rawValue) }
         advanceRecoveries(at: now)
     }
 
@@ -196,6 +204,10 @@ extension InitiatorSession {
         let connection = connections + index
         guard now >= connection.pointee.recovery!.notBefore, connection.pointee.phase == .closed else { return }
         if case .reassignsTasks = lossHandling, operationalConnection(except: index) != nil {
+            if plantedMistake == .reassignsWithoutLogout {
+                connection.pointee.recovery!.stage = .reassigning
+                return reassignTasks(of: index, at: now)
+            }
             logOutLost(index, at: now)
         } else if !connection.pointee.recovery!.isWanted {
             connection.pointee.recovery!.isWanted = true
@@ -301,6 +313,8 @@ extension InitiatorSession {
             return false
         }
         connections[carrier].taskBegan(at: now)
+        if plantedMistake == .confirmsStatusEarly { connections[carrier].expStatSN &+= 1 }
+        connections[index].recovery!.fillCarrier = hole == nil ? nil : carrier
         connections[index].recovery!.askSlot = enqueueNOPOut(
             on: ConnectionIndex(rawValue: carrier), cmdSN: hole ?? cmdSN, isImmediate: hole == nil)
         return true
@@ -311,6 +325,7 @@ extension InitiatorSession {
         for index in 0..<connectionCount where connections[index].recovery?.askSlot == slot {
             connections[c.rawValue].owedCount -= 1
             connections[index].recovery!.askSlot = nil
+            connections[index].recovery!.fillCarrier = nil
             if connections[index].recovery!.barrier > 0 { connections[index].recovery!.barrier -= 1 }
             return advanceRecovery(of: index, at: now)
         }
@@ -319,14 +334,14 @@ extension InitiatorSession {
     // MARK: settling (below level 2)
 
     private mutating func settle(_ index: Int, at now: Instant) {
-        guard let recovery = connections[index].recovery, recovery.askSlot == nil, let carrier = carrier(for: index) else {
-            return
-        }
-        if recovery.barrier > 0 {
+        guard let recovery = connections[index].recovery, recovery.askSlot == nil, let carrier = carrier(for: index),
+            !isHeldUp(index)
+        else { return }
+        if connections[index].recovery!.barrier > 0 {
             _ = ask(for: index, on: carrier, at: now)
             return
         }
-        if let hole = firstHole(of: index) {
+        if let hole = firstHole(of: index), plantedMistake != .leavesGap {
             if hole == expCmdSN {
                 _ = ask(for: index, on: carrier, filling: hole, at: now)
             } else if recovery.askAgainAt == .distantFuture || now >= recovery.askAgainAt {
@@ -338,6 +353,19 @@ extension InitiatorSession {
             return
         }
         if abortWrites(of: index, on: carrier, at: now) { handBack(index) }
+    }
+
+    /// The filling of a hole may still lie unread in a connection that was lost since: sent once more, it would be a
+    /// duplicate, which the target does not answer (section 4.2.2.1).
+    private mutating func isHeldUp(_ index: Int) -> Bool {
+        guard let other = connections[index].recovery?.heldUpBy else { return false }
+        switch connections[other].recovery?.stage {
+        case .lost, .reinstating, .loggingOut: return true
+        case .waiting, .settling, .reassigning, nil: break
+        }
+        connections[index].recovery!.heldUpBy = nil
+        connections[index].recovery!.barrier = max(connections[index].recovery!.barrier, 1)
+        return false
     }
 
     /// The first CmdSN of a lost connection's commands that the target has not taken.
@@ -445,7 +473,7 @@ extension InitiatorSession {
             if recovery.hasFailedLogin { deadline = .zero }
             switch recovery.stage {
             case .waiting: deadline = min(deadline, recovery.notBefore)
-            case .reinstating where !recovery.isWanted: deadline = min(deadline, recovery.notBefore)
+            case .reinstating where !recovery.isWanted && recovery.askAgainAt == .distantFuture: deadline = min(deadline, recovery.notBefore)
             default: break
             }
         }
@@ -471,9 +499,20 @@ extension InitiatorSession {
         }
     }
 
+    /// The connection on which an answer is waited for.
+    private func carrier(of recovery: ConnectionRecovery) -> Int? {
+        if case .loggingOut(let via) = recovery.stage { return via }
+        return recovery.askSlot.map { Int(table.slots[$0].connection) }
+    }
+
     private mutating func recoveryTimedOut(_ index: Int, _ recovery: ConnectionRecovery, at now: Instant) {
         guard recovery.isReinstating, operationalConnection(except: index) != nil else {
-            return failSession(recovery.reason)
+            // The connection that was to carry the word may be the silent one: another one carries it then.
+            guard let carrier = carrier(of: recovery), operationalConnection(except: carrier) != nil else {
+                return failSession(recovery.reason)
+            }
+            connections[index].recovery!.deadline = now + timing.login
+            return failConnection(ConnectionIndex(rawValue: carrier), .silent)
         }
         if connections[index].phase == .loggingIn { failConnection(ConnectionIndex(rawValue: index), .loginTimeout) }
         connections[index].recovery!.hasFailedLogin = false

@@ -26,6 +26,7 @@ extension InitiatorSession {
                 return
             }
             if SerialNumber.isAtMost(expCmdSN, table.slots[slot].cmdSN) {
+                if plantedMistake == .leavesGap { continue }
                 sendAgain(slot, on: carrier, at: now)
             } else {
                 sendTaskManagement(.taskReassign, for: slot, purpose: .reassignment, on: carrier, at: now)
@@ -53,8 +54,8 @@ extension InitiatorSession {
         task.pointee.kind = .command
         task.pointee.connection = UInt16(truncatingIfNeeded: carrier)
         task.pointee.dataEndPosition = 0
-        // It was sent, whatever the new connection has sent so far.
-        task.pointee.startPosition = 0
+        task.pointee.wasSentBefore = task.pointee.lost != .unsent
+        task.pointee.startPosition = connection.pointee.output.queuedPosition
         connection.pointee.taskBegan(at: now)
         if connection.pointee.commandCount == 0 { connection.pointee.liveness.lastProgressAt = now }
         connection.pointee.commandCount += 1
@@ -64,9 +65,15 @@ extension InitiatorSession {
     private mutating func sendAgain(_ slot: Int, on carrier: Int, at now: Instant) {
         let task = table.slots + slot
         let kept = retained![slot]
-        let wasSent = task.pointee.lost != .unsent
         allege(slot, to: carrier, at: now)
-        task.pointee.startPosition = wasSent ? 0 : connections[carrier].output.queuedPosition
+        enqueueAgain(slot, kept, on: carrier)
+    }
+
+    private mutating func enqueueAgain(_ slot: Int, _ kept: RetainedCommand, on carrier: Int) {
+        let task = table.slots + slot
+        task.pointee.startPosition = connections[carrier].output.queuedPosition
+        task.pointee.isHeld = false
+        task.pointee.askedDataSN = 0xFFFF_FFFF
         task.pointee.expectedDataSN = 0
         task.pointee.receivedByteCount = 0
         task.pointee.solicitedEnd = 0
@@ -110,9 +117,14 @@ extension InitiatorSession {
 
     /// The first R2T for a reassigned write says from where the target wants its data (section 7.2.2: what was
     /// not acknowledged, or all of it), and with which R2TSN it counts on.
-    func continueWrite(_ task: UnsafeMutablePointer<TaskSlot>, with header: BasicHeaderSegment) {
+    /// Returns the connection that its data goes out on.
+    func continueWrite(
+        _ task: UnsafeMutablePointer<TaskSlot>, with header: BasicHeaderSegment, on c: ConnectionIndex
+    ) -> Int {
         task.pointee.isReassigned = false
         task.pointee.expectedDataSN = header.r2tSN
         task.pointee.solicitedEnd = 0
+        if plantedMistake == .sendsDataElsewhere, let other = operationalConnection(except: c.rawValue) { return other }
+        return c.rawValue
     }
 }

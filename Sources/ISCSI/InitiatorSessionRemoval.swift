@@ -4,14 +4,19 @@ public import Timebase
 extension InitiatorSession {
     /// Gives a connection no more commands and, once those it has are done, logs it out by itself:
     /// `connectionRemoved` follows. False, and nothing done, where it is not logged in or the session has no other.
+    ///
+    /// - Parameter atOnce: it is logged out with what is open on it. The target ends those commands, and the connection
+    ///   counts as lost: `connectionLost`.
     @discardableResult
-    public mutating func removeConnection(_ c: ConnectionIndex, at now: Instant) -> Bool {
-        beginLeaving(c, deadline: now + timing.command, at: now)
+    public mutating func removeConnection(_ c: ConnectionIndex, atOnce: Bool = false, at now: Instant) -> Bool {
+        beginLeaving(c, deadline: atOnce ? now : now + timing.command, at: now)
     }
 
     /// The target asks for the logout of a connection (section 11.9.1). False: it is the only one, so it is the
     /// session that is meant.
     mutating func leave(_ c: ConnectionIndex, within seconds: UInt16, at now: Instant) -> Bool {
+        // Asked again while its Logout is on the way: the session is not meant.
+        if isFullFeature, connections[c.rawValue].phase == .loggingOut { return true }
         // Half of the time that it gives is for commands to end.
         let patience = Duration.seconds(Int(seconds)) / 2
         guard beginLeaving(c, deadline: now + Nanoseconds(patience), at: now) else { return false }
@@ -20,7 +25,13 @@ extension InitiatorSession {
     }
 
     private mutating func beginLeaving(_ c: ConnectionIndex, deadline: Instant, at now: Instant) -> Bool {
-        guard isOpen(c), operationalConnection(except: c.rawValue) != nil else { return false }
+        guard c.rawValue >= 0, c.rawValue < connectionCount, operationalConnection(except: c.rawValue) != nil else { return false }
+        if connections[c.rawValue].phase == .leaving {
+            connections[c.rawValue].leaveDeadline = min(connections[c.rawValue].leaveDeadline, deadline)
+            advanceLeaving(at: now)
+            return true
+        }
+        guard isOpen(c) else { return false }
         connections[c.rawValue].phase = .leaving
         connections[c.rawValue].leaveDeadline = deadline
         leavingCount += 1

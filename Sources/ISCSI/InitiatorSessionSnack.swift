@@ -106,6 +106,54 @@ extension InitiatorSession {
         return true
     }
 
+    // MARK: commands
+
+    /// The target threw a command away because its immediate data was damaged; it asks for none of it by R2T
+    /// (section 7.8), so the same PDU goes out once more.
+    mutating func sendAgain(_ rejected: BasicHeaderSegment, on c: ConnectionIndex) {
+        guard let slot = table.slot(forTag: rejected.initiatorTaskTag), table.slots[slot].kind == .command,
+            Int(table.slots[slot].connection) == c.rawValue
+        else { return failConnection(c, .violation(.unknownTask(.reject, tag: rejected.initiatorTaskTag))) }
+        sendAgain(slot, on: c)
+    }
+
+    /// A ping was answered, so all that was sent before it has been read. A command among that for whose CmdSN the target
+    /// still waits was dropped, its header being damaged (section 7.2.1: retry to plug a gap).
+    mutating func sendDroppedCommandAgain(on c: ConnectionIndex) {
+        var next = table.firstSlot
+        while let slot = next {
+            next = table.slotAfter(slot)
+            let task = table.slots + slot
+            guard task.pointee.cmdSN == expCmdSN else { continue }
+            guard task.pointee.kind == .command, Int(task.pointee.connection) == c.rawValue,
+                task.pointee.startPosition < connections[c.rawValue].liveness.pingEndPosition
+            else { return }
+            return sendAgain(slot, on: c)
+        }
+    }
+
+    /// The PDU with its own tag and CmdSN, in the place where it was lost.
+    private mutating func sendAgain(_ slot: Int, on c: ConnectionIndex) {
+        let task = table.slots + slot
+        let connection = connections + c.rawValue
+        // Data that goes out unasked behind the command would come twice.
+        guard let kept = retained?[slot], task.pointee.pendingBursts == 0, connection.pointee.hasRoomForCommand,
+            connection.pointee.output.sentPosition >= task.pointee.dataEndPosition,
+            connection.pointee.snackCount < Self.snackLimit
+        else { return failConnection(c, .rejected(.scsiCommand, .dataDigestError)) }
+        connection.pointee.snackCount += 1
+        // The target has nothing of it: lost before this PDU leaves, it was never sent.
+        task.pointee.startPosition = connection.pointee.output.queuedPosition
+        task.pointee.expectedDataSN = 0
+        task.pointee.receivedByteCount = 0
+        task.pointee.solicitedEnd = 0
+        enqueueCommand(
+            SCSICommandRequest(
+                token: task.pointee.token, lun: task.pointee.lun, cdb: kept.cdb, direction: task.pointee.direction,
+                buffer: task.pointee.buffer, byteCount: task.pointee.byteCount, attribute: kept.attribute),
+            slot: slot, on: connection)
+    }
+
     // MARK: damage
 
     /// A PDU's data did not fit its digest. False: the connection can't go on.
@@ -148,6 +196,28 @@ extension InitiatorSession {
                 task.pointee.solicitedEnd < task.pointee.byteCount
             else { continue }
             askForData(of: slot, on: c)
+        }
+    }
+
+    /// A ping was answered, half a silence timeout after the last sign of life: a request to send again may have been lost
+    /// as well as what it asked for.
+    mutating func askAgain(on c: ConnectionIndex) {
+        let connection = connections + c.rawValue
+        if connection.pointee.laterStatSNs != 0 {
+            connection.pointee.statusAskedUpTo = connection.pointee.expStatSN
+            let gap = UInt32(connection.pointee.laterStatSNs.trailingZeroBitCount)
+            askForStatus(upTo: connection.pointee.expStatSN &+ gap, on: c)
+        }
+        var next = table.firstSlot
+        while let slot = next {
+            next = table.slotAfter(slot)
+            let task = table.slots + slot
+            guard task.pointee.kind == .command, Int(task.pointee.connection) == c.rawValue,
+                SerialNumber.isBefore(task.pointee.cmdSN, expCmdSN)
+            else { continue }
+            let waitsForR2T = task.pointee.direction == .write && task.pointee.pendingBursts == 0
+                && task.pointee.solicitedEnd < task.pointee.byteCount
+            if waitsForR2T || task.pointee.askedDataSN == task.pointee.expectedDataSN { askForData(of: slot, on: c) }
         }
     }
 

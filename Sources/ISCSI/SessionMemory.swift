@@ -6,6 +6,8 @@ struct SessionMemory: ~Copyable {
     var table: CommandTable
     var bursts: BurstTable
     var completions: CompletionRing
+    /// Where an earlier session needed it.
+    var retained: UnsafeMutablePointer<RetainedCommand>?
     /// One of each connection. Who consumes this moves them out and deallocates.
     let outputs: UnsafeMutablePointer<OutputQueue>
 
@@ -30,6 +32,8 @@ struct SessionMemory: ~Copyable {
         table.removeAll()
         bursts.removeAll()
         completions.removeAll()
+        retained = session.retained
+        session.retained = nil
         outputs = .allocate(capacity: session.connectionCount)
         for index in 0..<session.connectionCount {
             (outputs + index).initialize(to: OutputQueue(byteCapacity: 1024, segmentCapacity: 8))
@@ -52,6 +56,8 @@ extension InitiatorSession {
     /// taken: what is left of either is forgotten.
     public mutating func renew() {
         let memory = SessionMemory(takenFrom: &self)
+        let mistake = plantedMistake
         self = InitiatorSession(settings: settings, cryptography: cryptography, crc32c: crc32c, memory: memory)
+        plantedMistake = mistake
     }
 }

@@ -126,8 +126,8 @@ final class TargetRetention {
     func record(dataTag: UInt32) -> Record? { index { $0.task != nil && $0.dataTag == dataTag }.map { records[$0] } }
 
     /// The result of a command; nil where it cannot be sent again.
-    func task(_ tag: UInt32, _ lun: LogicalUnitNumber) -> TargetTask? {
-        guard let record = record(tag: tag), let task = record.task, task.lun == lun, !record.lacksData else { return nil }
+    func task(_ tag: UInt32) -> TargetTask? {
+        guard let record = record(tag: tag), let task = record.task, !record.lacksData else { return nil }
         return task
     }
 

@@ -193,10 +193,12 @@ extension TargetSession {
         }
     }
 
-    /// From now on tasks may be reassigned, and the time for it begins anew.
+    /// From now on tasks may be reassigned, and the time for it begins anew. Requests that ExpCmdSN does not
+    /// acknowledge are discarded (section 11.14): the initiator sends them again, with their numbers.
     private func logOutLost(_ connectionID: UInt16) {
         for index in lost.indices where lost[index].connectionID == connectionID {
             lost[index].isLoggedOut = true
+            discardUnacknowledged(lost[index].key)
             service.setAlarm(.connectionState(self, key: lost[index].key), after: retentionTime)
         }
     }
@@ -233,7 +235,8 @@ extension TargetSession {
         let tag = header.initiatorTaskTag
         guard recoveryLevel == 2 else { return connection.sendManagementResponse(.reassignmentNotSupported, tag: tag) }
         guard connection.endReason == nil else { return }
-        if let slot = slot(ofTag: header.referencedTaskTag), tasks[slot].lun == header.lun, !tasks[slot].isAbandoned {
+        // The LUN is reserved in this request (section 11.5.4).
+        if let slot = slot(ofTag: header.referencedTaskTag), !tasks[slot].isAbandoned {
             guard let entry = lost.first(where: { $0.key == tasks[slot].connection }), entry.isLoggedOut else {
                 return connection.sendManagementResponse(.taskStillAllegiant, tag: tag)
             }
@@ -242,7 +245,7 @@ extension TargetSession {
             return resume(slot, on: connection, header.expDataSN)
         }
         for entry in lost {
-            guard let retention = entry.retention, let task = retention.task(header.referencedTaskTag, header.lun) else { continue }
+            guard let retention = entry.retention, let task = retention.task(header.referencedTaskTag) else { continue }
             guard entry.isLoggedOut else { return connection.sendManagementResponse(.taskStillAllegiant, tag: tag) }
             guard let slot = restore(task) else { return connection.sendManagementResponse(.rejected, tag: tag) }
             tasks[slot].dataBuffer = retention.take(header.referencedTaskTag)

@@ -383,6 +383,19 @@ public final class TargetSession {
         free(slot)
     }
 
+    /// What a connection brought ahead of its turn is forgotten, as if it never came.
+    func discardUnacknowledged(_ key: UInt32) {
+        for slot in 0..<capacity where tasks[slot].connection == key && !tasks[slot].isDelivered && !tasks[slot].isImmediate {
+            commandDiscarded(slot)
+        }
+        for index in early.indices {
+            guard let request = early[index], request.connection.key == key else { continue }
+            early[index] = nil
+            earlyByteCount -= request.pdu.data.count
+            window.forget(request.pdu.header.cmdSN, of: TargetCommandWindow.firstEarly - Int32(index))
+        }
+    }
+
     private func deliver(_ slot: Int) {
         tasks[slot].isDelivered = true
         executeIfComplete(slot)
@@ -449,6 +462,8 @@ public final class TargetSession {
     }
 
     public func lun(_ slot: Int) -> LogicalUnitNumber { tasks[slot].lun }
+    /// The number by which a command has its place in the session's order; nil where it is immediate.
+    public func orderedCmdSN(_ slot: Int) -> UInt32? { tasks[slot].isImmediate ? nil : tasks[slot].cmdSN }
     public func cdb(_ slot: Int) -> CommandDescriptorBlock { tasks[slot].cdb }
     public func attribute(_ slot: Int) -> TaskAttribute { tasks[slot].attribute }
     public func dataOut(_ slot: Int) -> UnsafeRawBufferPointer {

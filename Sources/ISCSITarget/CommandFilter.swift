@@ -1,3 +1,4 @@
+public import ISCSI
 public import SCSI
 
 /// What becomes of a command before the device server sees it.
@@ -14,9 +15,16 @@ public enum CommandDecision: Sendable {
 public protocol CommandFilter: AnyObject {
     /// `unit` is the LUN's index, `portal` that of the configuration.
     func decide(_ command: DeviceCommand, unit: Int, portal: Int) -> CommandDecision
+    /// A command that is not immediate has left its session's order (CmdSN, RFC 7143 section 4.2.2.1): it is about to be
+    /// decided on.
+    func ordered(_ command: DeviceCommand, cmdSN: UInt32, in session: TargetSession)
     /// Held commands stay when their session ends, and are executed when released: the late write that a
     /// real array may do. Aborting them by task management still ends them.
     var holdsOutliveSessions: Bool { get }
+}
+
+extension CommandFilter {
+    public func ordered(_ command: DeviceCommand, cmdSN: UInt32, in session: TargetSession) {}
 }
 
 /// Requests and bytes that came through one portal for one unit.

@@ -128,6 +128,7 @@ extension EmbeddedTarget {
         portals[portal].counters[number].count(command, blockSize: unit.blockSize)
         if faults != nil, isStruck(command, unit, portal, session, slot, connection) { return }
         if let filter {
+            if let cmdSN = session.orderedCmdSN(slot) { filter.ordered(command, cmdSN: cmdSN, in: session) }
             switch filter.decide(command, unit: number, portal: portal) {
             case .execute: break
             case .hold:

@@ -208,6 +208,19 @@ extension EmbeddedTarget {
         }
     }
 
+    func announceDrop(_ fault: ActiveFault) {
+        for socket in sockets(of: fault) {
+            guard let id = socket.connectionID, let session = socket.connection.session else { continue }
+            socket.askedToLeave = true
+            let carrier = session.allConnections.first { $0 !== socket.connection } ?? socket.connection
+            carrier.sendAsyncMessage(
+                .connectionDrops(
+                    connectionID: id, time2Wait: UInt16(clamping: session.parameters.defaultTime2Wait),
+                    time2Retain: UInt16(clamping: session.parameters.defaultTime2Retain)))
+            (carrier.owner as? TargetSocket)?.requestSend()
+        }
+    }
+
     func dropLingering(_ fault: ActiveFault) {
         for socket in sockets(of: fault) where socket.askedToLeave { drop(socket) }
     }

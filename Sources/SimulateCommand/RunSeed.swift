@@ -12,15 +12,18 @@ struct RunSeed: ParsableCommand {
     @Flag(help: "Print each step of the first run.")
     var steps = false
 
+    @Flag(help: "Sessions of several connections: another world, and another meaning of the seed.")
+    var connections = false
+
     @Option(help: ArgumentHelp("Plant a bug: \(PlantedBug.allCases.map(\.rawValue).joined(separator: ", ")).", valueName: "name"))
     var bug: PlantedBug?
 
     func run() throws {
         let result: RunResult
         if steps {
-            result = Simulation(seed: seed, bug: bug) { print($0) }.run()
+            result = Simulation(seed: seed, bug: bug, connections: connections) { print($0) }.run()
         } else {
-            result = Simulation.runTwice(seed: seed, bug: bug)
+            result = Simulation.runTwice(seed: seed, bug: bug, connections: connections)
         }
         print(result.summary)
         if result.violation != nil { throw ExitCode(1) }

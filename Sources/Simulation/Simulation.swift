@@ -12,6 +12,8 @@ import Timebase
 public final class Simulation {
     public let seed: UInt64
     public let bug: PlantedBug?
+    /// Sessions have several connections.
+    public let hasConnections: Bool
     private let world: SimulatedWorld
     private let network: SimulatedNetwork
     private let scenario: Scenario
@@ -30,28 +32,35 @@ public final class Simulation {
     private var workload: Workload!
     private var faults: FaultMaker!
 
-    /// `print` gets each step as a line.
-    public init(seed: UInt64, bug: PlantedBug? = nil, print: ((String) -> Void)? = nil) {
+    /// `connections`: sessions have several connections; otherwise the seed's world is another one. `print` gets each
+    /// step as a line.
+    public init(seed: UInt64, bug: PlantedBug? = nil, connections: Bool = false, print: ((String) -> Void)? = nil) {
         self.seed = seed
+        hasConnections = connections
         self.bug = bug
         let random = SeededRandom(seed: seed)
         world = SimulatedWorld(random: random.fork())
         world.trace.print = print
-        scenario = Scenario(random: random.fork(), bug: bug)
+        let drawn = Scenario(
+            random: random.fork(), bug: bug,
+            connectionRandom: connections ? SeededRandom(seed: seed &* 0xD134_2543_DE82_EF95 ^ 0x5EED_C011) : nil)
+        scenario = drawn
         network = SimulatedNetwork(world: world)
         verdict = Verdict(trace: world.trace)
         model = BlockModel(blockCount: scenario.blockCount, blockSize: scenario.blockSize)
-        let harmless = scenario.plan.isHarmlessToPaths
+        let harmless = scenario.plan.isHarmlessToPaths || scenario.sparesPathsByConnections
         pathOracle = PathOracle(
             bug: bug, verdict: verdict, trace: world.trace, sparedPath: scenario.plan.sparedPath, sparesAllPaths: harmless)
         targetOracle = TargetOracle(verdict: verdict, trace: world.trace, model: model, bug: bug)
-        wireOracle = WireOracle(verdict: verdict)
+        wireOracle = WireOracle(verdict: verdict, watchesArrival: connections, now: { [world] in world.now }) {
+            drawn.targetOfPath[$0.path]
+        }
         network.observer = wireOracle
         port = SimulatedIO(
             name: "initiator", address: Self.source(0), network: network, turnDelay: scenario.turnDelay,
             readLimit: scenario.readLimit)
         port.misbehaviour.leaksSockets = bug == .socketLeaked
-        port.misbehaviour.breaksCmdSN = bug == .wrongCmdSN && !scenario.usesDigests
+        port.misbehaviour.breaksCmdSN = bug == .wrongCmdSN && !scenario.usesDigests && !connections
         host = EngineHost(port: port, cryptography: SimulatedCryptography(random: random.fork())) {
             mpio_crc32c($0, $1, $2)
         }
@@ -64,21 +73,40 @@ public final class Simulation {
         engine.eventTap = { trace.note("event \($0.event)") }
     }
 
-    private static func source(_ path: Int) -> SocketAddress { .ipv4(address: 0x0A00_0005 + UInt32(path) << 8, port: 0) }
-    private static func portal(_ path: Int) -> SocketAddress { .ipv4(address: 0x0A00_000A + UInt32(path) << 8, port: 3260) }
+    private static func source(_ path: Int, _ connection: Int = 0) -> SocketAddress {
+        .ipv4(address: 0x0A00_0005 + UInt32(path) << 8 + UInt32(connection) << 16, port: 0)
+    }
+    private static func portal(_ path: Int, _ connection: Int = 0) -> SocketAddress {
+        .ipv4(address: 0x0A00_000A + UInt32(path) << 8 + UInt32(connection) << 16, port: 3260)
+    }
+    /// Portals of each path.
+    private var portalCount: Int { scenario.connections?.portalCount ?? 1 }
 
     // MARK: Building
 
     private func build() {
         let store = BackingStore(byteCount: scenario.blockCount * scenario.blockSize)
-        for index in 0..<scenario.pathCount { network.add(makeLink(index), to: Self.portal(index)) }
+        for index in 0..<scenario.pathCount { network.add(makeLink(index, of: index), to: Self.portal(index)) }
+        for path in 0..<scenario.pathCount {
+            for connection in 1..<max(portalCount, 1) {
+                network.add(makeLink(network.links.count, of: path), to: Self.portal(path, connection))
+            }
+        }
         for index in 0..<scenario.targetCount {
             let filter = TargetFilter(
                 world: world, oracle: targetOracle, longestHold: scenario.longestHold, counts: counts)
-            let portals = (0..<scenario.pathCount).filter { scenario.targetOfPath[$0] == index }.map {
-                SimulatedTarget.Portal(
-                    path: $0,
-                    configuration: TargetPortalConfiguration(address: Self.portal($0), groupTag: scenario.groupTags[$0]))
+            filter.ordered = { [unowned self] session, cmdSN, isRead in
+                wireOracle.reachedUnit(
+                    WireOracle.SessionKey(target: index, isid: session.identity.isid.rawValue, tsih: session.tsih),
+                    cmdSN: cmdSN, isRead: isRead)
+            }
+            let portals = (0..<scenario.pathCount).filter { scenario.targetOfPath[$0] == index }.flatMap { path in
+                network.links(of: path).enumerated().map { connection, link in
+                    SimulatedTarget.Portal(
+                        path: path, link: link.index,
+                        configuration: TargetPortalConfiguration(
+                            address: Self.portal(path, connection), groupTag: scenario.groupTags[path]))
+                }
             }
             let operational = scenario.targetOperational
             let target = SimulatedTarget(
@@ -86,6 +114,7 @@ public final class Simulation {
                 network: network, store: store, blockSize: scenario.blockSize, filter: filter,
                 turnDelay: scenario.turnDelay, readLimit: scenario.readLimit, diskDelay: scenario.diskDelay
             ) { $0 = operational($0) }
+            target.unitNumber = unitNumber
             targets.append(target)
             target.start()
         }
@@ -95,16 +124,21 @@ public final class Simulation {
         }
     }
 
-    private func makeLink(_ index: Int) -> Link {
+    private var unitNumber: Int { scenario.connections?.unitNumber ?? 0 }
+
+    private func makeLink(_ index: Int, of path: Int) -> Link {
         let random = world.random
         let latency = random.spreadDuration(.microseconds(20)...(.milliseconds(20)))
         let rate = random.pick([2_000_000, 100_000_000, 1_000_000_000])
         let way = LinkDirection(
             latency: latency, jitter: random.chance(percent: 50) ? .zero : latency / 2, bytesPerSecond: rate)
         let link = Link(
-            index: index, directions: [way, way], segmentByteCount: random.pick(scenario.blockSize == 512 ? [200, 1448, 16_384] : [1448, 16_384]),
+            index: index, path: path, directions: [way, way], segmentByteCount: random.pick(scenario.blockSize == 512 ? [200, 1448, 16_384] : [1448, 16_384]),
             bufferByteCount: random.pick([4096, 32_768, 262_144]))
-        link.mayCorrupt = { [unowned self] in scenario.usesDigests && paths[index].isLoggedIn }
+        link.mayCorrupt = { [unowned self] endpoint in
+            guard scenario.usesDigests else { return false }
+            return hasConnections ? wireOracle.isFullFeature(endpoint) : paths[path].isLoggedIn
+        }
         return link
     }
 
@@ -121,16 +155,29 @@ public final class Simulation {
             session.silenceTimeout = timers.silenceTimeout
             session.verifyPeriod = timers.pathVerifyPeriod
             session.commandCapacity = scenario.commandCapacity
-            let path = ISCSIPath(
-                settings: ISCSIPathSettings(
-                    name: "path-\(index)", portal: Self.portal(index), source: Self.source(index), session: session),
-                host: host)
+            session.connectionRecoveryTimeout = timers.silenceTimeout / 2
+            var settings = ISCSIPathSettings(
+                name: "path-\(index)", portal: Self.portal(index), source: Self.source(index), session: session)
+            if let plan = scenario.connections {
+                settings.connections = (0..<plan.asked).map {
+                    let place = plan.hasOwnPortals ? $0 : 0
+                    return ISCSIConnectionSettings(
+                        portal: Self.portal(index, place), source: Self.source(index, place), role: plan.roles[$0],
+                        weight: plan.weights[$0])
+                }
+                settings.connectionPolicy = plan.policy
+                settings.timers = timers
+                if bug == .connectionNeverRetried { settings.timers.pathRecoveryInterval = .seconds(100_000) }
+                if bug == .connectionNeverRetried { settings.timers.pathRecoveryIntervalMaximum = .seconds(100_000) }
+            }
+            let path = ISCSIPath(settings: settings, host: host)
+            path.plantConnectionMistake(bug?.connectionMistake)
             paths.append(path)
             watchers.append(PathWatcher(path))
             engine.addPath(
                 PathSettings(
                     name: "path-\(index)", role: scenario.roles[index], weight: scenario.weights[index], order: index),
-                over: SessionInventory(path: path), lun: LogicalUnitNumber(rawValue: 0))
+                over: SessionInventory(path: path), lun: LogicalUnitNumber(index: unitNumber)!)
         }
     }
 
@@ -143,7 +190,8 @@ public final class Simulation {
             seed: seed, traceHash: world.trace.hash, violation: verdict.violation, faults: counts.byKind,
             requestCount: workload?.submittedCount ?? 0, failures: workload?.failures ?? [],
             virtualTime: world.now - .zero, eventCount: world.eventCount, pathLossCount: pathOracle.lossCount,
-            redrivenCount: Int(engine.pseudoLUN.redrivenCount), scenario: scenario.words)
+            redrivenCount: Int(engine.pseudoLUN.redrivenCount), scenario: scenario.words, hasConnections: hasConnections,
+            connectionLossCount: watchers.reduce(0) { $0 + $1.connectionLossCount })
         tearDown()
         return result
     }
@@ -192,7 +240,7 @@ public final class Simulation {
         workload.forbids = { [unowned self] in forbidden($0, $1) }
         faults = FaultMaker(
             plan: scenario.plan, scenario: scenario, world: world, network: network, targets: targets, engine: engine,
-            port: port, counts: counts, restoresPaths: bug != .pathNeverRetried)
+            paths: paths, wireOracle: wireOracle, port: port, counts: counts, restoresPaths: bug != .pathNeverRetried)
         // The other paths may take a little longer than the first.
         _ = world.run(until: world.now + .milliseconds(500)) { verdict.violation != nil }
         return verdict.violation == nil
@@ -238,9 +286,9 @@ public final class Simulation {
         // next NOP-Out, not before.
         _ = world.run(until: world.now + scenario.settings.timers.pathVerifyPeriod + .seconds(1)) { verdict.violation != nil }
         let isDone = world.run(until: world.now + scenario.patience) {
-            verdict.violation != nil || arePathsWell
+            verdict.violation != nil || arePathsWell && areConnectionsWell
         }
-        if !isDone { verdict.fail(.liveness, "the paths do not come back: \(pathStates)") }
+        if !isDone { verdict.fail(.liveness, "the paths do not come back: \(pathStates)\(connectionStates)") }
         return verdict.violation == nil
     }
 
@@ -248,7 +296,16 @@ public final class Simulation {
         (0..<scenario.pathCount).allSatisfy { engine.pseudoLUN.pathState(PathIndex($0)) == .activeOptimized }
     }
 
+    private var areConnectionsWell: Bool {
+        !hasConnections || paths.allSatisfy { $0.connectionStates.allSatisfy { $0 == "logged in" || $0 == "not granted" } }
+    }
+
+    private var connectionStates: String {
+        hasConnections ? "; connections " + paths.map { "\($0.connectionStates)" }.joined(separator: ", ") : ""
+    }
+
     private func close() {
+        wireOracle.checkGaps()
         pathOracle.isClosing = true
         var isClosed = false
         port.perform { [self] in engine.close { isClosed = true } }
@@ -286,6 +343,7 @@ public final class Simulation {
 /// Counts what may make a command be sent twice.
 final class PathWatcher: ISCSIPathClient {
     private(set) var interruptionCount = 0
+    private(set) var connectionLossCount = 0
 
     init(_ path: ISCSIPath) { _ = path.addClient(self) }
 
@@ -296,6 +354,11 @@ final class PathWatcher: ISCSIPathClient {
     func pathLost(_ path: ISCSIPath, failure: PathFailure) { interruptionCount += 1 }
     func path(_ path: ISCSIPath, liveness: PathLiveness) { interruptionCount += 1 }
     func path(_ path: ISCSIPath, asyncSense sense: SenseData?) {}
+    func path(_ path: ISCSIPath, connection change: ConnectionChange) {
+        guard case .lost = change else { return }
+        connectionLossCount += 1
+        interruptionCount += 1
+    }
 }
 
 /// What one run showed.
@@ -312,13 +375,15 @@ public struct RunResult: Sendable {
     public var pathLossCount: Int
     public var redrivenCount: Int
     public var scenario: String
+    public var hasConnections: Bool
+    public var connectionLossCount: Int
 }
 
 extension Simulation {
     /// Runs a seed twice: what it found, and whether both runs were the same.
-    public static func runTwice(seed: UInt64, bug: PlantedBug? = nil) -> RunResult {
-        var result = Simulation(seed: seed, bug: bug).run()
-        let again = Simulation(seed: seed, bug: bug).run()
+    public static func runTwice(seed: UInt64, bug: PlantedBug? = nil, connections: Bool = false) -> RunResult {
+        var result = Simulation(seed: seed, bug: bug, connections: connections).run()
+        let again = Simulation(seed: seed, bug: bug, connections: connections).run()
         if again.traceHash != result.traceHash, result.violation == nil {
             result.violation = Violation(
                 oracle: .determinism, words: "two runs of the seed differ: \(result.traceHash) and \(again.traceHash)")

@@ -8,7 +8,7 @@ import Testing
         "busy:portal=2,from=100,count=5", "silence:portal=1,for=3s", "sense=03/11/00:lba=0-2047,chance=0.100000",
         "reset:portal=0", "reset:connection=3", "slow-drip=1024", "refuse:portal=1,for=1m", "hang-in-login", "task-set-full:lun=3,op=write",
         "alua-transition=standby:group=2,for=250ms", "digest-corruption=header:from=7", "reject=05:count=1",
-        "async-logout=3s:portal=0", "restart=2s:node=iqn.2026-11.org.example:b", "identity:lun=0",
+        "async-logout=3s:portal=0", "async-logout=2s:connection=1", "async-drop=50ms:connection=2", "restart=2s:node=iqn.2026-11.org.example:b", "identity:lun=0",
         "identity=naa.6001405abcdef01234567890abcdef01", "capacity=1000:lun=0,after=2h", "late-execution=5s:op=write",
         "late-execution:chance=1.000000", "delay=10s", "mute", "deaf",
     ])

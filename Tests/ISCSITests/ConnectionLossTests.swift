@@ -207,7 +207,7 @@ import Timebase
         rig.submit(.none, token: 1, on: 1)
         _ = rig.sent(1)
         rig.cut(1)
-        rig.ends[1] = MultiConnectionRig.End()
+        rig.replaceEnd(1)
         rig.session.connectionOpened(rig.c(1), at: rig.now)
         let request = try #require(rig.sent(1).first)
         rig.put(1, .loginResponse(

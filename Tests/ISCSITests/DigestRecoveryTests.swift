@@ -147,6 +147,82 @@ import Timebase
         #expect(confirmed[0].header.targetTransferTag == 77 && confirmed[0].header.begRun == 1)
     }
 
+    // MARK: what the target got damaged
+
+    /// Its immediate data was damaged: the same PDU goes out again, and nothing of the connection ends.
+    @Test(arguments: [nil, 1, 100]) func aCommandWhoseDataWasDamagedIsSentAgain(chunk: Int?) {
+        let rig = rig()
+        rig.chunk = chunk
+        let memory = UnsafeMutableRawBufferPointer.filled(4096)
+        defer { memory.deallocate() }
+        rig.submit(.write, token: 1, memory: memory)
+        rig.submit(.write, token: 2, memory: memory)
+        let commands = rig.sent()
+        rig.send(.reject(.dataDigestError, numbers: rig.nextNumbers()), headerBytes(commands[0]))
+        let again = rig.sent()
+        #expect(again.map(\.opcode) == [.scsiCommand] && headerBytes(again[0])[..<28] == headerBytes(commands[0])[..<28])
+        #expect(again[0].header.cdbBytes[0] == 0x8A && again[0].header.cdbBytes[9] == commands[0].header.cdbBytes[9])
+        #expect(again[0].data == Array(memory))
+        rig.expCmdSN = 102
+        for command in commands { rig.send(.scsiResponse(tag: command.header.initiatorTaskTag, status: .good, numbers: rig.nextNumbers())) }
+        #expect(rig.completions.map(\.token) == [1, 2] && rig.failure == nil && rig.session.outstandingCommandCount == 0)
+    }
+
+    /// Below level 1 the same Reject ends the connection.
+    @Test func atLevelZeroARejectedCommandIsNotSentAgain() {
+        let rig = rig(level: 0)
+        let memory = UnsafeMutableRawBufferPointer.filled(512)
+        defer { memory.deallocate() }
+        rig.submit(.write, token: 1, memory: memory)
+        let command = rig.sent()[0]
+        rig.send(.reject(.dataDigestError, numbers: rig.nextNumbers()), headerBytes(command))
+        #expect(rig.failure == .rejected(.scsiCommand, .dataDigestError))
+    }
+
+    /// Its header was damaged: the target says nothing, but goes on waiting for its CmdSN behind a ping's answer.
+    @Test func aCommandThatWasDroppedIsSentAgainOnceAPingShowsIt() throws {
+        let rig = rig()
+        let memory = UnsafeMutableRawBufferPointer.filled(512)
+        defer { memory.deallocate() }
+        rig.submit(.read, token: 1, memory: memory)  // 100: dropped
+        rig.submit(.read, token: 2, memory: memory)  // 101: waits for it
+        let commands = rig.sent()
+        rig.pass(.milliseconds(1001))
+        // A third one goes out behind the ping, and may be on its way.
+        let ping = try #require(rig.sent().first { $0.opcode == .nopOut })
+        rig.submit(.read, token: 3, memory: memory)
+        _ = rig.sent()
+        rig.send(.nopIn(tag: ping.header.initiatorTaskTag, numbers: rig.nextNumbers()))
+        let again = rig.sent()
+        #expect(again.map(\.header.cmdSN) == [100] && again[0].header.initiatorTaskTag == commands[0].header.initiatorTaskTag)
+        // That one arrives, and so does what waited; the next gap is behind the ping, and says nothing yet.
+        rig.expCmdSN = 102
+        rig.pass(.milliseconds(1001))
+        let second = try #require(rig.sent().first { $0.opcode == .nopOut })
+        rig.send(.nopIn(tag: second.header.initiatorTaskTag, numbers: rig.nextNumbers()))
+        #expect(rig.sent().map(\.header.cmdSN) == [102], "the third was before this ping")
+        #expect(rig.failure == nil && rig.completions.isEmpty)
+    }
+
+    @Test func aTargetThatRejectsEverythingIsLeft() {
+        let rig = rig()
+        let memory = UnsafeMutableRawBufferPointer.filled(512)
+        defer { memory.deallocate() }
+        rig.submit(.write, token: 1, memory: memory)
+        var count = 0
+        while rig.failure == nil, let command = rig.sent().first {
+            rig.send(.reject(.dataDigestError, numbers: rig.nextNumbers()), headerBytes(command))
+            count += 1
+            guard count < 1000 else { break }
+        }
+        #expect(rig.failure == .rejected(.scsiCommand, .dataDigestError))
+    }
+
+    private func headerBytes(_ pdu: SentPDU) -> [UInt8] {
+        var header = pdu.header
+        return withUnsafeBytes(of: &header) { Array($0.prefix(48)) }
+    }
+
     @Test func aTargetThatSpoilsEverythingIsLeft() {
         let rig = rig()
         let memory = UnsafeMutableRawBufferPointer.filled(512)

@@ -30,12 +30,14 @@ struct SentPDU {
 }
 
 /// One end of a connection as a target sees it: takes the session's bytes apart, and holds bytes for it.
-struct TargetEnd: ~Copyable {
+final class TargetEnd {
     var decoder: PDUDecoder
     var sent: [SentPDU] = []
     var outgoing: [UInt8] = []
     var statSN: UInt32 = 1
-    var parameters: NegotiatedParameters
+    /// CID
+    var connectionID: UInt16 = 0
+    let parameters: NegotiatedParameters
 
     init(parameters: NegotiatedParameters) {
         self.parameters = parameters
@@ -44,7 +46,7 @@ struct TargetEnd: ~Copyable {
         decoder.dataDigest = parameters.dataDigest == .crc32c
     }
 
-    mutating func take(_ bytes: UnsafeRawBufferPointer) {
+    func take(_ bytes: UnsafeRawBufferPointer) {
         var rest = bytes
         while true {
             switch decoder.next(&rest) {
@@ -61,7 +63,7 @@ struct TargetEnd: ~Copyable {
         }
     }
 
-    mutating func put(_ header: BasicHeaderSegment, _ data: [UInt8] = []) {
+    func put(_ header: BasicHeaderSegment, _ data: [UInt8] = []) {
         outgoing += PDU(header: header, data: data).encoded(
             headerDigest: parameters.headerDigest == .crc32c ? CRC32C.table : nil,
             dataDigest: parameters.dataDigest == .crc32c ? CRC32C.table : nil)
@@ -88,24 +90,9 @@ final class SessionRig {
         maxConnections: Int = 1
     ) {
         self.parameters = parameters
-        var login = LoginSettings(
-            initiatorName: "iqn.2026-11.org.example:host", targetName: "iqn.2026-11.org.example:target",
-            isid: .random(1, qualifier: 1))
-        login.operational.maxConnections = maxConnections
-        login.operational.maxOutstandingR2T = parameters.maxOutstandingR2T
-        var settings = SessionSettings(login: login)
-        settings.commandCapacity = capacity
-        session = InitiatorSession(settings: settings, cryptography: TestCryptography(), crc32c: CRC32C.table)
-        end = TargetEnd(parameters: parameters)
         maxCmdSN = 100 &+ window &- 1
-        session.connections[0].phase = .loggingIn
-        session.state = .loggingIn
-        session.enterFullFeature(
-            .leading,
-            LoginResult(
-                parameters: parameters, tsih: 7, portalGroupTag: 1, targetAlias: nil, authenticatedWith: nil,
-                cmdSN: 100, expStatSN: 1, expCmdSN: 100, maxCmdSN: maxCmdSN),
-            at: now)
+        session = .loggedIn(parameters, maxCmdSN: maxCmdSN, capacity: capacity, maxConnections: maxConnections, at: now)
+        end = TargetEnd(parameters: parameters)
         drain()
         events = []
     }
@@ -194,11 +181,7 @@ final class SessionRig {
     func request(
         _ direction: DataDirection, token: UInt64, memory: UnsafeMutableRawBufferPointer? = nil, offset: UInt64 = 0
     ) -> SCSICommandRequest {
-        var cdb = CommandDescriptorBlock(operationCode: direction == .write ? 0x8A : direction == .read ? 0x88 : 0x00)
-        if direction != .none { cdb.setField(at: 2, width: 8, to: offset) }
-        return SCSICommandRequest(
-            token: token, lun: LogicalUnitNumber(index: 3)!, cdb: cdb, direction: direction,
-            buffer: memory?.baseAddress, byteCount: memory?.count ?? 0)
+        SCSICommandRequest(direction, token: token, memory: memory, offset: offset)
     }
 
     @discardableResult
@@ -216,6 +199,46 @@ final class SessionRig {
     var violation: ProtocolViolation? {
         if case .violation(let violation)? = failure { return violation }
         return nil
+    }
+}
+
+extension InitiatorSession {
+    /// A session whose leading connection is in full-feature phase; the target waits for CmdSN 100.
+    static func loggedIn(
+        _ parameters: NegotiatedParameters, maxCmdSN: UInt32, capacity: Int = 256, maxConnections: Int, level: Int = 0,
+        tsih: UInt16 = 7, alias: String? = nil, at now: Instant
+    ) -> InitiatorSession {
+        var login = LoginSettings(
+            initiatorName: "iqn.2026-11.org.example:host", targetName: "iqn.2026-11.org.example:target",
+            isid: .random(1, qualifier: 1))
+        login.operational.maxConnections = maxConnections
+        login.operational.maxOutstandingR2T = parameters.maxOutstandingR2T
+        login.operational.errorRecoveryLevel = level
+        login.skipsSecurityStage = maxConnections > 1
+        var settings = SessionSettings(login: login)
+        settings.commandCapacity = capacity
+        var session = InitiatorSession(settings: settings, cryptography: TestCryptography(), crc32c: CRC32C.table)
+        session.connections[0].phase = .loggingIn
+        session.state = .loggingIn
+        session.nextConnectionID = 1
+        session.enterFullFeature(
+            .leading,
+            LoginResult(
+                parameters: parameters, tsih: tsih, portalGroupTag: 1, targetAlias: alias, authenticatedWith: nil,
+                cmdSN: 100, expStatSN: 1, expCmdSN: 100, maxCmdSN: maxCmdSN),
+            at: now)
+        return session
+    }
+}
+
+extension SCSICommandRequest {
+    /// For LUN 3: READ (16), WRITE (16) or TEST UNIT READY, which the session does not look into.
+    init(_ direction: DataDirection, token: UInt64, memory: UnsafeMutableRawBufferPointer?, offset: UInt64) {
+        var cdb = CommandDescriptorBlock(operationCode: direction == .write ? 0x8A : direction == .read ? 0x88 : 0x00)
+        if direction != .none { cdb.setField(at: 2, width: 8, to: offset) }
+        self.init(
+            token: token, lun: LogicalUnitNumber(index: 3)!, cdb: cdb, direction: direction, buffer: memory?.baseAddress,
+            byteCount: memory?.count ?? 0)
     }
 }
 

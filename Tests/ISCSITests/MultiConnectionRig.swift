@@ -6,32 +6,8 @@ import Timebase
 
 /// A session of several connections, logged in, and a target's end of each, driven by hand under virtual time.
 final class MultiConnectionRig {
-    /// One connection at the target.
-    final class End {
-        var decoder = PDUDecoder(crc32c: CRC32C.table, maxDataSegmentByteCount: 1 << 20)
-        var sent: [SentPDU] = []
-        var statSN: UInt32 = 1
-        var connectionID: UInt16 = 0
-        /// What the target takes as they come: its answers to logins, pings and the like.
-        var isInLogin = false
-
-        func take(_ bytes: UnsafeRawBufferPointer) {
-            var rest = bytes
-            while true {
-                switch decoder.next(&rest) {
-                case .needMore: return
-                case .header: decoder.collect(limit: 1 << 24)
-                case .complete: sent.append(SentPDU(header: decoder.header, data: Array(decoder.collectedData)))
-                case .dataDigestError, .failed:
-                    Issue.record("the session sent something malformed")
-                    return
-                }
-            }
-        }
-    }
-
     var session: InitiatorSession
-    var ends: [End]
+    var ends: [TargetEnd]
     var now = Instant(nanoseconds: 1_000_000_000)
     var expCmdSN: UInt32 = 100
     var maxCmdSN: UInt32
@@ -49,27 +25,10 @@ final class MultiConnectionRig {
         parameters.defaultTime2Wait = 0
         adjust(&parameters)
         self.parameters = parameters
-        var login = LoginSettings(
-            initiatorName: "iqn.2026-11.org.example:host", targetName: "iqn.2026-11.org.example:target",
-            isid: .random(1, qualifier: 1))
-        login.operational.maxConnections = count
-        login.skipsSecurityStage = true
-        login.operational.maxOutstandingR2T = parameters.maxOutstandingR2T
-        login.operational.errorRecoveryLevel = level
-        var settings = SessionSettings(login: login)
-        settings.commandCapacity = 256
-        session = InitiatorSession(settings: settings, cryptography: TestCryptography(), crc32c: CRC32C.table)
-        ends = (0..<count).map { _ in End() }
+        ends = (0..<count).map { _ in TargetEnd(parameters: parameters) }
         maxCmdSN = 100 &+ window &- 1
-        session.connections[0].phase = .loggingIn
-        session.state = .loggingIn
-        session.nextConnectionID = 1
-        session.enterFullFeature(
-            .leading,
-            LoginResult(
-                parameters: parameters, tsih: Self.tsih, portalGroupTag: 1, targetAlias: alias, authenticatedWith: nil,
-                cmdSN: 100, expStatSN: 1, expCmdSN: 100, maxCmdSN: maxCmdSN),
-            at: now)
+        session = .loggedIn(
+            parameters, maxCmdSN: maxCmdSN, maxConnections: count, level: level, tsih: Self.tsih, alias: alias, at: now)
         for index in 1..<max(count, 1) { logIn(index) }
         drain()
         events = []
@@ -85,7 +44,7 @@ final class MultiConnectionRig {
     /// Opens a connection and answers its login; what it asked for in it.
     @discardableResult
     func logIn(_ index: Int, expCmdSN: UInt32? = nil, maxCmdSN: UInt32? = nil) -> BasicHeaderSegment? {
-        ends[index] = End()
+        replaceEnd(index)
         session.connectionOpened(c(index), at: now)
         guard let request = sent(index).last else { return nil }
         #expect(request.opcode == .loginRequest && request.header.tsih == Self.tsih)
@@ -102,6 +61,9 @@ final class MultiConnectionRig {
             ]))
         return request.header
     }
+
+    /// Another transport.
+    func replaceEnd(_ index: Int) { ends[index] = TargetEnd(parameters: parameters) }
 
     // MARK: bytes
 
@@ -170,13 +132,7 @@ final class MultiConnectionRig {
     func submit(
         _ direction: DataDirection, token: UInt64, on index: Int, memory: UnsafeMutableRawBufferPointer? = nil
     ) -> SubmitResult {
-        var cdb = CommandDescriptorBlock(operationCode: direction == .write ? 0x8A : direction == .read ? 0x88 : 0x00)
-        if direction != .none { cdb.setField(at: 2, width: 8, to: token) }
-        return session.submit(
-            SCSICommandRequest(
-                token: token, lun: LogicalUnitNumber(index: 3)!, cdb: cdb, direction: direction,
-                buffer: memory?.baseAddress, byteCount: memory?.count ?? 0),
-            on: c(index), at: now)
+        session.submit(SCSICommandRequest(direction, token: token, memory: memory, offset: token), on: c(index), at: now)
     }
 
     var failure: SessionFailure? {

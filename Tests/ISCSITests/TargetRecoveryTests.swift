@@ -297,6 +297,24 @@ import Timebase
         #expect(bench.service.pool.lentByteCount == 0)
     }
 
+    @Test func aRecoveryLogoutDiscardsWhatCameAheadOfItsTurn() {
+        let (bench, clients) = severalConnections(2, level: 2)
+        let start = clients[0].cmdSN
+        // Its predecessor never comes on this connection: ExpCmdSN does not acknowledge it.
+        clients[1].command(tag: 2, flags: [.final, .read], expected: 3, cmdSN: start &+ 1)
+        #expect(clients[0].readyCommands().isEmpty)
+        clients[1].connection.peerClosed()
+        bench.drainEvents()
+        #expect(clients[0].logOut(.removeConnectionForRecovery, cid: 1).map(\.header.logoutResponse) == [.closed])
+        clients[0].command(tag: 1, flags: [.final, .read], expected: 3, cmdSN: start)
+        clients[0].command(tag: 2, flags: [.final, .read], expected: 3, cmdSN: start &+ 1)
+        clients[0].cmdSN = start &+ 2
+        let ready = clients[0].readyCommands()
+        #expect(ready.map { clients[0].session.tasks[$0].initiatorTaskTag } == [1, 2])
+        for slot in ready { clients[0].completeRead(slot, [1, 2, 3]) }
+        #expect(clients[0].receive().map(\.data) == [[1, 2, 3], [1, 2, 3]])
+    }
+
     @Test func readsGoOnFromWhatCame() {
         let (bench, clients) = severalConnections(2, level: 2, { $0.operational.maxBurstByteCount = 2048 }) {
             $0.operational.maxRecvDataSegmentByteCount = 512

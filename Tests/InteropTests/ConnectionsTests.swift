@@ -1,304 +1,310 @@
 import Foundation
+import ISCSITarget
 import MPIO
 import Multipath
 import Testing
 import TestSupport
 
-/// Several connections in one session to a real tgtd: who carries what, and what the loss of one is like.
+/// Sessions of several connections: what they may consist of, what is shown of them, and how one is taken out.
 @Suite(.serialized)
 struct ConnectionsTests {
     let directory: TemporaryDirectory
 
-    init() throws {
-        directory = try TemporaryDirectory("mcs")
+    init() throws { directory = try TemporaryDirectory("mcs") }
+
+    private func shownPaths() async throws -> [MPIO.PathSnapshot] {
+        let result = try await mpio(in: directory, "paths", "disk", "--json")
+        return try JSONDecoder().decode(PathsReport.self, from: Data(result.standardOutputBytes)).luns[0].paths
     }
 
-    private func server(maxConnections: Int = 4) throws -> TgtServer {
-        let unit = TgtConfiguration.LogicalUnit(
-            backing: .file(path: directory.file("mcs.img"), byteCount: 64 << 20), scsiID: "beef0004", serial: "beef0004")
-        return try TgtServer(
-            TgtConfiguration(
-                portals: LoopbackPortal.unused(count: 4), targetName: "iqn.2026-11.org.example:array-1",
-                logicalUnits: [unit], parameters: [("MaxConnections", "\(maxConnections)")]))
-    }
+    // MARK: Shapes
 
-    /// One session of a connection to each of the portals.
-    private func setup(
-        _ server: TgtServer, _ portals: [LoopbackPortal]? = nil, policy: String = "round-robin", keys: [String] = []
-    ) -> DiskSetup {
-        let portals = portals ?? server.portals
-        var setup = DiskSetup(server)
-        setup.paths = [.init(target: server.targetName, portal: portals[0])]
-        setup.paths[0].connections = portals.enumerated().map { index, portal in
-            let more = keys.indices.contains(index) ? ", \(keys[index])" : ""
-            return "{address: \"\(portal)\"\(more)}"
-        }
-        setup.targetKeys[server.targetName] = "connection-policy: \(policy)"
-        return setup
-    }
-
-    private func waitForConnections(_ disk: MultipathDisk, _ count: Int) async throws -> Bool {
-        try await eventually { try await disk.paths[0].connections.count { $0.state == "logged in" } == count }
-    }
-
-    // MARK: Policies
-
-    /// Runs verified requests; how many each connection carried, as mpio and as the target counted them.
-    private func spread(
-        _ count: Int, depth: Int = 16, policy: String, keys: [String] = []
-    ) async throws -> [UInt64] {
-        let server = try server()
-        return try await setup(server, policy: policy, keys: keys).withDisk(in: directory) { disk in
-            #expect(try await waitForConnections(disk, 4))
-            func counts() async throws -> (own: [UInt64], target: [UInt64]) {
-                let connections = try await disk.paths[0].connections
-                let commands = try server.commandsByConnection()
-                return (connections.map(\.requests), connections.map { commands[$0.cid] ?? 0 })
-            }
-            let load = VerifiedLoad(disk, .init(depth: depth))
-            let before = try await counts()
-            try await load.run(requestCount: count)
-            let after = try await counts()
-            expectClean(load)
-            #expect(try server.sessions().count == 1)
-            let carried = differences(after.own, before.own)
-            #expect(differences(after.target, before.target) == carried)
-            #expect(carried.reduce(0, +) == UInt64(count))
-            return carried
-        }
-    }
-
-    @Test func roundRobinGivesEveryConnectionTheSame() async throws {
-        #expect(try await spread(4000, policy: "round-robin") == [1000, 1000, 1000, 1000])
-    }
-
-    @Test func aSubsetRotatesAndStandbysWait() async throws {
-        let keys = ["", "role: standby", "role: primary", "role: standby"].map { $0.isEmpty ? "role: primary" : $0 }
-        #expect(try await spread(2000, policy: "round-robin-with-subset", keys: keys) == [1000, 0, 1000, 0])
-    }
-
-    @Test func failOverOnlyUsesOneConnection() async throws {
-        #expect(try await spread(1000, policy: "fail-over-only") == [1000, 0, 0, 0])
-    }
-
-    @Test func theShortestQueueIsFilledFirst() async throws {
-        let carried = try await spread(4000, policy: "least-queue-depth")
-        for count in carried { #expect(count > 600, "\(carried)") }
-    }
-
-    @Test func weightsShareInProportion() async throws {
-        let weights = [5, 3, 1, 1]
-        let carried = try await spread(10_000, depth: 32, policy: "weighted-paths", keys: weights.map { "weight: \($0)" })
-        for (count, weight) in zip(carried, weights) {
-            #expect(abs(Double(count) - 1000 * Double(weight)) <= 20 * Double(weight), "\(carried)")
-        }
-    }
-
-    @Test func theConnectionPolicyChangesUnderLoad() async throws {
-        let server = try server()
-        let setup = setup(server)
-        let manager = try await setup.manager(in: directory)
-        let disk = try await manager.open("disk")
-        #expect(try await waitForConnections(disk, 4))
-        let load = VerifiedLoad(disk)
-        load.start()
-        try await load.proceed(400)
-        let path = setup.paths[0].portal.description
-        #expect(try await disk.setConnectionPolicy(PolicySettings(.failOverOnly), ofPath: path))
-        let before = try await disk.paths[0].connections.map(\.requests)
-        try await load.proceed(400)
-        let carried = differences(try await disk.paths[0].connections.map(\.requests), before)
-        // What was chosen before the first count was taken is in it already.
-        #expect(carried[0] >= 400 && carried[1...].allSatisfy { $0 == 0 }, "\(carried)")
-        #expect(try await disk.paths[0].connectionPolicy == "fail-over-only")
-        try await load.stop()
-        expectClean(load)
-        try await manager.shutdown()
-    }
-
-    // MARK: Loss
-
-    /// Every kind of loss, of every connection in turn, the leading one included. tgtd keeps its session.
-    @Test func aConnectionThatIsCutUnderLoadLosesNothing() async throws {
-        let server = try server()
-        let links = try server.portals.map { try FaultyLink(to: $0) }
-        try await setup(server, links.map(\.portal)).withDisk(in: directory) { disk in
-            #expect(try await waitForConnections(disk, 4))
-            let session = try server.sessions().map(\.session)
-            let load = VerifiedLoad(disk, .init(depth: 32, blockCount: 512))
-            load.start()
-            var pauses: [Duration] = []
-            for round in 0..<12 {
-                try await load.proceed(300)
-                _ = load.takeLongestPause()
-                links[round % 4].reset()
-                try await load.proceed(600)
-                pauses.append(load.takeLongestPause())
-                #expect(try await disk.paths[0].state == .activeOptimized)
-                #expect(try await waitForConnections(disk, 4))
-            }
-            try await load.stop()
-            print("one of four connections reset under load, 12 times: longest pause \(pauses.max()!), "
-                + "\(try await disk.redrivenCount) requests done again")
-            for pause in pauses { #expect(pause < .milliseconds(100), "\(pauses)") }
-            #expect(try await disk.redrivenCount > 0)
-            #expect(try server.sessions().map(\.session) == session)
-            #expect(try await disk.paths[0].lastError == nil)
-            expectClean(load)
-            try await load.verifyDisk()
-            try load.verify(file: server.backingFile)
-            expectClean(load)
-        }
-    }
-
-    /// Refused for a while: the others carry on, and it comes back by itself.
-    @Test func aPortalThatIsGoneCostsOneConnection() async throws {
-        let server = try server()
-        let links = try server.portals.map { try FaultyLink(to: $0) }
-        try await setup(server, links.map(\.portal)).withDisk(in: directory) { disk in
-            #expect(try await waitForConnections(disk, 4))
-            let load = VerifiedLoad(disk, .init(depth: 32))
-            load.start()
-            try await load.proceed(500)
-            _ = load.takeLongestPause()
-            links[2].cut()
-            try await load.proceed(1000)
-            let pause = load.takeLongestPause()
-            print("one of four portals gone under load: longest pause \(pause)")
-            #expect(pause < .milliseconds(500))
-            #expect(try await disk.paths[0].state == .activeOptimized)
-            #expect(try await eventually { try await disk.paths[0].connections[2].state == "failed" })
-            #expect(try await disk.paths[0].connections[2].reason == "connection refused")
-            #expect(try await waitForConnections(disk, 3))
-            try links[2].restore()
-            #expect(try await waitForConnections(disk, 4))
-            try await load.stop()
-            expectClean(load)
-            try await load.verifyDisk()
-            expectClean(load)
-        }
-    }
-
-    @Test func allConnectionsGoneIsAPathLost() async throws {
-        let server = try server()
-        try await setup(server).withDisk(in: directory) { disk in
-            #expect(try await waitForConnections(disk, 4))
-            let load = VerifiedLoad(disk, .init(depth: 32))
-            load.start()
-            try await load.proceed(500)
-            server.kill9()
-            #expect(try await disk.waitForPath(0, .failed))
-            try server.restart()
-            #expect(try await disk.waitForPath(0, .activeOptimized))
-            #expect(try await waitForConnections(disk, 4))
-            try await load.proceed(500)
-            try await load.stop()
-            expectClean(load)
-            try await load.verifyDisk()
-            expectClean(load)
-        }
-    }
-
-    /// The first of the configured connections cannot be made: another one leads.
-    @Test func anotherConnectionLeadsWhereTheFirstCannot() async throws {
-        let server = try server()
-        let links = try server.portals.map { try FaultyLink(to: $0) }
-        links[0].cut()
-        try await setup(server, links.map(\.portal)).withDisk(in: directory) { disk in
-            #expect(try await waitForConnections(disk, 3))
-            #expect(try await disk.paths[0].connections[0].state == "failed")
-            try links[0].restore()
-            #expect(try await waitForConnections(disk, 4))
-        }
-    }
-
-    // MARK: The embedded target
-
-    /// With task reassignment (level 2) nothing is done again: the commands of the lost connection go on elsewhere.
-    @Test(arguments: [0, 1, 2]) func aCutConnectionOfTheEmbeddedTarget(level: Int) async throws {
-        let array = try EmbeddedArray(tags: [1, 1, 1, 1], change: {
-            $0.maximumConnectionsPerSession = 4
-            $0.errorRecoveryLevel = level
-            $0.defaultTime2Wait = 0
-        })
-        let links = try array.portals.map { try FaultyLink(to: $0) }
-        var setup = DiskSetup()
-        setup.identity = "{target: \"\(EmbeddedArray.name)\", lun: 0}"
-        setup.paths = [.init(target: EmbeddedArray.name, portal: links[0].portal)]
-        setup.paths[0].connections = links.map { "{address: \"\($0.portal)\"}" }
-        setup.targetKeys[EmbeddedArray.name] = "iscsi: {error-recovery-level: \(level)}"
+    /// Each connection from an address of its own to an address of its own; tgtd has them all in one session.
+    @Test func aListOfAddressPairsJoinsOneSession() async throws {
+        let server = try TgtServer.withConnections(in: directory)
+        let sources = server.portals.indices.map { DiskSetup.source(number: $0, for: server.portals[$0])! }
+        let setup = DiskSetup(session: server, keys: sources.map { "from: \($0)" })
         try await setup.withDisk(in: directory) { disk in
-            #expect(try await waitForConnections(disk, 4))
-            #expect(try await disk.paths[0].errorRecoveryLevel == level)
+            #expect(try await disk.waitForConnections(4))
+            let connections = try await disk.paths[0].connections
+            #expect(connections.map(\.portal) == server.portals.map(\.description))
+            #expect(connections.map(\.source) == sources)
+            #expect(connections.map(\.number) == [1, 2, 3, 4] && Set(connections.map(\.cid)).count == 4)
+            #expect(try server.sessions().count == 1)
+            let peers = try server.connections()
+            for (portal, source) in zip(server.portals, sources) {
+                #expect(peers[portal]?.map(\.address) == [source], "\(peers)")
+            }
+            let load = VerifiedLoad(disk, .init(blockCount: 2048))
+            try await load.run(requestCount: 400)
+            expectClean(load)
+        }
+    }
+
+    /// A portal of another target port group is no part of the session: a session does not span them.
+    @Test func aConnectionThatCannotJoinIsTriedAndSaidToFail() async throws {
+        let array = try EmbeddedArray.withConnections(tags: [1, 1, 2])
+        try await DiskSetup(session: array).withDisk(in: directory) { disk in
+            #expect(try await disk.waitForConnections(2))
+            #expect(try await eventually { try await disk.paths[0].connections[2].reason != nil })
+            let stranger = try await disk.paths[0].connections[2]
+            #expect(stranger.reason?.contains("login") == true, "\(stranger)")
+            let load = VerifiedLoad(disk, .init(blockCount: 2048))
+            try await load.run(requestCount: 400)
+            expectClean(load)
+            #expect(try await disk.paths[0].state == .activeOptimized)
+        }
+        try array.stop()
+    }
+
+    /// Two tgtd before one file, a session of two connections to each: cut one connection, then a whole session.
+    @Test func twoSessionsOfTwoConnectionsEach() async throws {
+        let servers = try (0..<2).map { _ in try TgtServer.withConnections(2, portalCount: 2, in: directory) }
+        let links = try servers.map { try $0.portals.map { try FaultyLink(to: $0) } }
+        let setup = DiskSetup(
+            sessions: links.map { $0.map(\.portal) }, of: servers[0].targetName, lun: 1, keys: ["weight: 2", "weight: 1"])
+        try await setup.withDisk(in: directory) { disk in
+            for path in 0..<2 { #expect(try await disk.waitForConnections(2, ofPath: path)) }
+            let load = VerifiedLoad(disk, .init(depth: 32, blockCount: 2048))
+            load.start()
+            try await load.proceed(1000)
+            let name = links[0][0].portal.description
+            _ = try await mpio(in: directory, "policy", "disk", "weighted-paths", "--session", name)
+
+            // All that belongs to a connection is shown under its path.
+            let before = try await shownPaths()
+            try await load.proceed(2000)
+            let paths = try await shownPaths()
+            #expect(paths.map(\.state) == [.activeOptimized, .activeOptimized])
+            #expect(paths.map(\.connectionPolicy) == ["weighted-paths", "round-robin"])
+            for index in 0..<2 {
+                #expect(paths[index].connections.map(\.portal) == links[index].map(\.portal.description))
+                #expect(paths[index].connections.map(\.state) == ["logged in", "logged in"])
+                #expect(paths[index].connections.map(\.weight) == (index == 0 ? [2, 1] : [nil, nil]))
+                let carried = differences(paths[index].connections.map(\.requests), before[index].connections.map(\.requests))
+                let all = Double(carried[0] + carried[1])
+                #expect(all > 500 && abs(Double(carried[0]) / all - (index == 0 ? 2.0 / 3 : 0.5)) < 0.02, "\(carried)")
+            }
+            let table = try await mpio(in: directory, "paths", "disk").standardOutput
+            let lines = table.split(separator: "\n").drop { !$0.contains("PATH") }.dropFirst().map(String.init)
+            #expect(lines.count == 6, "\(table)")
+            for index in 0..<2 {
+                #expect(lines[3 * index].hasPrefix("  \(links[index][0].portal)") && lines[3 * index].contains("2 of 2 connections"))
+                for number in 1...2 {
+                    let line = lines[3 * index + number]
+                    #expect(line.hasPrefix("    \(number): cid ") && line.contains("\(links[index][number - 1].portal)"), "\(line)")
+                    #expect(line.contains("logged in"), "\(line)")
+                }
+            }
+
+            // One connection: its session, and the other session, go on.
+            links[0][1].cut()
+            try await load.proceed(2000)
+            #expect(try await eventually { try await disk.paths[0].connections[1].state == "failed" })
+            #expect(try await disk.paths.map(\.state) == [.activeOptimized, .activeOptimized])
+            #expect(try await mpio(in: directory, "paths", "disk").standardOutput.contains("1 of 2 connections"))
+            #expect(try await disk.paths[1].connections.map(\.state) == ["logged in", "logged in"])
+
+            // All of one session: a path is lost, and the other carries it all.
+            links[0][0].cut()
+            #expect(try await disk.waitForPath(0, .failed))
+            _ = load.takeLongestPause()
+            try await load.proceed(2000)
+            #expect(try await disk.paths[1].state == .activeOptimized)
+            for link in links[0] { try link.restore() }
+            #expect(try await disk.waitForStates([.activeOptimized, .activeOptimized]))
+            for path in 0..<2 { #expect(try await disk.waitForConnections(2, ofPath: path)) }
+            try await load.proceed(1000)
+            try await load.stop()
+            expectClean(load)
+            try await load.verifyDisk()
+            try load.verify(file: servers[0].backingFile)
+            expectClean(load)
+            for server in servers { #expect(try server.sessions().count == 1) }
+        }
+    }
+
+    @Test func aTargetThatGrantsFewerIsUsedWithThose() async throws {
+        let server = try TgtServer.withConnections(1, in: directory)
+        try await DiskSetup(session: server).withDisk(in: directory) { disk in
+            let load = VerifiedLoad(disk, .init(blockCount: 2048))
+            try await load.run(requestCount: 500)
+            expectClean(load)
+            let connections = try await disk.paths[0].connections
+            #expect(connections.map(\.state) == ["logged in", "not granted", "not granted", "not granted"])
+            #expect(try await disk.paths[0].state == .activeOptimized)
+            #expect(try await disk.status.state == .optimal, "it is no failure")
+            let events = try recentEvents(in: directory).filter { $0.kind == "connections-limited" }
+            #expect(events.count == 1 && events[0].message.contains("as many as the target grants of 4"), "\(events)")
+            let table = try await mpio(in: directory, "paths", "disk").standardOutput
+            #expect(table.contains("1 of 4 connections") && table.split(separator: "\n").count { $0.contains("not granted") } == 3, "\(table)")
+            #expect(try server.connections().values.reduce(0) { $0 + $1.count } == 1)
+        }
+    }
+
+    // MARK: One connection out and back
+
+    /// By hand, under load: logged out when its commands have ended (nothing is done again), and back.
+    @Test(arguments: ConnectionPolicyTests.Target.allCases) func aDrainedConnectionLeavesInGoodOrder(
+        _ target: ConnectionPolicyTests.Target
+    ) async throws {
+        let server = target == .tgtd ? try TgtServer.withConnections(in: directory) : nil
+        let array = server == nil ? try EmbeddedArray.withConnections() : nil
+        let setup = try server.map { DiskSetup(session: $0) } ?? DiskSetup(session: #require(array))
+        func transports() throws -> Int {
+            if let server { return try server.connections().values.reduce(0) { $0 + $1.count } }
+            return try array?.with { target in (0..<4).reduce(0) { $0 + target.connectionCount(portal: $1) } } ?? 0
+        }
+        try await setup.withDisk(in: directory) { disk in
+            #expect(try await disk.waitForConnections(4))
+            let path = setup.paths[0].portal.description
             let load = VerifiedLoad(disk, .init(depth: 32, blockCount: 512))
             load.start()
-            var pauses: [Duration] = []
-            for round in 0..<12 {
+            // The leading one as well: a session does not depend on it.
+            for number in 1...4 {
                 try await load.proceed(300)
-                _ = load.takeLongestPause()
-                links[round % 4].reset()
-                try await load.proceed(600)
-                pauses.append(load.takeLongestPause())
-                #expect(try await waitForConnections(disk, 4))
+                let said = try await mpio(in: directory, "path", "drain", "disk", path, "--connection", "\(number)")
+                #expect(said.standardOutput.contains("connection \(number) of \(path) drains"))
+                #expect(try await eventually { try await disk.paths[0].connections[number - 1].state == "taken out" })
+                #expect(try await eventually { try transports() == 3 })
+                let before = try await disk.paths[0].connections[number - 1].requests
+                try await load.proceed(500)
+                #expect(try await disk.paths[0].connections[number - 1].requests == before)
+                #expect(try await disk.paths[0].state == .activeOptimized)
+                #expect(try await disk.redrivenCount == 0)
+                _ = try await mpio(in: directory, "path", "restore", "disk", path, "--connection", "\(number)")
+                #expect(try await disk.waitForConnections(4))
             }
-            // Refused for a while: level 2 needs no transport for its recovery, and the others log it out below.
-            links[1].cut()
-            try await load.proceed(1000)
-            pauses.append(load.takeLongestPause())
-            try links[1].restore()
-            #expect(try await waitForConnections(disk, 4))
+            // At once: what it had under way is done again, and nothing is lost.
+            _ = load.takeLongestPause()
+            _ = try await mpio(in: directory, "path", "fail", "disk", path, "--connection", "3")
+            #expect(try await eventually { try await disk.paths[0].connections[2].state == "taken out" })
+            try await load.proceed(500)
+            #expect(load.takeLongestPause() < .milliseconds(500))
+            #expect(try await disk.paths[0].connections[2].reason == nil)
+            // It stays out when the session is made anew.
+            #expect(try await disk.changePath(path, .fail))
+            #expect(try await disk.waitForPath(0, .failed))
+            #expect(try await disk.changePath(path, .restore))
+            #expect(try await disk.waitForConnections(3))
+            #expect(try await disk.paths[0].connections[2].state == "taken out")
+            #expect(try await disk.changeConnection(3, ofPath: path, .restore))
+            #expect(try await disk.waitForConnections(4))
+            try await load.proceed(300)
             try await load.stop()
-            let redriven = try await disk.redrivenCount
-            print("embedded target, level \(level): longest pause \(pauses.max()!), \(redriven) requests done again")
-            for pause in pauses { #expect(pause < .milliseconds(100), "\(pauses)") }
-            #expect(level == 2 ? redriven == 0 : redriven > 0)
-            #expect(try await disk.paths[0].lastError == nil)
-            #expect(try await disk.paths[0].state == .activeOptimized)
-            #expect(try array.with { $0.sessionCount } == 1)
             expectClean(load)
+            try await load.verifyDisk()
+            expectClean(load)
+            let events = try recentEvents(in: directory).map(\.message)
+            #expect(events.contains { $0.contains("connection 2 of \(path) lost: taken out by hand") }, "\(events)")
+            #expect(events.contains { $0.contains("connection 2 of \(path) is back") })
+        }
+        try array?.stop()
+    }
+
+    @Test func theLastConnectionIsNotTakenOut() async throws {
+        let array = try EmbeddedArray.withConnections(tags: [1, 1])
+        try await DiskSetup(session: array).withDisk(in: directory) { disk in
+            #expect(try await disk.waitForConnections(2))
+            let path = array.portals[0].description
+            #expect(try await disk.changeConnection(1, ofPath: path, .drain))
+            #expect(try await eventually { try await disk.paths[0].connections[0].state == "taken out" })
+            let refused = try await mpio(in: directory, "path", "drain", "disk", path, "--connection", "2", status: 64)
+            #expect(refused.standardError.contains("the session's only one"), "\(refused.standardError)")
+            let unknown = try await mpio(in: directory, "path", "drain", "disk", path, "--connection", "3", status: 1)
+            #expect(unknown.standardError.contains("has no connection 3; it has 1 to 2"), "\(unknown.standardError)")
+            #expect(try await disk.changeConnection(0, ofPath: path, .drain) == false)
+            #expect(try await disk.paths[0].connections[1].state == "logged in")
+            // The other leads the next session.
+            #expect(try await disk.changePath(path, .fail))
+            #expect(try await disk.waitForPath(0, .failed))
+            #expect(try await disk.changePath(path, .restore))
+            #expect(try await disk.waitForPath(0, .activeOptimized))
+            #expect(try await disk.paths[0].connections.map(\.state) == ["taken out", "logged in"])
+        }
+        try array.stop()
+    }
+
+    // MARK: What a target asks
+
+    /// Under load, played by the faults of the embedded target; the connections by their CIDs.
+    @Test(arguments: [0, 2]) func oneConnectionGoesAtTheTargetsWish(level: Int) async throws {
+        let array = try EmbeddedArray.withConnections(level: level)
+        try await DiskSetup(session: array, level: level).withDisk(in: directory) { disk in
+            #expect(try await disk.waitForConnections(4))
+            let load = VerifiedLoad(disk, .init(depth: 32, blockCount: 512))
+            load.start()
+            let session = try array.with { $0.service.sessions.map(\.tsih) }
+            for round in 0..<8 {
+                try await load.proceed(300)
+                let connection = try await disk.paths[0].connections[round % 4]
+                let isLogout = round < 4
+                let redriven = try await disk.redrivenCount
+                let fault = try FaultCommand(parsing: "\(isLogout ? "async-logout=2s" : "async-drop"):connection=\(connection.cid)")
+                _ = try array.with { try $0.setFault(fault) }
+                // It comes back under another CID, or the same where a login with it is what ends the old one.
+                #expect(try await eventually { try recentEvents(in: directory).count { $0.kind == "connection-regained" } == round + 1 })
+                #expect(try await disk.waitForConnections(4))
+                #expect(try await disk.paths[0].state == .activeOptimized)
+                if isLogout || level == 2 { #expect(try await disk.redrivenCount == redriven, "its commands ended first") }
+            }
+            try await load.stop()
+            expectClean(load)
+            #expect(try array.with { $0.service.sessions.map(\.tsih) } == session, "one session all the time")
+            let lost = try recentEvents(in: directory).filter { $0.kind == "connection-lost" }.map(\.message)
+            #expect(lost.count == 8 && lost.prefix(4).allSatisfy { $0.contains("logout") } && lost.suffix(4).allSatisfy { $0.contains("drop") }, "\(lost)")
+            #expect(try array.with { $0.faultStatus.isEmpty })
             try await load.verifyDisk()
             expectClean(load)
         }
         try array.stop()
     }
 
-    // MARK: Fewer than asked
-
-    /// As `mpio events` gets them.
-    private func recentEvents() throws -> [String] {
-        let client = try #require(
-            ControlClient.discover(directories: [directory.file("run")], timeout: .seconds(2)).first)
-        guard case .events(let events, _) = try client.request(.events(after: nil)) else { return [] }
-        return events.map(\.message)
-    }
-
-    @Test func aTargetThatGrantsFewerIsUsedWithThose() async throws {
-        let server = try server(maxConnections: 1)
-        try await setup(server).withDisk(in: directory) { disk in
-            let load = VerifiedLoad(disk)
-            try await load.run(requestCount: 500)
+    @Test func aSessionThatTheTargetDropsComesBack() async throws {
+        let array = try EmbeddedArray.withConnections()
+        try await DiskSetup(session: array).withDisk(in: directory) { disk in
+            #expect(try await disk.waitForConnections(4))
+            let load = VerifiedLoad(disk, .init(blockCount: 2048))
+            load.start()
+            try await load.proceed(300)
+            try array.with { $0.sendAsyncMessage(.sessionDrops(time2Wait: 0, time2Retain: 0), portal: 2) }
+            #expect(try await eventually { try await disk.paths[0].lastError != nil })
+            #expect(try await disk.waitForPath(0, .activeOptimized))
+            #expect(try await disk.waitForConnections(4))
+            try await load.proceed(300)
+            // And one that only wants to negotiate is answered, while everything goes on.
+            for portal in 0..<4 {
+                try array.with { $0.sendAsyncMessage(.negotiationRequested(withinSeconds: 3), portal: portal) }
+                try await load.proceed(100)
+            }
+            try await load.stop()
             expectClean(load)
-            let connections = try await disk.paths[0].connections
-            #expect(connections.map(\.state) == ["logged in", "not granted", "not granted", "not granted"])
-            #expect(try await disk.paths[0].state == .activeOptimized)
-            let events = try recentEvents()
-            #expect(events.contains { $0.contains("as many as the target grants of 4") }, "\(events)")
-            #expect(try server.connections().values.reduce(0) { $0 + $1.count } == 1)
+            #expect(try await disk.waitForConnections(4))
         }
+        try array.stop()
     }
-}
 
-extension TgtServer {
-    /// SCSI Command PDUs of the only session so far, by connection ID.
-    fileprivate func commandsByConnection() throws -> [Int: UInt64] {
-        let session = try sessions()[0].session
-        let text = try administer(["--op", "stat", "--mode", "session", "--tid", "1", "--sid", "\(session)"])
-        // sid cid rxdata_octets txdata_octets dataout_pdus datain_pdus cmd_pdus rsp_pdus
-        var counts: [Int: UInt64] = [:]
-        for line in text.split(separator: "\n") {
-            let numbers = line.split(separator: " ").compactMap { UInt64($0) }
-            if numbers.count == 8 { counts[Int(numbers[1])] = numbers[6] }
+    /// PREEMPT AND ABORT ends commands without a word; ABORT TASK finds that out, in a session of several connections as well.
+    @Test func aWriteThatWasEndedWithoutAWordBarsNoLaterOne() async throws {
+        let array = try EmbeddedArray.withConnections(tags: [1, 1])
+        var setup = DiskSetup(session: array)
+        setup.timers["command-timeout"] = "1s"
+        try await setup.withDisk(in: directory) { disk in
+            #expect(try await disk.waitForConnections(2))
+            try array.hold(Hold(Hold.writes))
+            let lost = Task { try await disk.write(IOBuffer(byteCount: 4096), at: 0) }
+            #expect(try await eventually { try array.heldCount == 1 })
+            try array.with { target in
+                target.filter = nil
+                for nexus in 0..<4 { target.nexusPreempted(NexusIndex(rawValue: nexus), unit: target.node.units[0]) }
+            }
+            #expect(try array.heldCount == 0)
+            await #expect(throws: DiskError.timedOut) { try await lost.value }
+            let start = ContinuousClock.now
+            try await disk.write(IOBuffer(byteCount: 4096), at: 0)
+            #expect(start.seconds < 5, "\(start.seconds) s")
+            #expect(try await disk.paths[0].lastError == nil)
         }
-        return counts
+        try array.stop()
     }
 }

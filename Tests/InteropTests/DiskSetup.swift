@@ -106,7 +106,9 @@ struct DiskSetup {
 
     func manager(in folder: TemporaryDirectory) async throws -> PathManager {
         var options = PathManager.Options()
-        options.runtimeDirectory = folder.file("run")
+        // As `mpio` looks for it where XDG_RUNTIME_DIR is `run`.
+        try FileManager.default.createDirectory(atPath: folder.file("run"), withIntermediateDirectories: true)
+        options.runtimeDirectory = folder.file("run/mpio")
         let file = try folder.file("mpio.yaml", contents: Array(yaml.utf8))
         return try await PathManager(configuration: Configuration(contentsOf: file), options: options)
     }

@@ -27,12 +27,7 @@ final class RunningGateway: Sendable {
         let own = try LoopbackPortal.unused(count: 2)
         var unit = LogicalUnitConfiguration(number: 0, storage: .disk(name: "disk"), blockSize: behind.disk.blockSize)
         unit.byteCount = behind.disk.capacityByteCount
-        let configuration = ISCSITarget.TargetConfiguration(
-            name: Self.name,
-            portals: own.enumerated().map {
-                TargetPortalConfiguration(
-                    address: SocketAddress(numericHost: $1.address, port: $1.port)!, groupTag: UInt16($0 + 1))
-            }, logicalUnits: [unit])
+        let configuration = TargetConfiguration(name: Self.name, on: own, tags: [1, 2], unit: unit)
         target = try behind.manager.reactor.performAndWait {
             let target = try EmbeddedTarget(
                 configuration: configuration, port: behind.manager.reactor, cryptography: SystemCryptography()

@@ -55,25 +55,22 @@ struct ReconnectMemoryTests {
         #expect(back, "lost: \(lost)")
     }
 
-    /// Of portals that share their sessions, or may, others log in as well: to prove it, and to end a lost nexus's commands.
-    @Test(arguments: [false, true])
-    func sessionsMadeAnewTakeNoMoreMemory(sharingNexuses: Bool) async throws {
-        // More for a closer look: each 1000 left 1.5 MiB resident where the sessions' tables were allocated anew.
-        let wanted = ProcessInfo.processInfo.environment["MPIO_RECONNECTS"].flatMap(Int.init) ?? 2600
-        let array = try EmbeddedArray(tags: (1...UInt16(Self.portalCount)).map { sharingNexuses ? 1 : $0 })
-        var options = PathManager.Options()
-        options.runtimeDirectory = directory.file("run")
-        let manager = try await PathManager(configuration: try Configuration(yaml: yaml(array)), options: options)
-        let disk = try await manager.open("disk")
-        #expect(try await disk.waitForStates(Array(repeating: .activeOptimized, count: Self.portalCount)))
+    /// More for a closer look: each 1000 left 1.5 MiB resident where the sessions' tables were allocated anew.
+    private let wanted = ProcessInfo.processInfo.environment["MPIO_RECONNECTS"].flatMap(Int.init) ?? 2600
+
+    /// Strikes again and again under load, from the first thousand reconnects on with samples. `strike` is told the round,
+    /// and returns how many reconnects it brought.
+    private func watch(
+        _ disk: MultipathDisk, _ manager: PathManager, _ array: EmbeddedArray, strike: (Int) async throws -> Int
+    ) async throws {
         let load = VerifiedLoad(disk, .init(blockCount: 4096))
         load.start()
         var samples: [Sample] = []
         // The log of events is full by the first sample.
         var (round, count, next) = (0, 0, 1000)
         while count < wanted {
-            try await strike(array, sparing: round % Self.portalCount, disk)
-            (round, count) = (round + 1, count + Self.portalCount - 1)
+            count += try await strike(round)
+            round += 1
             guard count >= next else { continue }
             samples.append(try sample(count))
             next += max((wanted - 1000) / 8, 100)
@@ -83,6 +80,44 @@ struct ReconnectMemoryTests {
         try await manager.shutdown()
         try array.stop()
         expectNoGrowth(samples)
+    }
+
+    /// Of portals that share their sessions, or may, others log in as well: to prove it, and to end a lost nexus's commands.
+    @Test(arguments: [false, true])
+    func sessionsMadeAnewTakeNoMoreMemory(sharingNexuses: Bool) async throws {
+        let array = try EmbeddedArray(tags: (1...UInt16(Self.portalCount)).map { sharingNexuses ? 1 : $0 })
+        var options = PathManager.Options()
+        options.runtimeDirectory = directory.file("run")
+        let manager = try await PathManager(configuration: try Configuration(yaml: yaml(array)), options: options)
+        let disk = try await manager.open("disk")
+        #expect(try await disk.waitForStates(Array(repeating: .activeOptimized, count: Self.portalCount)))
+        try await watch(disk, manager, array) { round in
+            try await strike(array, sparing: round % Self.portalCount, disk)
+            return Self.portalCount - 1
+        }
+    }
+
+    /// Connections of one session: at level 2 their tasks move, at level 0 they are done again. Now and then the session
+    /// itself is made anew.
+    @Test(arguments: [0, 2])
+    func connectionsMadeAnewTakeNoMoreMemory(level: Int) async throws {
+        let array = try EmbeddedArray.withConnections(level: level, tags: Array(repeating: 1, count: Self.portalCount))
+        var setup = DiskSetup(session: array, level: level)
+        setup.timers["path-recovery-interval"] = "10ms"
+        setup.timers["path-recovery-interval-maximum"] = "10ms"
+        setup.lunKeys = "marginal-paths: {loss-count: 1000, window: 100ms}"
+        let manager = try await setup.manager(in: directory)
+        let disk = try await manager.open("disk")
+        #expect(try await disk.waitForConnections(Self.portalCount))
+        try await watch(disk, manager, array) { round in
+            let spared = round % 10 == 9 ? nil : round % Self.portalCount
+            let struck = (0..<Self.portalCount).filter { $0 != spared }
+            try array.with { target in for portal in struck { try target.setPortal(portal, enabled: false) } }
+            #expect(try await disk.waitForConnections(spared == nil ? 0 : 1))
+            try array.with { target in for portal in struck { try target.setPortal(portal, enabled: true) } }
+            #expect(try await disk.waitForConnections(Self.portalCount))
+            return struck.count
+        }
     }
 
     private func expectNoGrowth(_ samples: [Sample]) {

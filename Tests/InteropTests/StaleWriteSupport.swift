@@ -21,11 +21,8 @@ final class EmbeddedArray: Sendable {
     ) throws {
         let portals = try portals ?? LoopbackPortal.unused(count: tags.count)
         var configuration = TargetConfiguration(
-            name: Self.name,
-            portals: zip(portals, tags).map {
-                TargetPortalConfiguration(
-                    address: SocketAddress(numericHost: $0.address, port: $0.port)!, groupTag: $1)
-            }, logicalUnits: [LogicalUnitConfiguration(number: 0, storage: .memory, byteCount: 16 << 20)])
+            name: Self.name, on: portals, tags: tags,
+            unit: LogicalUnitConfiguration(number: 0, storage: .memory, byteCount: 16 << 20))
         configuration.allowsExplicitTransitions = explicit
         change(&configuration)
         let final = configuration
@@ -65,6 +62,17 @@ final class EmbeddedArray: Sendable {
             target.stop()
         }
         reactor.stop()
+    }
+}
+
+extension ISCSITarget.TargetConfiguration {
+    /// A portal for each of `tags`, its target port group, before one unit.
+    init(name: String, on portals: [LoopbackPortal], tags: [UInt16], unit: LogicalUnitConfiguration) {
+        self.init(
+            name: name,
+            portals: zip(portals, tags).map {
+                TargetPortalConfiguration(address: SocketAddress(numericHost: $0.address, port: $0.port)!, groupTag: $1)
+            }, logicalUnits: [unit])
     }
 }
 

@@ -146,6 +146,9 @@ private final class FakeHolder: ControlHandler, @unchecked Sendable {
             case .path(_, _, let path):
                 taken.append(request)
                 return path == "127.0.0.1:3260" ? .done("path \(path) changed") : .failed(ControlFailure(.noSuchPath, "no path '\(path)'"))
+            case .connection(_, _, _, let number):
+                taken.append(request)
+                return number == 2 ? .done("connection 2 changed") : .failed(ControlFailure(.noSuchPath, "no connection \(number)"))
             case .explain:
                 return .explanation(ExplanationReport(lun: "vm-store", policy: policy, next: "127.0.0.1:3260", reason: "the only one", paths: [.init(id: "127.0.0.1:3260", isUsed: true, reason: "usable")]))
             case .events(let after):
@@ -199,9 +202,11 @@ private final class FakeHolder: ControlHandler, @unchecked Sendable {
         try withHolder { folder, holder in
             #expect(try Mpio("path", "fail", "vm-store", "127.0.0.1:3260", folder: folder.path).status == 0)
             #expect(try Mpio("path", "drain", "vm-store", "127.0.0.1:3260", folder: folder.path).status == 0)
+            #expect(try Mpio("path", "drain", "vm-store", "127.0.0.1:3260", "--connection", "2", folder: folder.path).status == 0)
+            #expect(holder.actions.last == .connection(.drain, lun: "vm-store", path: "127.0.0.1:3260", number: 2))
             let run = try Mpio("path", "restore", "vm-store", "nowhere", folder: folder.path)
             #expect(run.status == 1 && run.errors == "mpio: no path 'nowhere'\n")
-            #expect(holder.actions.count == 3)
+            #expect(holder.actions.count == 4)
         }
     }
 

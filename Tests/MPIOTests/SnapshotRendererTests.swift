@@ -96,6 +96,8 @@ import Testing
         ]
         let text = PathsRenderer(now: Self.now).render(lun)
         #expect(text.contains("    cid 1 10.0.1.11:3260") && text.contains("logged in"))
+        lun.paths[0].connections[1].number = 2
+        #expect(PathsRenderer(now: Self.now).render(lun).contains("    2: cid 1 10.0.1.11:3260"))
         lun.paths[0].connections.removeLast()
         #expect(!PathsRenderer(now: Self.now).render(lun).contains("cid"))
     }

@@ -13,13 +13,26 @@ struct SimulationTests {
         #expect(summary.failures.isEmpty, "\(summary.text)")
         #expect(summary.seedCount == 1000, "only \(summary.seedCount) seeds in the time")
         #expect(summary.pathLossCount > 1000 && summary.redrivenCount > 200, "the faults do nothing: \(summary.text)")
+        #expect(
+            FaultKind.allCases.allSatisfy { $0.isOfConnections || summary.faults[$0, default: 0] > 0 }, "\(summary.text)")
+        print(summary.text)
+    }
+
+    @Test("a thousand seeds with several connections in each session keep every rule")
+    func seedsWithConnectionsKeepEveryRule() async {
+        let summary = await SeedRunner(
+            first: 1, count: 1000, seconds: 240, jobs: 2, repeats: 20, worlds: .connections
+        ).run { _ in }
+        #expect(summary.failures.isEmpty, "\(summary.text)")
+        #expect(summary.connectionSeedCount == 1000, "only \(summary.seedCount) seeds in the time")
+        #expect(summary.connectionLossCount > 1000, "the faults do nothing: \(summary.text)")
         #expect(FaultKind.allCases.allSatisfy { summary.faults[$0, default: 0] > 0 }, "\(summary.text)")
         print(summary.text)
     }
 
     @Test("the oracles find planted bugs", arguments: [
         PlantedBug.deliveredStatusRetried, .doubleCompletion, .writesSwapped, .wrongCmdSN, .policyIgnored, .sharedISID,
-        .lostCommandCountsAsDone, .lostReDrive, .reDriveForgotten, .socketLeaked,
+        .lostCommandCountsAsDone, .lostReDrive, .reDriveForgotten, .socketLeaked, .reassignWithoutLogout, .gapUnfilled,
     ])
     func plantedBugsAreFound(bug: PlantedBug) {
         #expect(PlantedBugSearch.find(bug, limit: 200) != nil)

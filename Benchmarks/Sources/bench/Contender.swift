@@ -93,7 +93,7 @@ struct Arena {
         configuration.parameters = [
             ("MaxRecvDataSegmentLength", "262144"), ("MaxXmitDataSegmentLength", "262144"),
             ("MaxBurstLength", "262144"), ("FirstBurstLength", "262144"), ("InitialR2T", "No"),
-            ("ImmediateData", "Yes"),
+            ("ImmediateData", "Yes"), ("MaxConnections", "\(options.sessionCount)"),
         ]
         configuration.processor = Self.targetProcessor
         target = try TgtServer(configuration)
@@ -103,7 +103,8 @@ struct Arena {
         let line = pinned + [Self.programs + "/tcp-floor-server"] + responderPortals.map(\.description)
         responder = try ChildProcess(executable: line[0], arguments: Array(line.dropFirst()))
         try awaitResponder()
-        try Data(policyFile.utf8).write(to: URL(fileURLWithPath: configurationPath))
+        try Data(policyFile(portals: sessions).utf8).write(to: URL(fileURLWithPath: configurationPath))
+        try Data(policyFile(portals: connections).utf8).write(to: URL(fileURLWithPath: connectionsPath))
     }
 
     /// The contenders in the order of the table.
@@ -111,6 +112,7 @@ struct Arena {
         var templates = [
             (name: "libiscsi", command: Self.programs + "/libiscsi-client {flags} {urls}"),
             (name: "mpio-queue", command: Self.programs + "/mpio-client {flags} {config}"),
+            (name: "mpio-mcs", command: Self.programs + "/mpio-client {flags} {mcs-config}"),
             (name: "qemu-img", command: Self.programs + "/qemu-client {flags} {urls}"),
             (name: "tcp-floor", command: Self.programs + "/tcp-floor-client {flags} {portals}"),
         ]
@@ -139,7 +141,7 @@ struct Arena {
             "{portals}": responderPortals.map(\.description),
         ]
         let words = [
-            "{config}": configurationPath, "{sessions}": "\(options.sessionCount)", "{depth}": "\(options.depth)",
+            "{config}": configurationPath, "{mcs-config}": connectionsPath, "{sessions}": "\(options.sessionCount)", "{depth}": "\(options.depth)",
             "{block-size}": "\(options.blockByteCount)", "{write-percent}": "\(options.writePercent)",
             "{seconds}": "\(options.seconds)", "{ramp}": "\(options.rampSeconds)",
         ]
@@ -151,20 +153,30 @@ struct Arena {
 
     private var configurationPath: String { directory.file("mpio.yaml") }
 
-    private var policyFile: String {
-        let portals = target.portals.map { "      - {address: \"\($0)\"}\n" }.joined()
-        return """
-            initiator:
-              name: iqn.2026-11.org.example:bench-client
-            targets:
-              - name: \(target.targetName)
-                portals:
-            \(portals)luns:
-              - name: bench
-                identity: {target: "\(target.targetName)", lun: 1}
-                policy: round-robin
+    private var connectionsPath: String { directory.file("mpio-mcs.yaml") }
 
-            """
+    /// A session through each portal.
+    private var sessions: String { target.portals.map { "      - {address: \"\($0)\"}\n" }.joined() }
+
+    /// One session with a connection through each portal.
+    private var connections: String {
+        let list = target.portals.map { "{address: \"\($0)\"}" }.joined(separator: ", ")
+        return "      - connections: [\(list)]\n"
+    }
+
+    private func policyFile(portals: String) -> String {
+        """
+        initiator:
+          name: iqn.2026-11.org.example:bench-client
+        targets:
+          - name: \(target.targetName)
+            portals:
+        \(portals)luns:
+          - name: bench
+            identity: {target: "\(target.targetName)", lun: 1}
+            policy: round-robin
+
+        """
     }
 
     private func awaitResponder() throws {

@@ -25,12 +25,13 @@ struct Options {
           --ramp S              before they count (0.5)
           --rounds N            every contender runs once a round, in turn (5)
           --baseline NAME       the contender that the others are divided by (libiscsi)
-          --only NAME,NAME      of the contenders: libiscsi, mpio-queue (our batch API), mpio (the command), qemu-img,
-                                tcp-floor, and those of --contender
+          --only NAME,NAME      of the contenders: libiscsi, mpio-queue (our batch API), mpio-mcs (the same over one session of as
+                                many connections as --sessions says), mpio (the command), qemu-img, tcp-floor, and those of
+                                --contender
           --mpio PATH           the mpio command, where it is not beside this program
           --contender NAME=CMD  another program that prints the JSON keys of `mpio bench --json`. In CMD are filled in:
-                                {urls} {portals} {flags} {config} {sessions} {depth} {block-size} {write-percent}
-                                {seconds} {ramp}
+                                {urls} {portals} {flags} {config} {mcs-config} {sessions} {depth} {block-size}
+                                {write-percent} {seconds} {ramp}
           --json                one line of JSON instead of the table
 
         The target is a private tgtd with a null LUN, pinned to processor 0; clients run on processor 1.

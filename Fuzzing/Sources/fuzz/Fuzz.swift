@@ -17,6 +17,7 @@ let fuzzTargets: [FuzzTarget] = [
     FuzzTarget(name: "scsi", run: fuzzSCSI, seeds: scsiSeeds),
     FuzzTarget(name: "probe", run: fuzzProbe, seeds: probeSeeds),
     FuzzTarget(name: "multipath", run: fuzzMultipath, seeds: multipathSeeds),
+    FuzzTarget(name: "nbd", run: fuzzNBD, seeds: nbdSeeds),
     FuzzTarget(name: "configuration", run: fuzzConfiguration, seeds: configurationSeeds),
     FuzzTarget(name: "control", run: fuzzControl, seeds: controlSeeds),
 ]

@@ -27,6 +27,9 @@ public enum FaultKind: Hashable, Sendable {
     case digestCorruption(DigestPlace)
     /// An asynchronous message asks for a logout; connections that stay longer are reset.
     case asyncLogout(within: Duration)
+    /// An asynchronous message says that the connections are dropped (one for each, on another connection of its session
+    /// where there is one), and then they are reset.
+    case asyncDrop(after: Duration)
     /// Executed and answered so much later.
     case delay(Duration)
     /// Executed so much later (nil: when the fault ends), even if its session is dead by then: a dead session's write

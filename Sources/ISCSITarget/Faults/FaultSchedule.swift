@@ -110,6 +110,10 @@ final class FaultSchedule: TimerHandler, TurnHandler {
             target.requestLogout(fault, time)
             arm(fault, .drop, after: time)
             return
+        case .asyncDrop(let time):
+            target.announceDrop(fault)
+            arm(fault, .drop, after: time)
+            return
         case .aluaTransition(let state): return target.changeStates(fault, state)
         case .identity(let identity): return target.changeIdentity(fault, identity)
         case .capacity(let count): return target.changeCapacity(fault, count)
@@ -120,7 +124,7 @@ final class FaultSchedule: TimerHandler, TurnHandler {
     /// What is done once and leaves nothing to undo is not kept.
     private func finishIfDone(_ fault: ActiveFault) {
         switch fault.kind {
-        case .reset, .digestCorruption, .asyncLogout: break
+        case .reset, .digestCorruption, .asyncLogout, .asyncDrop: break
         case .restart: break
         default: return
         }

@@ -29,9 +29,10 @@ extension FaultParseError: CustomStringConvertible {
 }
 
 extension FaultCommand {
-    static let kindNames = [
+    /// The words that a text may begin with.
+    public static let kindNames = [
         "reset", "silence", "mute", "deaf", "slow-drip", "refuse", "hang-in-login", "busy", "task-set-full", "sense", "reject",
-        "digest-corruption", "async-logout", "delay", "late-execution", "alua-transition", "restart", "identity", "capacity",
+        "digest-corruption", "async-logout", "async-drop", "delay", "late-execution", "alua-transition", "restart", "identity", "capacity",
     ]
 
     /// Strict: an unknown word, a value that is none, or an option given twice is an error.
@@ -62,7 +63,7 @@ extension FaultCommand {
                 switch (option, kind) {
                 case ("connection", .refuse), ("connection", .hangInLogin): false
                 case ("op", .refuse), ("lba", .refuse), ("op", .hangInLogin), ("lba", .hangInLogin): false
-                case ("for", .reset), ("for", .digestCorruption), ("for", .asyncLogout), ("for", .restart): trigger.needsCommand
+                case ("for", .reset), ("for", .digestCorruption), ("for", .asyncLogout), ("for", .asyncDrop), ("for", .restart): trigger.needsCommand
                 default: true
                 }
             if !isAllowed { throw .optionNotAllowed(option, kind: name) }
@@ -114,6 +115,7 @@ extension FaultCommand {
             }
             return .digestCorruption(place)
         case "async-logout": return .asyncLogout(within: try time(.seconds(3)))
+        case "async-drop": return .asyncDrop(after: try time(.milliseconds(50)))
         case "delay": return .delay(try time(nil))
         case "late-execution": return .lateExecution(after: value == nil ? nil : try time(nil))
         case "restart": return .restart(downFor: try time(.zero))
@@ -275,6 +277,7 @@ extension FaultCommand: CustomStringConvertible {
         case .reject(let reason): return "reject=\(hex(reason.rawValue))"
         case .digestCorruption(let place): return "digest-corruption=\(place.rawValue)"
         case .asyncLogout(let within): return "async-logout=\(Self.text(within))"
+        case .asyncDrop(let after): return "async-drop=\(Self.text(after))"
         case .delay(let time): return "delay=\(Self.text(time))"
         case .lateExecution(let time): return "late-execution" + (time.map { "=" + Self.text($0) } ?? "")
         case .aluaTransition(let state):

@@ -52,6 +52,26 @@ extension MultipathDisk {
         }
     }
 
+    /// Takes one connection of a path's session out of use (`.fail`: at once, its commands are done again over the
+    /// others; `.drain`: when they have ended) or back (`.restore`), for every disk that uses the session. It is logged out in
+    /// good order, and stays out when the session is made anew. Connections are numbered from 1, as configured. False,
+    /// and nothing is changed: there is no such path or connection, or no other connection is logged in.
+    @discardableResult
+    public func changeConnection(
+        _ number: Int, ofPath name: String, _ action: ControlRequest.PathAction
+    ) async throws(DiskError) -> Bool {
+        try await engine.call { engine in
+            guard let path = engine.lun.path(named: name), let group = engine.paths[path.index].connections else { return false }
+            do throws(ControlFailure) {
+                try group.change(number, action)
+            } catch {
+                return false
+            }
+            engine.host.runDirtyDisks()
+            return true
+        }
+    }
+
     /// Why the next request goes where it goes.
     public func explain() async throws(DiskError) -> ExplanationReport {
         try await engine.call { $0.explain(last: nil) }

@@ -46,6 +46,9 @@ public final class MultipathDisk: Sendable {
     /// The size in bytes now. On the thread of the disk's reactor only.
     package var currentCapacityByteCount: UInt64 { engine.engine.device?.capacity ?? capacityByteCount }
 
+    /// Zeroes are not sent, as far as is known: no path has refused WRITE SAME. On the reactor's thread only.
+    package var zeroesWithoutData: Bool { engine.engine.limits.zeroing == .writeSame }
+
     /// Reads blocks into `range` of the buffer (all of it by default) from `offset`, in bytes.
     ///
     /// SBC-4 READ (10) and READ (16).

@@ -57,7 +57,7 @@ public final class PathManager: Sendable {
             throw .cannotStart("\(count) reactors are asked for; there can be \(range.lowerBound) to \(range.upperBound)")
         }
         // Who looks has nothing to spread, and who shares a reactor's thread with the disks needs all of them there.
-        return options.onlyLooks || options.hostsTarget ? 1 : count
+        return options.onlyLooks || options.sharesReactor ? 1 : count
     }
 
     /// Starts one reactor.
@@ -68,6 +68,7 @@ public final class PathManager: Sendable {
         let lease = try Self.lease(initiatorName, options)
         var reactorOptions = LibaioReactor.Options(
             for: configuration, spareSessionCount: options.spareSessionCount, hostsTarget: options.hostsTarget)
+        reactorOptions.socketCapacity += options.hostedSocketCount
         reactorOptions.busyPoll = options.busyPoll
         let reactor = try LibaioReactor(options: reactorOptions)
         try reactor.start(threadName: number == 0 ? "mpio-io" : "mpio-io-\(number)")
@@ -120,6 +121,10 @@ public final class PathManager: Sendable {
         package var lookTimeout = Duration.seconds(1)
         /// An embedded target will share the reactor: a gateway.
         package var hostsTarget = false
+        /// Sockets and listeners of others that will share the reactor: an NBD server.
+        package var hostedSocketCount = 0
+        /// Others work with the disks on the reactor's own thread.
+        fileprivate var sharesReactor: Bool { hostsTarget || hostedSocketCount > 0 }
 
         public init() {}
     }

@@ -17,6 +17,8 @@ public enum ControlRequest: Hashable, Sendable {
     /// Another connection policy (nil: the same); it applies to every LUN of the session.
     case setConnectionPolicy(lun: String, path: String, policy: String?, options: [String: String] = [:])
     case path(PathAction, lun: String, path: String)
+    /// The same for one connection of the path's session, by its number in the policy file's order, from 1.
+    case connection(PathAction, lun: String, path: String, number: Int)
     /// Why requests go where they go; with the last so many decisions where asked.
     case explain(lun: String, last: Int?)
     /// Events with a serial over `after`, at most 1000; the oldest that are kept where nil. To follow, ask again.
@@ -33,7 +35,7 @@ public enum ControlRequest: Hashable, Sendable {
     var isChange: Bool {
         switch self {
         case .identify, .paths, .policy, .connectionPolicy, .explain, .events, .metrics: false
-        case .setPolicy, .setConnectionPolicy, .path, .reload, .edit: true
+        case .setPolicy, .setConnectionPolicy, .path, .connection, .reload, .edit: true
         }
     }
 
@@ -162,13 +164,13 @@ extension ControlHandler {
 
 extension ControlRequest: Codable {
     private enum Keys: String, CodingKey {
-        case request, luns, lun, policy, options, action, path, last, after, file, expecting, role, weight
+        case request, luns, lun, policy, options, action, path, number, last, after, file, expecting, role, weight
         case isDryRun = "dry-run"
         case newPath = "new-path"
     }
 
     private enum Kind: String, Codable {
-        case identify, paths, policy, path, explain, events, metrics, reload
+        case identify, paths, policy, path, connection, explain, events, metrics, reload
         case setPath = "set-path"
         case addPath = "add-path"
         case removePath = "remove-path"
@@ -200,6 +202,10 @@ extension ControlRequest: Codable {
             self = .path(
                 try values.decode(PathAction.self, forKey: .action), lun: try values.decode(String.self, forKey: .lun),
                 path: try values.decode(String.self, forKey: .path))
+        case .connection:
+            self = .connection(
+                try values.decode(PathAction.self, forKey: .action), lun: try values.decode(String.self, forKey: .lun),
+                path: try values.decode(String.self, forKey: .path), number: try values.decode(Int.self, forKey: .number))
         case .explain:
             self = .explain(
                 lun: try values.decode(String.self, forKey: .lun), last: try values.decodeIfPresent(Int.self, forKey: .last))
@@ -260,6 +266,12 @@ extension ControlRequest: Codable {
             try values.encode(action, forKey: .action)
             try values.encode(lun, forKey: .lun)
             try values.encode(path, forKey: .path)
+        case .connection(let action, let lun, let path, let number):
+            try values.encode(Kind.connection, forKey: .request)
+            try values.encode(action, forKey: .action)
+            try values.encode(lun, forKey: .lun)
+            try values.encode(path, forKey: .path)
+            try values.encode(number, forKey: .number)
         case .explain(let lun, let last):
             try values.encode(Kind.explain, forKey: .request)
             try values.encode(lun, forKey: .lun)

@@ -62,7 +62,7 @@ extension ManagerState {
         case .metrics: self.report(luns: []) { report(.metrics(MetricsText.render($0))) }
         case .events(let after): report(events(after: after))
         case .policy(let lun), .setPolicy(let lun, _, _), .connectionPolicy(let lun, _), .setConnectionPolicy(let lun, _, _, _),
-            .path(_, let lun, _), .explain(let lun, _):
+            .path(_, let lun, _), .connection(_, let lun, _, _), .explain(let lun, _):
             askHolder(of: lun, request, from: actor, report: report)
         }
     }
@@ -115,6 +115,8 @@ extension ManagerShard {
         case .setConnectionPolicy(let lun, let path, let policy, let options):
             withGroup(disk, path) { setPolicy(policy, options, of: $0, on: $1, lun: lun, path: path) }
         case .path(let action, _, let path): act(action, on: path, of: disk)
+        case .connection(let action, let lun, let path, let number):
+            withGroup(disk, path) { group, _ in act(action, on: number, of: group, lun: lun, path: path) }
         case .explain(_, let last): .explanation(disk.explain(last: last))
         case .identify, .reload, .edit, .paths, .metrics, .events: .failed(ControlFailure(.unavailable, "it is about no LUN"))
         }
@@ -186,6 +188,18 @@ extension ManagerShard {
         guard let path = disk.lun.path(named: name) else { return noSuchPath(name, disk) }
         disk.change(path, action)
         return .done("\(disk.name): \(name) \(action.pastWords)")
+    }
+
+    private func act(
+        _ action: ControlRequest.PathAction, on number: Int, of group: ConnectionGroup, lun: String, path: String
+    ) -> ControlResponse {
+        do throws(ControlFailure) {
+            try group.change(number, action)
+        } catch {
+            return .failed(error)
+        }
+        host.runDirtyDisks()
+        return .done("\(lun): connection \(number) of \(path) \(action.pastWords)")
     }
 }
 

@@ -1,5 +1,5 @@
 import AsyncIO
-import ISCSI
+package import ISCSI
 import Multipath
 import Timebase
 
@@ -96,10 +96,14 @@ final class ConnectionGroup {
     var leading: ISCSIConnectionSettings { members[leader].settings }
 
     /// The owner asks for a session: the connection that led last, and did not fail, leads again.
-    func beginRound() { triedLeaders = 1 }
+    func beginRound() {
+        triedLeaders = 1
+        // There is always one that is not taken out.
+        while members[leader].isTakenOut { leader = (leader + 1) % members.count }
+    }
 
     var canTryAnotherLeader: Bool {
-        triedLeaders < Set(members.map { ConnectionPlace($0.settings) }).count
+        triedLeaders < Set(members.filter { !$0.isTakenOut }.map { ConnectionPlace($0.settings) }).count
     }
 
     /// The next one in order with other addresses.
@@ -108,7 +112,7 @@ final class ConnectionGroup {
         let place = ConnectionPlace(leading)
         for _ in members.indices {
             leader = (leader + 1) % members.count
-            if ConnectionPlace(leading) != place { return }
+            if !members[leader].isTakenOut, ConnectionPlace(leading) != place { return }
         }
     }
 
@@ -118,7 +122,7 @@ final class ConnectionGroup {
         isToldSlow = false
         for (row, member) in members.enumerated() {
             member.index = ConnectionIndex(rawValue: (row - leader + members.count) % members.count)
-            member.state = .idle
+            member.state = member.isTakenOut ? .takenOut : .idle
             member.isStalled = false
             member.isSlow = false
             member.isRecovering = false
@@ -138,7 +142,7 @@ final class ConnectionGroup {
         }
         isToldLimited = granted < members.count
         opened(members[leader])
-        for member in members where member !== members[leader] {
+        for member in members where member !== members[leader] && !member.isTakenOut {
             if member.index.rawValue < granted { connect(member) } else { member.state = .notGranted }
         }
     }
@@ -147,7 +151,11 @@ final class ConnectionGroup {
     func closeAll(_ mode: CloseMode?) {
         for member in members {
             if let socket = member.socket { path.port.close(socket, mode: mode ?? .reset) }
-            if case .failed = member.state {} else { member.state = .idle }
+            if member.isTakenOut {
+                member.state = .takenOut
+            } else if case .failed = member.state {} else {
+                member.state = .idle
+            }
             member.deadline = .distantFuture
             member.isRecovering = false
         }
@@ -175,6 +183,7 @@ final class ConnectionGroup {
         member.state = .open(socket)
         member.deadline = .distantFuture
         member.schedule.reset()
+        guard !member.isTakenOut else { return leave(member, atOnce: false) }
         if member.isToldLost {
             member.isToldLost = false
             path.tell(.regained(member.number))
@@ -185,7 +194,8 @@ final class ConnectionGroup {
     /// Out of use; its socket is closed.
     private func failed(_ member: PathConnection, _ failure: PathFailure) {
         if let socket = member.socket { path.port.close(socket, mode: .reset) }
-        member.state = .failed(failure)
+        let failure = member.isTakenOut ? PathFailure(.takenOut) : failure
+        member.state = member.isTakenOut ? .takenOut : .failed(failure)
         member.wasLost = true
         member.isStalled = false
         member.isSlow = false
@@ -213,7 +223,7 @@ final class ConnectionGroup {
     }
 
     private func tryLater(_ member: PathConnection) {
-        guard !member.isRecovering, member.index.rawValue < granted else { return }
+        guard !member.isRecovering, !member.isTakenOut, member.index.rawValue < granted else { return }
         member.deadline = now + member.schedule.nextPause(timers)
     }
 
@@ -230,11 +240,14 @@ final class ConnectionGroup {
             member.isRecovering = true
             failed(member, PathFailure(reason))
             path.session.beginRecovery(c, at: now)
+        case .connectionWanted(let c) where member(c).isTakenOut:
+            // Another connection says at the target that it is ended.
+            path.session.connectionClosed(c, reason: .closedLocally, at: now)
         case .connectionWanted(let c): connect(member(c))
         case .connectionRecovered(let c):
             let member = member(c)
             member.isRecovering = false
-            if member.socket == nil { member.deadline = now }
+            if member.socket == nil, !member.isTakenOut { member.deadline = now }
         case .connectionLeaving(let c):
             let member = member(c)
             if let socket = member.socket { member.state = .leaving(socket) }
@@ -251,6 +264,65 @@ final class ConnectionGroup {
         member.state = .idle
         failed(member, PathFailure(.logoutRequested))
         tryLater(member)
+    }
+
+    // MARK: by hand
+
+    /// Takes a connection out, or back. What it has under way at `.fail` is done again over the others; `.drain` lets it end
+    /// first. Either way it is logged out (reason code 1) and the session goes on.
+    func change(_ number: Int, _ action: ControlRequest.PathAction) throws(ControlFailure) {
+        guard members.indices.contains(number - 1) else {
+            throw ControlFailure(.noSuchPath, "the session has no connection \(number); it has 1 to \(members.count)")
+        }
+        let member = members[number - 1]
+        if action == .restore { restore(member) } else { try takeOut(member, atOnce: action == .fail) }
+        path.pump()
+    }
+
+    private func takeOut(_ member: PathConnection, atOnce: Bool) throws(ControlFailure) {
+        guard !member.isTakenOut || atOnce else { return }
+        guard members.contains(where: { $0 !== member && $0.isOpen }) else {
+            throw ControlFailure(.invalid, "connection \(member.number) is the session's only one; take out the path instead")
+        }
+        member.isTakenOut = true
+        switch member.state {
+        case .open, .leaving: leave(member, atOnce: atOnce)
+        // The session needs it to get over its loss; then it leaves.
+        case .connecting, .loggingIn: if !member.isRecovering { drop(member) }
+        case .idle, .notGranted, .failed, .takenOut: failed(member, PathFailure(.takenOut))
+        }
+    }
+
+    private func leave(_ member: PathConnection, atOnce: Bool) {
+        guard let socket = member.socket else { return }
+        // One that does not answer would not answer a Logout either.
+        if atOnce, member.isStalled { return drop(member) }
+        if path.session.removeConnection(member.index, atOnce: atOnce, at: now) {
+            member.state = .leaving(socket)
+        } else {
+            // All others were lost meanwhile: it stays.
+            member.isTakenOut = false
+        }
+        refresh()
+    }
+
+    private func drop(_ member: PathConnection) {
+        guard let socket = member.socket else { return }
+        let wasConnecting = if case .connecting = member.state { true } else { false }
+        path.port.close(socket, mode: .reset)
+        member.state = .takenOut
+        path.session.connectionClosed(member.index, reason: .closedLocally, at: now)
+        if wasConnecting { failed(member, PathFailure(.takenOut)) }
+    }
+
+    private func restore(_ member: PathConnection) {
+        guard member.isTakenOut else { return }
+        member.isTakenOut = false
+        // One that leaves just now comes back when it has left.
+        guard case .takenOut = member.state else { return }
+        member.state = .idle
+        guard path.isLoggedIn, !member.isRecovering else { return }
+        if member.index.rawValue < granted { connect(member) } else { member.state = .notGranted }
     }
 
     // MARK: signs of life
@@ -292,6 +364,8 @@ final class ConnectionGroup {
     }
 
     var nextDeadline: Instant {
+        // A session that ends tries nothing again: a deadline that nobody heeds would be due for ever.
+        guard path.isLoggedIn else { return .distantFuture }
         var deadline = rule.nextDeadline
         for member in members { deadline = min(deadline, member.deadline) }
         return deadline
@@ -345,62 +419,10 @@ extension ConnectionFailure {
     }
 }
 
-// MARK: - The session's side
-
 extension ISCSIPath {
-    /// Takes a command for one of several connections; see ``submit(_:)``.
-    @inline(never)
-    func submitAmong(_ request: SCSICommandRequest) -> Bool {
-        guard let group, isLoggedIn else { return false }
-        if !backlog.isEmpty || !submit(request, to: group) { backlog.append(request) }
-        return true
-    }
+    /// The states of a session's connections, in configured order, in the inspector's words; empty where it has but one.
+    package var connectionStates: [String] { group?.members.map(\.stateName) ?? [] }
 
-    func submitBacklogAmong(_ group: ConnectionGroup) {
-        while let request = backlog.first, submit(request, to: group) { _ = backlog.removeFirst() }
-    }
-
-    private func submit(_ request: SCSICommandRequest, to group: ConnectionGroup) -> Bool {
-        // Asked first, so that a closed window costs no connection its turn.
-        guard session.hasRoomForCommand(), let member = group.choose(request),
-            case .accepted = session.submit(request, on: member.index, at: port.now)
-        else { return false }
-        member.requestCount &+= 1
-        if !member.sendIsRequested, let socket = member.socket {
-            member.sendIsRequested = true
-            port.requestSend(socket)
-        }
-        return true
-    }
-
-    func connected(_ member: PathConnection, _ socket: SocketID) {
-        if case .connecting(socket) = state { return leadingConnected(socket) }
-        group?.connected(member)
-        pump()
-    }
-
-    func closed(_ member: PathConnection, _ reason: SocketCloseReason, wasConnecting: Bool) {
-        switch state {
-        case .connecting, .loggingIn: return leadingFailed(PathFailure(reason), closing: nil)
-        case .idle, .down: return
-        case .loggedIn, .loggingOut: group?.closed(member, reason, wasConnecting: wasConnecting)
-        }
-        pump()
-    }
-
-    /// Sending is what ends a command whose status came early, and what opens the output queue.
-    func sent() {
-        if session.hasResults || session.hasEnded || !backlog.isEmpty { pump() } else { rearmTimer() }
-    }
-
-    func tell(_ change: ConnectionChange) {
-        for client in clients { client?.path(self, connection: change) }
-    }
-
-    /// Changes how connections are chosen, from the next command on. False: the session has but one.
-    func setConnectionPolicy(_ policy: PolicySettings) -> Bool {
-        guard let group else { return false }
-        group.setPolicy(policy)
-        return true
-    }
+    /// For the simulator alone.
+    package func plantConnectionMistake(_ mistake: PlantedConnectionMistake?) { session.plantedMistake = mistake }
 }

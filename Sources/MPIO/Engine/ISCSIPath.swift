@@ -307,7 +307,7 @@ package final class ISCSIPath {
 
     /// ``InitiatorSession/endUnanswered(_:at:)``
     package func endUnanswered(_ token: UInt64) {
-        guard openSocket != nil else { return }
+        guard isLoggedIn else { return }
         session.endUnanswered(token, at: port.now)
         pump()
     }
@@ -359,7 +359,7 @@ package final class ISCSIPath {
                 handle(event)
                 guard socketInUse != nil else { break }
             }
-        } while session.hasResults && socketInUse != nil && !session.hasEnded
+        } while session.hasUntaken && socketInUse != nil && !session.hasEnded
         isDraining = false
         host.runDirtyDisks()
         if session.hasEnded, socketInUse != nil { return sessionEnded() }

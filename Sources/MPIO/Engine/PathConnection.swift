@@ -39,6 +39,8 @@ final class PathConnection {
         /// Takes no more commands; it will be logged out.
         case leaving(SocketID)
         case failed(PathFailure)
+        /// By hand, until it is restored.
+        case takenOut
     }
 
     /// Its place in the configured order.
@@ -53,6 +55,8 @@ final class PathConnection {
     var usableSince = Instant.zero
     /// The session sees to the way back itself, and says when a transport is wanted.
     var isRecovering = false
+    /// By hand: it is not connected, and leaves once it can.
+    var isTakenOut = false
     /// Its loss was told and not yet its return.
     var isToldLost = false
     var schedule = RecoverySchedule()
@@ -72,7 +76,7 @@ final class PathConnection {
     var socket: SocketID? {
         switch state {
         case .connecting(let socket), .loggingIn(let socket), .open(let socket), .leaving(let socket): socket
-        case .idle, .notGranted, .failed: nil
+        case .idle, .notGranted, .failed, .takenOut: nil
         }
     }
 
@@ -88,6 +92,7 @@ final class PathConnection {
         case .open: isStalled ? "stalled" : "logged in"
         case .leaving: "logging out"
         case .failed: "failed"
+        case .takenOut: "taken out"
         }
     }
 }

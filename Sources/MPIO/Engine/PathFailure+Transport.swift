@@ -33,7 +33,8 @@ extension PathFailure {
         case .dead: self.init(.notAcknowledged)
         case .commandTimeout: self.init(.silent, detail: "nothing heard within command-timeout")
         case .droppedByTarget: self.init(.targetDroppedSession)
-        case .silent: self.init(.silent)
+        // By its type: the case of a connection's failure has the same name.
+        case .silent: self.init(PathFailureReason.silent)
         case .recoveryRefused(let response): self.init(.other, detail: "task recovery refused: \(response)")
         case .logoutUnanswered: self.init(.silent, detail: "logout not answered")
         case .logoutRefused(let response): self.init(.other, detail: "logout refused: \(response)")

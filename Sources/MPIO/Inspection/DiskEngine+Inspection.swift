@@ -105,6 +105,7 @@ extension DiskPath {
                 source: (member.localAddress ?? member.settings.source).map { hostText(of: $0) },
                 state: member.stateName, inFlight: path.session.outstandingCommandCount(on: member.index),
                 requests: member.requestCount)
+            connection.number = member.number
             connection.role = member.settings.role.rawValue
             connection.weight = group.policy.kind == .weightedPaths ? Int(member.settings.weight) : nil
             if case .failed(let failure) = member.state { connection.reason = "\(failure)" }

@@ -205,7 +205,8 @@ public struct PathsRenderer {
         guard path.connections.count > 1 else { return rows }
         for connection in path.connections {
             var cells = [String](repeating: "", count: Self.columns.count)
-            cells[0] = "  cid \(connection.cid) \(HumanText.printable(connection.portal))"
+            let number = connection.number.map { "\($0): " } ?? ""
+            cells[0] = "  \(number)cid \(connection.cid) \(HumanText.printable(connection.portal))"
             cells[1] = HumanText.printable(connection.source ?? "–")
             cells[Self.stateColumn] = HumanText.printable(connection.state)
             if let role = connection.role { cells[4] = HumanText.printable(role) }

@@ -265,6 +265,8 @@ public struct LastError: Codable, Hashable, Sendable {
 
 /// One connection of a session (MCS).
 public struct ConnectionSnapshot: Codable, Hashable, Sendable {
+    /// From 1, as configured; it stays the same over logins, unlike ``cid``. Nil where the path has but one connection.
+    public var number: Int?
     public var cid: Int
     public var portal: String
     public var source: String?
@@ -279,7 +281,7 @@ public struct ConnectionSnapshot: Codable, Hashable, Sendable {
     public var reason: String?
 
     enum CodingKeys: String, CodingKey {
-        case cid, portal, source, state, requests, role, weight, reason
+        case number, cid, portal, source, state, requests, role, weight, reason
         case inFlight = "in_flight"
     }
 

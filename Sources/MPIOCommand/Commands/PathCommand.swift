@@ -10,6 +10,7 @@ struct PathCommand: ParsableCommand {
         discussion: """
             Examples:
               mpio path drain vm-store 10.0.1.10:3260
+              mpio path drain vm-store 10.0.1.10:3260 --connection 2
               mpio path set vm-store 10.0.1.10:3260 --weight 3
             """,
         subcommands: [Fail.self, Restore.self, Drain.self, Set.self, Add.self, Remove.self])
@@ -21,9 +22,18 @@ struct PathCommand: ParsableCommand {
         @Argument(help: "The path's name, as 'mpio paths' shows it.")
         var path: String
 
+        @Option(help: ArgumentHelp("Only this connection of the path's session, for all LUNs of the session; 'mpio paths' shows the numbers.", valueName: "number"))
+        var connection: Int?
+
         func perform(_ action: ControlRequest.PathAction) throws {
             let name = try Holders().name(of: lun)
-            let response = try Holders().ask(.path(action, lun: name, path: path), of: name)
+            let request: ControlRequest =
+                if let connection {
+                    .connection(action, lun: name, path: path, number: connection)
+                } else {
+                    .path(action, lun: name, path: path)
+                }
+            let response = try Holders().ask(request, of: name)
             guard case .done(let message) = response else { throw unexpected(response) }
             try StandardOutput.write(HumanText.printable(message) + "\n")
         }

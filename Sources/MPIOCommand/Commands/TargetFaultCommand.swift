@@ -7,8 +7,10 @@ struct TargetFaultCommand: ParsableCommand {
         commandName: "fault",
         abstract: "Make a running mpio target fail, and mend it.",
         discussion: """
-            A fault is KIND[=VALUE][:option=value,…]; docs/target.md lists the kinds and options. Faults stack. They end when they are
-            removed, after their for=TIME, or when they struck.
+            A fault is KIND[=VALUE][:option=value,…]; docs/target.md says what the kinds and options mean. Faults stack. They end when
+            they are removed, after their for=TIME, or when they struck.
+
+            Kinds: \(FaultCommand.kindNames.joined(separator: ", ")).
 
             Examples:
               mpio target fault add busy:portal=1,count=100 silence:portal=0,for=5s

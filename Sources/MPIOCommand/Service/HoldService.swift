@@ -9,6 +9,7 @@ struct HoldService: Sendable {
     let names: [String]
     let logger: Logger
     let service: ServiceManager
+    let exporter: NBDExporter
 
     func run() async {
         let configurations = manager.configurations
@@ -46,8 +47,10 @@ struct HoldService: Sendable {
         var isFirst = true
         while !Task.isCancelled {
             do throws(PathManagerError) {
-                let disk = try await manager.hold(name)
+                // A reload gives up what is merely held; what is exported has users.
+                let disk = exporter.isExporting ? try await manager.open(name) : try await manager.hold(name)
                 logger.info("\(name): open, \(HumanText.size(disk.capacityByteCount))")
+                exporter.export(disk)
                 if isFirst { await tried() }
                 isFirst = false
                 complaint = ""

@@ -36,7 +36,7 @@ struct DiskStore: BlockStore {
 /// - Parameter subcommand: what `mpio paths` shows as the holder.
 func withManager<Value: Sendable>(
     _ policy: Configuration, subcommand: String, isInspectable: Bool = true, runtimeDirectory: String? = nil,
-    hostsTarget: Bool = false, lookTimeout: Duration? = nil,
+    hostsTarget: Bool = false, hostedSocketCount: Int = 0, lookTimeout: Duration? = nil,
     _ body: @Sendable (PathManager) async throws -> Value
 ) async throws -> Value {
     var options = PathManager.Options()
@@ -45,6 +45,7 @@ func withManager<Value: Sendable>(
     options.hostsTarget = hostsTarget
     options.onlyLooks = lookTimeout != nil
     if let lookTimeout { options.lookTimeout = lookTimeout }
+    options.hostedSocketCount = hostedSocketCount
     if let runtimeDirectory { options.runtimeDirectory = runtimeDirectory }
     let manager = try await PathManager(configuration: policy, options: options)
     let value: Value

@@ -158,7 +158,7 @@ final class Endpoint {
         var bytes = output.copy(from: Int(transmitted - acknowledged), count: count)
         let position = transmitted
         let isFirst = position >= highestTransmitted
-        if isFirst, count > 0, link.directions[direction].corruptions > 0, link.mayCorrupt() {
+        if isFirst, count > 0, link.directions[direction].corruptions > 0, link.mayCorrupt(self) {
             link.directions[direction].corruptions -= 1
             bytes[world.random.below(count)] ^= UInt8(1 << world.random.below(8))
             node.network.corrupted(self)
@@ -177,7 +177,7 @@ final class Endpoint {
         let left = begin + .nanoseconds(Int64(byteCount) * 1_000_000_000 / Int64(max(way.rate, 1)))
         link.directions[direction].busyUntil = left
         let jitter = way.jitter > .zero ? world.random.duration(.zero...way.jitter) : .zero
-        lastArrival = max(lastArrival, left + way.latency + jitter)
+        lastArrival = max(lastArrival, left + way.latency + way.extraLatency + jitter)
         return lastArrival
     }
 
@@ -204,7 +204,8 @@ final class Endpoint {
             retransmitAt = .distantFuture
             return
         }
-        let back = link.directions[1 - direction].latency + link.directions[1 - direction].jitter
+        let way = link.directions[1 - direction]
+        let back = way.latency + way.extraLatency + way.jitter
         let base = max(lastArrival, world.now) + back + Self.firstTimeout * (1 << min(retransmissions, 8))
         retransmitAt = base
         guard !isTimerSet else { return }
@@ -292,7 +293,7 @@ final class Endpoint {
         let room = received + UInt64(max(0, link.bufferByteCount - input.count))
         // Small and many: they do not queue behind data, but stay in order.
         let way = link.directions[direction]
-        lastAcknowledgementArrival = max(lastAcknowledgementArrival, world.now + way.latency)
+        lastAcknowledgementArrival = max(lastAcknowledgementArrival, world.now + way.latency + way.extraLatency)
         carry(at: lastAcknowledgementArrival) { peer.acknowledgementArrived(position, limit: room) }
     }
 

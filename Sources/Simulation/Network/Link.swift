@@ -4,6 +4,8 @@ import Timebase
 /// corrupt about it.
 final class Link {
     let index: Int
+    /// The path whose connections use it.
+    let path: Int
     var directions: [LinkDirection]
     /// Largest number of bytes that travel as one.
     var segmentByteCount: Int
@@ -12,10 +14,11 @@ final class Link {
     /// Connections over it that have not ended, in the order of their making.
     var connections: [Endpoint] = []
     /// Whether bytes may be changed on the way: both digests are on, and login, which has none, is over.
-    var mayCorrupt: () -> Bool = { false }
+    var mayCorrupt: (Endpoint) -> Bool = { _ in false }
 
-    init(index: Int, directions: [LinkDirection], segmentByteCount: Int, bufferByteCount: Int) {
+    init(index: Int, path: Int, directions: [LinkDirection], segmentByteCount: Int, bufferByteCount: Int) {
         self.index = index
+        self.path = path
         self.directions = directions
         self.segmentByteCount = segmentByteCount
         self.bufferByteCount = bufferByteCount
@@ -27,6 +30,8 @@ final class Link {
 
 struct LinkDirection {
     var latency: Duration
+    /// So much more for a while.
+    var extraLatency = Duration.zero
     var jitter: Duration
     var bytesPerSecond: Int
     /// Slow drip: this rate instead.

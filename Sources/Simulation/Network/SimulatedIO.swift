@@ -313,7 +313,11 @@ public final class SimulatedIO: IOPort {
         let bytes = endpoint.input.copy(from: 0, count: total)
         endpoint.input.removeFirst(total)
         bytes.withUnsafeBytes { bytes in
-            if endpoint.direction == Link.toTarget { network.observer?.received(bytes, by: endpoint) }
+            if endpoint.direction == Link.toTarget {
+                network.observer?.received(bytes, by: endpoint)
+            } else {
+                network.observer?.arrived(bytes, at: endpoint)
+            }
             if placed > 0 { window.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[..<placed])) }
             handler.socketReceived(id, placedByteCount: placed, spill: UnsafeRawBufferPointer(rebasing: bytes[placed...]))
         }
@@ -339,6 +343,7 @@ public final class SimulatedIO: IOPort {
         sockets[endpoint.id] = nil
         if case .endOfStream = reason { endpoint.closeGracefully() } else { endpoint.vanish() }
         world.trace.record(.closed, endpoint.id)
+        network.observer?.closed(endpoint)
         handler?.socketClosed(SocketID(rawValue: endpoint.id), reason: reason)
     }
 
@@ -347,6 +352,7 @@ public final class SimulatedIO: IOPort {
         world.trace.record(.closed, endpoint.id, mode == .reset ? 1 : 2)
         if mode == .reset, misbehaviour.keepsSocket(endpoint) { return }
         sockets[socket.rawValue] = nil
+        network.observer?.closed(endpoint)
         switch mode {
         case .graceful where endpoint.phase == .open: endpoint.closeGracefully()
         case .graceful, .reset: endpoint.closeWithReset()

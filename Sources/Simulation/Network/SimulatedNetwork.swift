@@ -17,6 +17,9 @@ final class SimulatedNetwork {
 
     init(world: SimulatedWorld) { self.world = world }
 
+    /// Of a path, in the order of its connections.
+    func links(of path: Int) -> [Link] { links.filter { $0.path == path } }
+
     func add(_ link: Link, to portal: SocketAddress) {
         links.append(link)
         linkOfPortal[portal] = link.index
@@ -95,6 +98,12 @@ final class SimulatedNetwork {
         for endpoint in link.connections { endpoint.wasReset() }
     }
 
+    /// RST to both ends of one connection.
+    func reset(_ endpoint: Endpoint) {
+        endpoint.wasReset()
+        endpoint.peer?.wasReset()
+    }
+
     func corrupted(_ endpoint: Endpoint) { observer?.corrupted(endpoint) }
 
     func end() {
@@ -114,4 +123,8 @@ protocol WireObserver: AnyObject {
     func received(_ bytes: UnsafeRawBufferPointer, by endpoint: Endpoint)
     /// A byte that this end sent was changed on the way: what the other end does then proves nothing.
     func corrupted(_ endpoint: Endpoint)
+    /// The target's program is about to be given these bytes.
+    func arrived(_ bytes: UnsafeRawBufferPointer, at endpoint: Endpoint)
+    /// The initiator's end of a connection is gone.
+    func closed(_ endpoint: Endpoint)
 }

@@ -25,6 +25,12 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case sharedISID = "shared-isid"
     case socketLeaked = "socket-leaked"
     case writesSwapped = "overlapping-writes-swapped"
+    case reassignWithoutLogout = "reassign-without-logout"
+    case gapUnfilled = "cmdsn-gap-unfilled"
+    case dataElsewhere = "data-on-wrong-connection"
+    case statusConfirmedEarly = "status-confirmed-early"
+    case handedBackEarly = "lost-connection-handed-back-early"
+    case connectionNeverRetried = "connection-never-retried"
 
     /// What is wrong with it, in a few words.
     public var words: String {
@@ -47,6 +53,26 @@ public enum PlantedBug: String, CaseIterable, Sendable {
         case .sharedISID: "two sessions to one portal group have one ISID"
         case .socketLeaked: "a connection that is dropped keeps its socket"
         case .writesSwapped: "of two overlapping writes the second is submitted first"
+        case .reassignWithoutLogout: "tasks are reassigned though their connection was not logged out"
+        case .gapUnfilled: "a CmdSN that was lost with its connection is not filled"
+        case .dataElsewhere: "a reassigned write sends its data on another connection"
+        case .statusConfirmedEarly: "recovery confirms a status that did not come"
+        case .handedBackEarly: "commands of a lost connection are driven elsewhere before the target has ended it"
+        case .connectionNeverRetried: "a lost connection of a session is not tried again"
+        }
+    }
+
+    /// It shows only where sessions have several connections.
+    public var needsConnections: Bool { connectionMistake != nil || self == .connectionNeverRetried }
+
+    var connectionMistake: PlantedConnectionMistake? {
+        switch self {
+        case .reassignWithoutLogout: .reassignsWithoutLogout
+        case .gapUnfilled: .leavesGap
+        case .dataElsewhere: .sendsDataElsewhere
+        case .statusConfirmedEarly: .confirmsStatusEarly
+        case .handedBackEarly: .handsBackEarly
+        default: nil
         }
     }
 

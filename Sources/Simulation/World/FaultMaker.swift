@@ -5,26 +5,32 @@ import Timebase
 
 /// Makes the faults of a plan while it lasts, and takes them all back.
 final class FaultMaker {
-    private let plan: FaultPlan
-    private let scenario: Scenario
+    let plan: FaultPlan
+    let scenario: Scenario
     private let world: SimulatedWorld
-    private let network: SimulatedNetwork
+    let network: SimulatedNetwork
     private let targets: [SimulatedTarget]
     private let engine: DiskEngine
-    private let port: SimulatedIO
+    let port: SimulatedIO
     private let counts: FaultCounts
     /// Whether healing tries every path at once. One that was taken out by hand is taken back in any case.
     private let restoresPaths: Bool
+    /// The session's connections, where there are several to choose from.
+    let paths: [ISCSIPath]
+    let wireOracle: WireOracle
     private var takenOut: Set<Int> = []
-    private let random: SeededRandom
+    let random: SeededRandom
     private var isOver = false
     private var isAway: [Bool]
     private var disabledPortals: Set<Int> = []
 
     init(
         plan: FaultPlan, scenario: Scenario, world: SimulatedWorld, network: SimulatedNetwork, targets: [SimulatedTarget],
-        engine: DiskEngine, port: SimulatedIO, counts: FaultCounts, restoresPaths: Bool
+        engine: DiskEngine, paths: [ISCSIPath], wireOracle: WireOracle, port: SimulatedIO, counts: FaultCounts,
+        restoresPaths: Bool
     ) {
+        self.paths = paths
+        self.wireOracle = wireOracle
         self.plan = plan
         self.scenario = scenario
         self.world = world
@@ -49,7 +55,7 @@ final class FaultMaker {
     }
 
     /// Something to happen later, unless all is healed by then.
-    private func later(_ delay: Duration, _ body: @escaping () -> Void) {
+    func later(_ delay: Duration, _ body: @escaping () -> Void) {
         world.after(delay) { [weak self] in if self?.isOver == false { body() } }
     }
 
@@ -75,6 +81,7 @@ final class FaultMaker {
             port.perform { [engine] in engine.changePolicy(policy) }
             return true
         case .targetRestart, .targetStopped, .changedIdentity: return onTarget(kind)
+        case _ where kind.isOfConnections: return onConnection(kind)
         default: return onPath(kind)
         }
     }
@@ -136,31 +143,34 @@ final class FaultMaker {
         }
         guard !candidates.isEmpty else { return false }
         let path = random.pick(candidates)
-        let link = network.links[path]
+        let links = network.links(of: path)
         let lasting = random.spreadDuration(.milliseconds(50)...(.seconds(12)))
         switch kind {
-        case .reset: network.reset(link)
-        case .silence: silence(link, [Link.toTarget, Link.toInitiator], lasting)
-        case .silenceToTarget: silence(link, [Link.toTarget], lasting)
-        case .silenceToInitiator: silence(link, [Link.toInitiator], lasting)
+        case .reset: for link in links { network.reset(link) }
+        case .silence: for link in links { silence(link, [Link.toTarget, Link.toInitiator], lasting) }
+        case .silenceToTarget: for link in links { silence(link, [Link.toTarget], lasting) }
+        case .silenceToInitiator: for link in links { silence(link, [Link.toInitiator], lasting) }
         case .slowDrip:
             let direction = random.below(2)
-            link.directions[direction].dripBytesPerSecond = random.pick([500, 5000, 50_000])
-            later(lasting) { link.directions[direction].dripBytesPerSecond = nil }
-        case .digestCorruption: link.directions[random.below(2)].corruptions += random.within(1...2)
-        case .portalDown: return disablePortal(path, lasting)
+            let rate = random.pick([500, 5000, 50_000])
+            for link in links { link.directions[direction].dripBytesPerSecond = rate }
+            later(lasting) { for link in links { link.directions[direction].dripBytesPerSecond = nil } }
+        case .digestCorruption:
+            let link = links.count == 1 ? links[0] : random.pick(links)
+            link.directions[random.below(2)].corruptions += random.within(1...2)
+        case .portalDown: return disablePortals(links, lasting)
         case .accessStates: return changeState(path, lasting)
         case .asyncLogout:
-            let (target, portal) = place(path)
+            let (target, _) = place(path)
             guard target.isRunning else { return false }
-            target.requestLogout(portal: portal)
+            for link in links { target.requestLogout(portal: place(link).1) }
         case .takenOut: takeOut(path, lasting)
         default: return false
         }
         return true
     }
 
-    private func silence(_ link: Link, _ directions: [Int], _ lasting: Duration) {
+    func silence(_ link: Link, _ directions: [Int], _ lasting: Duration) {
         for direction in directions { link.directions[direction].isSilent = true }
         later(lasting) { for direction in directions { link.directions[direction].isSilent = false } }
     }
@@ -170,14 +180,24 @@ final class FaultMaker {
         return (target, target.portals.firstIndex { $0.path == path }!)
     }
 
-    private func disablePortal(_ path: Int, _ lasting: Duration) -> Bool {
-        let (target, portal) = place(path)
-        guard target.isRunning, !disabledPortals.contains(path) else { return false }
-        disabledPortals.insert(path)
-        target.setPortal(portal, enabled: false)
+    func place(_ link: Link) -> (SimulatedTarget, Int) {
+        let target = targets[scenario.targetOfPath[link.path]]
+        return (target, target.portals.firstIndex { $0.link == link.index }!)
+    }
+
+    func disablePortals(_ links: [Link], _ lasting: Duration) -> Bool {
+        guard place(links[0]).0.isRunning, !links.contains(where: { disabledPortals.contains($0.index) }) else { return false }
+        for link in links {
+            let (target, portal) = place(link)
+            disabledPortals.insert(link.index)
+            target.setPortal(portal, enabled: false)
+        }
         later(lasting) { [self] in
-            disabledPortals.remove(path)
-            target.setPortal(portal, enabled: true)
+            for link in links {
+                let (target, portal) = place(link)
+                disabledPortals.remove(link.index)
+                target.setPortal(portal, enabled: true)
+            }
         }
         return true
     }
@@ -215,6 +235,7 @@ final class FaultMaker {
                 link.directions[direction].isSilent = false
                 link.directions[direction].dripBytesPerSecond = nil
                 link.directions[direction].corruptions = 0
+                link.directions[direction].extraLatency = .zero
             }
         }
         for target in targets {

@@ -22,13 +22,30 @@ public enum FaultKind: String, CaseIterable, Sendable, Comparable {
     case asyncLogout = "async-logout"
     case policyChange = "policy-change"
     case takenOut = "path-taken-out"
+    // One connection of a session that has several.
+    case connectionReset = "connection-reset"
+    case connectionSilence = "connection-silence"
+    case connectionSilenceToTarget = "connection-one-way-silence-to-target"
+    case connectionSilenceToInitiator = "connection-one-way-silence-to-initiator"
+    /// Its network takes longer, so that commands overtake one another.
+    case connectionSlow = "connection-slow"
+    /// As well it is cut while answers are on their way.
+    case connectionSlowCut = "connection-slow-cut"
+    case connectionRefused = "connection-portal-down"
+    case connectionLogout = "connection-async-logout"
+    case connectionDropped = "connection-async-drop"
+    case connectionDigest = "connection-digest-corruption"
+    case connectionPolicy = "connection-policy-change"
 
     public static func < (left: FaultKind, right: FaultKind) -> Bool { left.rawValue < right.rawValue }
+
+    /// Only worlds whose sessions have several connections have it.
+    public var isOfConnections: Bool { rawValue.hasPrefix("connection-") }
 
     /// Only commands meet it; no path may be lost by it.
     var isHarmlessToPaths: Bool {
         switch self {
-        case .busy, .taskSetFull, .unitAttention, .mediumError, .slowDisk, .policyChange: true
+        case .busy, .taskSetFull, .unitAttention, .mediumError, .slowDisk, .policyChange, .connectionPolicy, .connectionSlow: true
         default: false
         }
     }
@@ -47,12 +64,13 @@ struct FaultPlan {
 
     init(random: SeededRandom, pathCount: Int, hasTwoTargets: Bool) {
         let share = random.pick([0, 10, 25, 50, 80])
-        kinds = FaultKind.allCases.filter { kind in
+        let all = FaultKind.allCases.filter { !$0.isOfConnections }
+        kinds = all.filter { kind in
             let isIn = random.chance(percent: share)
             // With one target, its restart or another identity leaves no path at all.
             return isIn && (kind != .changedIdentity || hasTwoTargets)
         }
-        if kinds.isEmpty, share > 0 { kinds = [random.pick(FaultKind.allCases.filter { $0 != .changedIdentity })] }
+        if kinds.isEmpty, share > 0 { kinds = [random.pick(all.filter { $0 != .changedIdentity })] }
         sparedPath = pathCount > 1 && random.chance(percent: 40) ? random.below(pathCount) : nil
         duration = random.duration(.seconds(2)...(.seconds(25)))
         interval = random.duration(.milliseconds(50)...(.seconds(3)))

@@ -25,8 +25,11 @@ struct Scenario {
     var diskDelay: ClosedRange<Duration>
     var turnDelay: ClosedRange<Duration>
     var readLimit: Int
+    /// Nil: every session has one connection.
+    var connections: ConnectionPlan?
 
-    init(random: SeededRandom, bug: PlantedBug?) {
+    /// `connectionRandom`: where sessions have several connections, the stream that decides about them.
+    init(random: SeededRandom, bug: PlantedBug?, connectionRandom: SeededRandom? = nil) {
         pathCount = random.pick([1, 2, 2, 3, 3, 4])
         let targets = pathCount == 1 ? 1 : random.within(1...2)
         targetCount = targets
@@ -51,38 +54,11 @@ struct Scenario {
         readLimit = random.pick(blockSize == 512 ? [48, 500, 4096, 65_536, 65_536] : [4096, 65_536])
         targetOperational = { $0 }
         drawOperational(random)
-        if Self.drawsConnections { drawConnections(random) }
+        if let connectionRandom { drawConnections(connectionRandom) }
         if !usesDigests { plan.kinds.removeAll { $0 == .digestCorruption } }
     }
 
     private static let longestRecoveryInterval = Duration.seconds(8)
-
-    /// Whether worlds have sessions of several connections, and recovery levels above 0. Off as long as the initiator
-    /// has one connection: what it draws changes every seed.
-    static let drawsConnections = false
-
-    /// What both sides offer, and what the target does about a lost connection.
-    private mutating func drawConnections(_ random: SeededRandom) {
-        let connections = random.pick([1, 1, 2, 4])
-        let level = random.pick([0, 0, 1, 2])
-        let granted = random.chance(percent: 80) ? connections : 1
-        let time2Retain = random.pick([0, 3, 20])
-        let loss: ConnectionLossBehaviour =
-            random.chance(percent: 70) ? .keepSession : .endSession(after: random.duration(.milliseconds(100)...(.seconds(2))))
-        operational.maxConnections = connections
-        operational.errorRecoveryLevel = level
-        operational.defaultTime2Wait = 0
-        let before = targetOperational
-        targetOperational = { configuration in
-            var result = before(configuration)
-            result.maximumConnectionsPerSession = granted
-            result.errorRecoveryLevel = level
-            result.defaultTime2Wait = 0
-            result.defaultTime2Retain = time2Retain
-            result.connectionLoss = loss
-            return result
-        }
-    }
 
     private static func drawSettings(_ random: SeededRandom, targetCount: Int) -> LUNSettings {
         var settings = LUNSettings(policy: drawPolicy(random))
@@ -185,7 +161,7 @@ struct Scenario {
             \(blockCount) blocks of \(blockSize), \(settings.policy.kind.rawValue), depth \(workload.depth), \(workload.count) requests, \
             faults \(plan.kinds.map(\.rawValue)), spared \(plan.sparedPath.map(String.init) ?? "none"), for \(plan.duration), \
             digests \(usesDigests), silence \(timers.silenceTimeout), command \(timers.commandTimeout), quiesce \(timers.quiesceTime), \
-            remove \(timers.pdoRemovePeriod), login \(timers.loginTimeout), window \(commandCapacity)
+            remove \(timers.pdoRemovePeriod), login \(timers.loginTimeout), window \(commandCapacity)\(connections?.words ?? "")
             """
     }
 }

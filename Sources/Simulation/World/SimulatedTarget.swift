@@ -7,9 +7,10 @@ import Timebase
 /// One target process of the array: the shipped ``EmbeddedTarget`` on a simulated port, with what can be
 /// done to it.
 final class SimulatedTarget {
-    /// One of its portals, which one path leads to.
+    /// One of its portals, which one path leads to, or one connection of it.
     struct Portal {
         var path: Int
+        var link: Int
         var configuration: TargetPortalConfiguration
     }
 
@@ -34,6 +35,7 @@ final class SimulatedTarget {
     var diskDelay: ClosedRange<Duration>
     private let turnDelay: ClosedRange<Duration>
     private let readLimit: Int
+    var unitNumber = 0
 
     init(
         index: Int, name: String, portals: [Portal], world: SimulatedWorld, network: SimulatedNetwork, store: BackingStore,
@@ -72,7 +74,7 @@ final class SimulatedTarget {
     }
 
     private func boot() {
-        var unit = LogicalUnitConfiguration(number: 0, storage: .memory, byteCount: UInt64(store.bytes.count), blockSize: blockSize)
+        var unit = LogicalUnitConfiguration(number: unitNumber, storage: .memory, byteCount: UInt64(store.bytes.count), blockSize: blockSize)
         unit.serial = isForeign ? "foreign" : "simulated"
         var configuration = TargetConfiguration(
             name: name, portals: portals.map(\.configuration), logicalUnits: [unit])
@@ -121,9 +123,17 @@ final class SimulatedTarget {
         }
     }
 
-    /// Cuts the connections of a portal that have this CID, and leaves the others of their sessions.
-    func dropConnections(portal: Int, connectionID: UInt16) {
-        port.perform { [weak self] in self?.target?.dropConnections(portal: portal, connectionID: connectionID) }
+    /// Cuts the connections of a portal that have this CID, and leaves the others of their sessions. The message that
+    /// says so goes out on a connection with the ID `told` before.
+    func dropConnections(portal: Int, connectionID: UInt16, tellingAt teller: Int, on told: UInt16) {
+        port.perform { [weak self] in
+            guard let target = self?.target else { return }
+            target.sendAsyncMessage(
+                .connectionDrops(connectionID: connectionID, time2Wait: 0, time2Retain: 20), portal: teller, connectionID: told)
+        }
+        world.after(.milliseconds(2)) { [weak self] in
+            self?.port.perform { [weak self] in self?.target?.dropConnections(portal: portal, connectionID: connectionID) }
+        }
     }
 
     func setState(_ state: AccessState, portal: Int) {

@@ -1,3 +1,4 @@
+import ISCSI
 import ISCSITarget
 import SCSI
 import Timebase
@@ -28,6 +29,13 @@ final class TargetFilter: CommandFilter {
     }
 
     var holdsOutliveSessions: Bool { true }
+
+    /// A command leaves its session's order.
+    var ordered: (_ session: TargetSession, _ cmdSN: UInt32, _ isRead: Bool) -> Void = { _, _, _ in }
+
+    func ordered(_ command: DeviceCommand, cmdSN: UInt32, in session: TargetSession) {
+        ordered(session, cmdSN, command.cdb.decodedForSimulation == .read)
+    }
 
     func begin(_ episode: Episode) { episodes.append(episode) }
     func endEpisodes() { episodes.removeAll() }
