@@ -72,9 +72,12 @@ fuzz: setup-build
 install: release
 	install -d "$(DESTDIR)$(PREFIX)/bin"
 	install -m 755 "$$($(SWIFT) build -c release --product mpio --show-bin-path)/mpio" "$(DESTDIR)$(PREFIX)/bin/mpio"
+	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system"
+	sed 's|@BINDIR@|$(PREFIX)/bin|' packaging/mpio.service.in > "$(DESTDIR)$(PREFIX)/lib/systemd/system/mpio.service"
+	chmod 644 "$(DESTDIR)$(PREFIX)/lib/systemd/system/mpio.service"
 
 uninstall:
-	rm -f "$(DESTDIR)$(PREFIX)/bin/mpio"
+	rm -f "$(DESTDIR)$(PREFIX)/bin/mpio" "$(DESTDIR)$(PREFIX)/lib/systemd/system/mpio.service"
 
 # Everything that building, testing and benchmarking need.
 setup:

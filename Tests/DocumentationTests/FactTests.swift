@@ -1,8 +1,11 @@
 import Foundation
-import Multipath
+import SCSI
 import Testing
+import Timebase
 
 @testable import MPIO
+@testable import MPIOCommand
+@testable import Multipath
 
 /// Names and numbers that the prose and its tables give.
 @Suite struct FactTests {
@@ -43,6 +46,37 @@ import Testing
                 #expect(isOther || kinds.contains("\"\(name.output.1)\""), "\(document.file): \(name.output.1)")
             }
         }
+    }
+
+    @Test func theExplanationLooksAsShown() throws {
+        let shown = try #require(try Document.read("docs/administration.md").blocks.first { $0.info == "text explain" })
+        var lun: PseudoLUN? = PseudoLUN(
+            name: "vm-store", settings: LUNSettings(policy: PolicySettings(.leastQueueDepth)), requestCapacity: 4)
+        let device = DeviceDescription(identity: nil, vendor: "", product: "", blockSize: 512, blockCount: 8)
+        for (number, count) in [3, 7].enumerated() {
+            let load = PathLoad()
+            load.pointer.pointee.requests = count
+            let path = lun!.addPath(PathSettings(name: "10.0.\(number + 1).10:3260", order: number), load: load, at: .zero)
+            lun!.pathLoggedIn(path, at: .zero)
+            // Without an identity only the first one would be taken.
+            var known = device
+            known.identity = .naa6(high: 0x6001_4050_0000_0001, low: 1)
+            lun!.pathConnected(path, PathReport(device: known), at: .zero)
+        }
+        let explanation = lun!.explain(at: .zero)
+        let report = ExplanationReport(
+            lun: "vm-store", policy: explanation.policy.kind.rawValue, next: explanation.path.map { lun!.pathName($0) },
+            reason: explanation.summary, paths: [])
+        #expect(ExplainCommand.text(report) == shown.text)
+        lun = nil
+    }
+
+    @Test func theServiceFileStartsWhatThereIs() throws {
+        let unit = try String(contentsOfFile: Document.root + "/packaging/mpio.service.in", encoding: .utf8)
+        let line = try #require(unit.split(separator: "\n").first { $0.hasPrefix("ExecStart=@BINDIR@/mpio ") })
+        let words = line.split(separator: " ").dropFirst().map(String.init)
+        #expect(throws: Never.self) { _ = try MPIOCommand.parseAsRoot(words) }
+        #expect(unit.contains("\nType=notify\n") && unit.contains("\nExecReload=/bin/kill -HUP $MAINPID\n"))
     }
 
     private static let policyFileKeys: Set = [

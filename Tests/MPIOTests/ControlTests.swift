@@ -1,4 +1,5 @@
 import Foundation
+import TestSupport
 import Testing
 
 @testable import MPIO
@@ -80,6 +81,10 @@ private final class RawClient {
         .path(.fail, lun: "a", path: "10.0.0.1:3260"), .path(.restore, lun: "a", path: "p"), .path(.drain, lun: "a", path: "p"),
         .connection(.drain, lun: "a", path: "p", number: 2),
         .explain(lun: "a", last: nil), .explain(lun: "a", last: 5), .events(after: nil), .events(after: .max), .metrics,
+        .reload(file: nil, isDryRun: true), .reload(file: "/etc/mpio.yaml", expecting: "1f", isDryRun: false),
+        .edit(.setPath(lun: "a", path: "p", role: .standby)), .edit(.setPath(lun: "a", path: "p", weight: 9)),
+        .edit(.addPath(lun: "a", .init(address: "10.0.0.1", source: "10.0.0.2", target: "iqn.x", role: "standby", weight: 2))),
+        .edit(.removePath(lun: "a", path: "p")),
     ]
 
     static let responses: [ControlResponse] = [
@@ -88,6 +93,8 @@ private final class RawClient {
         .policy(PolicyReport(lun: "a", policy: "round-robin", options: ["switch-after": "8"])),
         .explanation(ExplanationReport(lun: "a", policy: "round-robin", next: nil, reason: "no path", paths: [.init(id: "p", isUsed: false, reason: "failed")])),
         .events([EventRecord(serial: 1, at: "2026-11-21T10:00:00.000Z", lun: "a", kind: "path-lost", message: "gone")], next: 1),
+        .changes(ChangesReport(file: "/f", fingerprint: "1", isApplied: true, changes: [ConfigurationChange(lun: "a", key: "policy", old: "x", new: "y", effect: .left, note: "n")])),
+        .failed(ControlFailure(.badPolicyFile, "bad", mistakes: ["f:1:1: x"])),
         .metrics("# EOF\n"), .done("drained"), .failed(ControlFailure(.noSuchLUN, "no LUN 'x'")),
     ]
 
@@ -223,6 +230,64 @@ private final class RawClient {
         #expect(flood.count >= 64)
         flood.removeAll()
         #expect(try ControlClient(path: server.path).request(.metrics) == .done("fine"))
+    }
+
+    /// Descriptors are what the sessions need too.
+    @Test func tenThousandConnectionsTakeNoMoreThanTheirShare() throws {
+        var limits = rlimit()
+        #expect(getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limits) == 0)
+        let folder = TemporaryFolder()
+        let server = try ControlServer(handler: Recorder(), directory: folder.path)
+        let opened = { try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd").count }
+        let before = try opened()
+        var made = 0
+        var held: [RawClient] = []
+        while made < 10_000 {
+            if let client = try? RawClient(server.path) {
+                held.append(client)
+                made += 1
+            }
+            // Our own ends count as well: as many as a process may usually have.
+            if held.count == 400 { held.removeAll() }
+        }
+        let mine = held.count
+        #expect(try opened() - before - mine <= ControlServer.maximumClientCount)
+        #expect(try ControlClient(path: server.path).request(.metrics) == .done("fine"))
+    }
+
+    /// What file modes keep out is asked for again: a folder may have been opened by mistake.
+    @Test func anotherUsersProcessIsTurnedAway() async throws {
+        // Only root can be somebody else; everybody else has nobody to try it with but root.
+        guard geteuid() == 0 else {
+            let pair = try UnixSocket.make()
+            defer { close(pair) }
+            #expect(UnixSocket.peerUserID(pair) == nil || !UnixSocket.isTrusted(pair))
+            return
+        }
+        let folder = TemporaryFolder()
+        let recorder = Recorder()
+        let server = try ControlServer(handler: recorder, directory: folder.path)
+        func asNobody() async throws -> CommandResult {
+            try await CommandRunner.run(
+                "setpriv",
+                [
+                    "--reuid", "65534", "--regid", "65534", "--clear-groups", "perl", "-MIO::Socket::UNIX", "-e",
+                    """
+                    my $s = IO::Socket::UNIX->new(Peer => $ARGV[0]) or exit 1;
+                    syswrite $s, "{\\"request\\":\\"metrics\\"}\\n" or exit 4;
+                    exit(sysread($s, my $answer, 100) ? 3 : 4);
+                    """, server.path,
+                ])
+        }
+        // The mode of the folder, and that of the socket.
+        #expect(try await asNobody().exitStatus == 1)
+        chmod(folder.path, 0o755)
+        #expect(try await asNobody().exitStatus == 1)
+        chmod(server.path, 0o666)
+        // It is let in by the file system, and closed without an answer; a write to it then may end by SIGPIPE.
+        let end = try await asNobody().end
+        #expect(end == .exited(4) || end == .signalled(SIGPIPE), "\(end)")
+        #expect(recorder.seen.isEmpty)
     }
 
     @Test func aHolderThatDoesNotAnswerIsNotWaitedForForever() throws {

@@ -19,6 +19,11 @@ final class ManagerControl: ControlHandler {
         if case .reload(let file, let expecting, let isDryRun) = request {
             return reload(file, expecting: expecting, isDryRun: isDryRun, by: actor, orWhenEnded: ending)
         }
+        if case .metrics = request {
+            // What takes long is done here, where no request waits for it.
+            let report: PathsReport? = state.wait(orWhenEnded: nil) { state, report in state.report(luns: []) { report($0) } }
+            return report.map { .metrics(MetricsText.render($0)) } ?? ending
+        }
         return state.wait(orWhenEnded: ending) { state, report in state.answer(request, from: actor, report: report) }
     }
 
@@ -59,7 +64,7 @@ extension ManagerState {
         case .reload: report(.failed(ControlFailure(.unavailable, "a file is not read here")))
         case .edit(let edit): self.edit(edit, by: actor) { report(ControlResponse($0)) }
         case .paths(let luns): self.report(luns: luns) { report(.paths($0)) }
-        case .metrics: self.report(luns: []) { report(.metrics(MetricsText.render($0))) }
+        case .metrics: report(.failed(ControlFailure(.unavailable, "metrics are not written here")))
         case .events(let after): report(events(after: after))
         case .policy(let lun), .setPolicy(let lun, _, _), .connectionPolicy(let lun, _), .setConnectionPolicy(let lun, _, _, _),
             .path(_, let lun, _), .connection(_, let lun, _, _), .explain(let lun, _):
@@ -80,14 +85,33 @@ extension ManagerState {
         }
     }
 
+    /// LUNs that a reactor looks at in one step, so that requests go on in between.
+    private static let lunsAtOnce = 8
+
     /// The named LUNs, or all, in the order in which they were opened.
     func report(luns: [String], report: @escaping (PathsReport) -> Void) {
-        let holder = LUNSnapshot.Holder(pid: getpid(), command: command, reactors: shards.count > 1 ? shards.count : nil)
-        let order = Dictionary(uniqueKeysWithValues: openLUNs.enumerated().map { ($1, $0) })
         gather { shard in
-            shard.disks.filter { disk in luns.isEmpty || luns.contains { disk.isNamed($0) } }.map { $0.inspect(holder: holder) }
-        } then: { (shown: [[LUNSnapshot]]) in
-            report(PathsReport(luns: shown.flatMap { $0 }.sorted { order[$0.name] ?? .max < order[$1.name] ?? .max }))
+            shard.disks.filter { disk in luns.isEmpty || luns.contains { disk.isNamed($0) } }.map(\.name)
+        } then: { [self] (names: [[String]]) in
+            inspect(names, from: 0, shown: [], report: report)
+        }
+    }
+
+    /// Goes on with the LUNs from number `start` of each shard.
+    private func inspect(
+        _ names: [[String]], from start: Int, shown: [LUNSnapshot], report: @escaping (PathsReport) -> Void
+    ) {
+        let holder = LUNSnapshot.Holder(pid: getpid(), command: command, reactors: shards.count > 1 ? shards.count : nil)
+        gather { shard in
+            let own = names[min(shard.host.reactorNumber, names.count - 1)].dropFirst(start).prefix(Self.lunsAtOnce)
+            return own.compactMap { name in shard.disks.first { $0.name == name }?.inspect(holder: holder) }
+        } then: { [self] (some: [[LUNSnapshot]]) in
+            let shown = shown + some.flatMap { $0 }
+            guard names.contains(where: { $0.count > start + Self.lunsAtOnce }) else {
+                let order = Dictionary(uniqueKeysWithValues: openLUNs.enumerated().map { ($1, $0) })
+                return report(PathsReport(luns: shown.sorted { order[$0.name] ?? .max < order[$1.name] ?? .max }))
+            }
+            later { [self] in inspect(names, from: start + Self.lunsAtOnce, shown: shown, report: report) }
         }
     }
 

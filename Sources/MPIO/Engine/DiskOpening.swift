@@ -24,7 +24,7 @@ final class DiskOpening: TimerHandler {
         static func use(_ timers: Timers) -> Limits { Limits(patience: .milliseconds(250), total: timers.loginTimeout + timers.loginTimeout) }
 
         /// For somebody who waits for a table: a path that is slower is shown as connecting.
-        static func look(_ total: Duration) -> Limits { Limits(patience: .milliseconds(60), total: total) }
+        static func look(_ total: Duration) -> Limits { Limits(patience: .milliseconds(100), total: total) }
     }
 
     private let patience: Duration

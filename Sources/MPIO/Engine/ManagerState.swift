@@ -106,6 +106,12 @@ final class ManagerState: @unchecked Sendable {
         }
     }
 
+    /// Runs `body` in a later step of the home.
+    func later(_ body: @escaping () -> Void) {
+        let call = HomeCall<Void> { _ in body() }
+        home.enqueue { call.body(()) }
+    }
+
     // MARK: Opening
 
     /// - Parameter isUsed: false where the disk is merely to be kept open; it may then be taken out of the configuration.

@@ -51,7 +51,7 @@ public struct PathsRenderer {
             return count > 0 ? "\(count) " + style.paint(state.rawValue, state.colour) : nil
         }
         let paths = report.luns.reduce(0) { $0 + $1.paths.count }
-        return "\(report.luns.count) LUNs, \(paths) paths: " + states.joined(separator: ", ") + "\n"
+        return "\(report.luns.count) LUN\(report.luns.count == 1 ? "" : "s"), \(paths) path\(paths == 1 ? "" : "s"): " + states.joined(separator: ", ") + "\n"
     }
 
     /// One line for each LUN: how it is and what it carries.
@@ -107,7 +107,12 @@ public struct PathsRenderer {
     private func facts(_ lun: LUNSnapshot) -> [String] {
         let lost = lun.paths.count { !$0.state.isWell }
         var state = style.paint(lun.state.rawValue, lun.state.colour)
-        if lost > 0 { state += " (\(lost) of \(lun.paths.count) paths failed)" }
+        let connecting = lun.paths.count { $0.state == .connecting }
+        if lost > 0 {
+            state += " (\(lost) of \(lun.paths.count) paths failed)"
+        } else if connecting > 0 {
+            state += " (\(connecting) of \(lun.paths.count) paths connecting)"
+        }
         var facts = ["policy \(lun.policy)", "dsm \(lun.dsm)", "state \(state)", "fence \(lun.fence)"].map { $0 }
         if let seconds = lun.noPathSeconds {
             var words = "no path for \(HumanText.span(seconds: seconds))"
@@ -226,6 +231,7 @@ public struct PathsRenderer {
             parts.append("\(open) of \(path.connections.count) connections, \(HumanText.printable(policy))")
         }
         if path.isSlow == true { parts.append("slow: it answers NOP-Out, but not commands") }
+        if path.state == .connecting, path.lastError == nil { parts.append("no answer yet") }
         if let error = path.lastError {
             var text = HumanText.printable(error.reason)
             if let detail = error.detail, !detail.isEmpty { text += ": " + HumanText.printable(detail) }

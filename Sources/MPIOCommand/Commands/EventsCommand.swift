@@ -73,7 +73,8 @@ struct EventsCommand: AsyncParsableCommand {
     }
 
     static func text(_ record: EventRecord) -> String {
-        let subject = record.path.map { "\(record.lun) \($0)" } ?? record.lun
-        return HumanText.printable("\(record.at)  \(subject)  \(record.kind)  \(record.message)") + "\n"
+        let subject = [record.lun, record.path ?? ""].filter { !$0.isEmpty }.joined(separator: " ")
+        let who = record.by.map { "  (by \($0))" } ?? ""
+        return HumanText.printable("\(record.at)  \(subject.isEmpty ? "–" : subject)  \(record.kind)  \(record.message)\(who)") + "\n"
     }
 }
