@@ -66,5 +66,26 @@ extension LibaioReactor {
         public var fileOperationsInFlight = 0
 
         public init() {}
+
+        /// Adds what another reactor did.
+        public static func += (sum: inout Counters, other: Counters) {
+            sum.turns += other.turns
+            sum.submitCalls += other.submitCalls
+            sum.submittedOperations += other.submittedOperations
+            sum.receiveCalls += other.receiveCalls
+            sum.emptyReceives += other.emptyReceives
+            sum.sendCalls += other.sendCalls
+            sum.receivedByteCount += other.receivedByteCount
+            sum.sentByteCount += other.sentByteCount
+            sum.sleeps += other.sleeps
+            sum.wakeUps += other.wakeUps
+            sum.jobs += other.jobs
+            sum.timersFired += other.timersFired
+            sum.openSockets += other.openSockets
+            sum.openListeners += other.openListeners
+            sum.openFiles += other.openFiles
+            sum.pendingTimers += other.pendingTimers
+            sum.fileOperationsInFlight += other.fileOperationsInFlight
+        }
     }
 }

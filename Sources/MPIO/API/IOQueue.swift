@@ -44,7 +44,8 @@ public struct IORequestCompletion {
 /// request can cost.
 ///
 /// **Threads.** ``submit(_:)`` may be called from any thread; a batch enters the reactor once. The
-/// completion handler runs on the reactor's thread, must not block it, and may submit.
+/// completion handler runs on the thread of the disk's reactor, must not block it, and may submit. Handlers of disks that
+/// live on different reactors (``PathManager/Options/reactors``) run at the same time.
 /// **Lifetime.** The queue must live until its last completion came; the disk keeps it until it is
 /// closed.
 public final class IOQueue: @unchecked Sendable {

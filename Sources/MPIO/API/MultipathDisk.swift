@@ -9,8 +9,8 @@ import Glibc
 /// ``blockSize``; anything else is an error before a byte is sent. A request may be as large as the
 /// disk: what exceeds the target's limits is split.
 ///
-/// **Threads.** Every method may be called from any thread or task. Called from ``PathManager/run(_:)``
-/// they stay on the reactor's thread and cost least.
+/// **Threads.** Every method may be called from any thread or task. Called from ``run(_:)`` they stay on the thread of the
+/// disk's reactor and cost least.
 /// **Order.** Requests under way at the same time may be carried out in any order, except that writes
 /// whose blocks overlap keep the order in which they were submitted.
 /// **Cancellation.** A cancelled task's request ends with ``DiskError/cancelled`` if it was not sent yet;
@@ -37,7 +37,13 @@ public final class MultipathDisk: Sendable {
     /// The size in bytes when the disk was opened. ``events`` tells when a target grows a disk.
     public var capacityByteCount: UInt64 { device.blockCount * UInt64(device.blockSize) }
 
-    /// The size in bytes now. On the reactor's thread only.
+    /// Runs `body` on the thread of the reactor on which this disk lives: no change of thread on the way in or out of its
+    /// requests. `body` must not block it.
+    public func run<Value: Sendable>(_ body: @Sendable () async throws -> Value) async rethrows -> Value {
+        try await withTaskExecutorPreference(engine.reactor) { try await body() }
+    }
+
+    /// The size in bytes now. On the thread of the disk's reactor only.
     package var currentCapacityByteCount: UInt64 { engine.engine.device?.capacity ?? capacityByteCount }
 
     /// Zeroes are not sent, as far as is known: no path has refused WRITE SAME. On the reactor's thread only.

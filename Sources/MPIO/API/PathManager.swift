@@ -6,8 +6,8 @@ import SCSI
 
 /// Opens the logical units of a policy file, each over all its paths, and looks after them.
 ///
-/// One manager has one reactor: a thread on which all sessions, disks and policies live. Make one
-/// manager for a program, keep it, and end it with ``shutdown()``.
+/// A manager has one reactor, or as many as ``Options/reactors`` says: threads, on one of which each disk lives with its
+/// sessions, its policy and its requests. Make one manager for a program, keep it, and end it with ``shutdown()``.
 ///
 /// **Threads.** Every method may be called from any thread or task.
 public final class PathManager: Sendable {
@@ -16,42 +16,68 @@ public final class PathManager: Sendable {
     /// The name under which this process logs in.
     public let initiatorName: String
 
-    package let reactor: LibaioReactor
     private let state: ManagerState
-    private let lease: ISIDLease
 
-    /// Starts the reactor and leases ISIDs. Logs in nowhere yet: ``open(_:)`` does.
+    /// The first reactor, or the only one.
+    package var reactor: LibaioReactor { state.home }
+
+    /// Starts the reactors and leases ISIDs. Logs in nowhere yet: ``open(_:)`` does.
     ///
     /// - Parameter options: how the manager behaves beside what the policy file says.
     /// - Throws: ``PathManagerError``.
     public init(configuration: Configuration, options: Options = Options()) async throws(PathManagerError) {
+        let log = EventLog()
+        var shards: [ManagerShard] = []
         do {
             initiatorName = try Self.initiatorName(of: configuration)
-            lease = try Self.lease(initiatorName, options)
-            var reactorOptions = LibaioReactor.Options(
-                for: configuration, spareSessionCount: options.spareSessionCount, hostsTarget: options.hostsTarget)
-            reactorOptions.socketCapacity += options.hostedSocketCount
-            reactorOptions.setPolling(configuration.busyPoll, options)
-            reactor = try LibaioReactor(options: reactorOptions)
-            try reactor.start()
+            let count = try Self.reactorCount(configuration, options)
+            for number in 0..<count {
+                shards.append(try Self.shard(number, configuration, initiatorName, options, log))
+            }
         } catch {
+            for shard in shards.reversed() { shard.reactor.stop() }
             throw .cannotStart("\(error)")
         }
-        let host = EngineHost(
-            port: reactor, cryptography: SystemCryptography(), crc32c: systemCRC32C,
-            coalescingLimit: options.receiveCoalescing)
-        let sessions = SessionPool(
-            configuration: configuration, initiatorName: initiatorName, lease: lease, host: host)
-        state = ManagerState(configuration: configuration, host: host, sessions: sessions, command: options.command,
-            openingLimits: options.onlyLooks ? .look(options.lookTimeout) : nil,
+        state = ManagerState(
+            configuration: configuration, shards: shards, log: log, command: options.command,
             sessionLimit: configuration.sessionPlaces.count + max(options.spareSessionCount, 0))
         guard options.isInspectable else { return }
         do {
-            try state.startControlServer(directory: options.runtimeDirectory, reactor: reactor)
+            try state.startControlServer(directory: options.runtimeDirectory)
         } catch {
-            reactor.stop()
+            state.stopReactors()
             throw .cannotStart("\(error)")
         }
+    }
+
+    private static func reactorCount(_ configuration: Configuration, _ options: Options) throws(PathManagerError) -> Int {
+        let count = options.reactors ?? configuration.reactors
+        guard Configuration.reactorRange.contains(count) else {
+            let range = Configuration.reactorRange
+            throw .cannotStart("\(count) reactors are asked for; there can be \(range.lowerBound) to \(range.upperBound)")
+        }
+        // Who looks has nothing to spread, and who shares a reactor's thread with the disks needs all of them there.
+        return options.onlyLooks || options.sharesReactor ? 1 : count
+    }
+
+    /// Starts one reactor.
+    private static func shard(
+        _ number: Int, _ configuration: Configuration, _ initiatorName: String, _ options: Options, _ log: EventLog
+    ) throws -> ManagerShard {
+        // One for each: sessions of two reactors to one portal are two sessions of the target's.
+        let lease = try Self.lease(initiatorName, options)
+        var reactorOptions = LibaioReactor.Options(
+            for: configuration, spareSessionCount: options.spareSessionCount, hostsTarget: options.hostsTarget)
+        reactorOptions.socketCapacity += options.hostedSocketCount
+        reactorOptions.setPolling(configuration.busyPoll, options)
+        let reactor = try LibaioReactor(options: reactorOptions)
+        try reactor.start(threadName: number == 0 ? "mpio-io" : "mpio-io-\(number)")
+        let host = EngineHost(
+            port: reactor, cryptography: SystemCryptography(), crc32c: systemCRC32C,
+            coalescingLimit: options.receiveCoalescing, reactorNumber: number)
+        return ManagerShard(
+            reactor: reactor, host: host, lease: lease, configuration: configuration, log: log,
+            openingLimits: options.onlyLooks ? .look(options.lookTimeout) : nil)
     }
 
     private static func lease(_ initiatorName: String, _ options: Options) throws(ISIDLeaseError) -> ISIDLease {
@@ -76,7 +102,12 @@ public final class PathManager: Sendable {
         public var isInspectable = true
         /// What `mpio paths` shows as the holder.
         public var command = CommandLine.arguments.first.map { URL(fileURLWithPath: $0).lastPathComponent } ?? "?"
-        /// Look for completions this long before sleeping: less latency at low queue depth, for a busy core. Zero: as the
+        /// Threads over which the disks are spread, 1…64; nil: what the policy file says (`reactors`, 1 by default). A disk
+        /// lives on one of them, the one with the fewest disks when it is opened, and stays there; each reactor has sessions of
+        /// its own. More of them than processors are of no use, and one is best for one disk.
+        public var reactors: Int?
+        /// Look for completions this long before sleeping: less latency at low queue depth, for a busy core (for
+        /// each reactor). Zero: as the
         /// policy file says (``Configuration/busyPoll``).
         public var busyPoll: Duration = .zero
         /// At low queue depth, look for completions so long before sleeping while that is measured to cost hardly more
@@ -97,6 +128,8 @@ public final class PathManager: Sendable {
         package var hostsTarget = false
         /// Sockets and listeners of others that will share the reactor: an NBD server.
         package var hostedSocketCount = 0
+        /// Others work with the disks on the reactor's own thread.
+        fileprivate var sharesReactor: Bool { hostsTarget || hostedSocketCount > 0 }
 
         public init() {}
     }
@@ -118,13 +151,10 @@ public final class PathManager: Sendable {
     }
 
     private func open(_ name: String, isUsed: Bool) async throws(PathManagerError) -> MultipathDisk {
-        let (state, reactor) = (state, reactor)
-        let result: Result<OpenDisk, PathManagerError> = await withCheckedContinuation { continuation in
-            let isQueued = reactor.enqueue { state.open(name, isUsed: isUsed) { continuation.resume(returning: $0) } }
-            if !isQueued { continuation.resume(returning: .failure(.shutDown)) }
+        let result: Result<OpenDisk, PathManagerError> = await state.ask(orWhenEnded: .failure(.shutDown)) { state, report in
+            state.open(name, isUsed: isUsed) { report($0) }
         }
-        let opened = try result.get()
-        return state.disk(for: opened, reactor: reactor)
+        return state.disk(for: try result.get())
     }
 
     // MARK: Changes
@@ -140,18 +170,11 @@ public final class PathManager: Sendable {
     }
 
     package func reload(_ file: String?, dryRun: Bool, as reason: String) async throws(ControlFailure) -> ChangesReport {
-        let (state, reactor) = (state, reactor)
         guard let file = file ?? state.policyFile else { throw ControlFailure(.invalid, "no policy file is known; name one") }
         let policy = try LoadedPolicy(contentsOf: file)
         let ending = ControlFailure(.unavailable, "the path manager was shut down")
-        let result: Result<ChangesReport, ControlFailure> = await withCheckedContinuation { continuation in
-            let isQueued = reactor.enqueue {
-                continuation.resume(
-                    returning: Result { () throws(ControlFailure) in
-                        try state.reload(policy, expecting: nil, isDryRun: dryRun, by: .own(reason))
-                    })
-            }
-            if !isQueued { continuation.resume(returning: .failure(ending)) }
+        let result: ManagerState.ChangesResult = await state.ask(orWhenEnded: .failure(ending)) { state, report in
+            state.reload(policy, expecting: nil, isDryRun: dryRun, by: .own(reason)) { report($0) }
         }
         return try result.get()
     }
@@ -167,64 +190,53 @@ public final class PathManager: Sendable {
 
     /// The logical units that a portal's target offers, from every configured session: for tools.
     public func inventory() async -> [TargetInventory] {
-        let (state, reactor) = (state, reactor)
-        return await withCheckedContinuation { continuation in
-            let isQueued = reactor.enqueue { state.takeInventory { continuation.resume(returning: $0) } }
-            if !isQueued { continuation.resume(returning: []) }
-        }
+        await state.ask(orWhenEnded: []) { state, report in state.shards[0].takeInventory { report($0) } }
     }
 
     /// Registers a device-specific module; the last one registered is asked first whether it claims a
-    /// unit. Disks that are open keep theirs.
+    /// unit. Disks that are open keep theirs. With several reactors a module has objects on several threads.
     public func register(dsm module: any DeviceSpecificModule.Type) {
         let state = state
         reactor.enqueue { state.modules.register(module) }
     }
 
-    /// Runs `body` on the reactor's thread, where requests cost least: no change of thread on the way in
-    /// or out. `body` must not block it.
+    /// Runs `body` on the first reactor's thread, where requests to the disks that live there cost least: no change of
+    /// thread on the way in or out. `body` must not block it. See also ``MultipathDisk/run(_:)``.
     public func run<Value: Sendable>(_ body: @Sendable () async throws -> Value) async rethrows -> Value {
         try await withTaskExecutorPreference(reactor) { try await body() }
     }
 
     /// What `mpio paths` shows, for all open disks.
     public func report() async -> PathsReport {
-        let (state, reactor) = (state, reactor)
-        return await withCheckedContinuation { continuation in
-            let isQueued = reactor.enqueue { continuation.resume(returning: state.report(luns: [])) }
-            if !isQueued { continuation.resume(returning: PathsReport()) }
-        }
+        await state.ask(orWhenEnded: PathsReport()) { state, report in state.report(luns: []) { report($0) } }
     }
 
-    /// The same for threads outside Swift concurrency; nil once the manager was shut down. Not on the reactor's thread.
+    /// The same for threads outside Swift concurrency; nil once the manager was shut down. Not on a reactor's thread.
     package func inspection() -> PathsReport? {
-        try? state.inspection(luns: [], on: reactor)
+        state.wait(orWhenEnded: nil) { state, report in state.report(luns: []) { report($0) } }
     }
 
-    /// What the reactor did so far.
+    /// What the reactors did so far, taken together.
     public func reactorCounters() async -> LibaioReactor.Counters {
-        let reactor = reactor
-        return await withCheckedContinuation { continuation in
-            let isQueued = reactor.enqueue { continuation.resume(returning: reactor.counters) }
-            if !isQueued { continuation.resume(returning: LibaioReactor.Counters()) }
+        await state.ask(orWhenEnded: LibaioReactor.Counters()) { state, report in
+            state.gather { $0.reactor.counters } then: { (all: [LibaioReactor.Counters]) in
+                report(all.reduce(into: LibaioReactor.Counters()) { $0 += $1 })
+            }
         }
     }
 
     // MARK: The end
 
     /// Closes all disks, lets requests under way end (for at most two seconds), logs out, and stops the
-    /// reactor. Requests submitted later fail with ``DiskError/closed``. Calling it again does nothing.
+    /// reactors. Requests submitted later fail with ``DiskError/closed``. Calling it again does nothing.
     public func shutdown() async throws(PathManagerError) {
-        let (state, reactor) = (state, reactor)
-        await withCheckedContinuation { continuation in
-            let isQueued = reactor.enqueue { state.shutDown { continuation.resume() } }
-            if !isQueued { continuation.resume() }
-        }
+        let state = state
+        await state.ask(orWhenEnded: ()) { state, report in state.shutDown { report(()) } }
         state.stopControlServer()
-        // Joining the loop's thread takes tens of milliseconds; not on the pool of Swift concurrency.
+        // Joining a loop's thread takes tens of milliseconds; not on the pool of Swift concurrency.
         await withCheckedContinuation { continuation in
             Thread.detachNewThread {
-                reactor.stop()
+                state.stopReactors()
                 continuation.resume()
             }
         }
@@ -232,9 +244,9 @@ public final class PathManager: Sendable {
 
     deinit {
         state.stopControlServer()
-        let reactor = reactor
-        // Perhaps the last reference went on the reactor's own thread, which cannot join itself.
-        Thread.detachNewThread { reactor.stop() }
+        let state = state
+        // Perhaps the last reference went on a reactor's own thread, which cannot join itself.
+        Thread.detachNewThread { state.stopReactors() }
     }
 }
 

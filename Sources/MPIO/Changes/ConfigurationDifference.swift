@@ -36,6 +36,12 @@ extension Configuration {
                     key: "initiator.busy-poll", old: "\(busyPoll)", new: "\(new.busyPoll)", effect: .left,
                     note: "the loop began with it; it takes a restart"))
         }
+        if reactors != new.reactors {
+            changes.append(
+                ConfigurationChange(
+                    key: "reactors", old: "\(reactors)", new: "\(new.reactors)", effect: .left,
+                    note: "LUNs stay on their reactors; it takes a restart"))
+        }
         changes += targetDifferences(to: new)
         for lun in luns where new.lun(named: lun.name) == nil {
             changes.append(ConfigurationChange(lun: lun.name, key: "lun", old: lun.name, new: nil))

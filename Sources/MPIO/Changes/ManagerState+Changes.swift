@@ -26,62 +26,85 @@ struct LoadedPolicy: Sendable {
 }
 
 // The configuration changes while I/O runs. Everything that can be wrong is found before anything is done, and what is
-// done is done in one step of the reactor.
+// done is done in one step of each reactor.
 
 extension ManagerState {
+    typealias ChangesResult = Result<ChangesReport, ControlFailure>
+
+    /// - Parameter report: called once, on the home's thread.
+    func reload(
+        _ policy: LoadedPolicy, expecting: String?, isDryRun: Bool, by actor: ChangeActor?,
+        report: @escaping (ChangesResult) -> Void
+    ) {
+        if let expecting, expecting != policy.fingerprint {
+            return report(.failure(ControlFailure(.invalid, "the policy file \(policy.file) was changed meanwhile; nothing was changed")))
+        }
+        change(isDryRun: isDryRun, by: actor) { _ in policy.configuration } report: { result in
+            report(
+                result.map { ChangesReport(file: policy.file, fingerprint: policy.fingerprint, isApplied: !isDryRun, changes: $0) })
+        }
+    }
+
+    func edit(_ edit: ConfigurationEdit, by actor: ChangeActor?, report: @escaping (ChangesResult) -> Void) {
+        guard shard(of: edit.lun) != nil else {
+            return report(.failure(ControlFailure(.noSuchLUN, "this process does not hold '\(edit.lun)'")))
+        }
+        change(isDryRun: false, by: actor) { current throws(ControlFailure) in
+            var wanted = current
+            try wanted.apply(edit)
+            return wanted
+        } report: { result in
+            report(result.map { ChangesReport(isApplied: true, changes: $0) })
+        }
+    }
+
     /// What is configured, with the policies that disks were given otherwise.
-    private func currentState() -> Configuration {
+    private func currentState(_ disks: [DiskState]) -> Configuration {
         var current = configuration
         for disk in disks {
             guard let index = current.luns.firstIndex(where: { $0.name == disk.name }) else { continue }
-            current.luns[index].settings = disk.lun.settings
+            current.luns[index].settings = disk.settings
         }
         return current
     }
 
-    func reload(_ policy: LoadedPolicy, expecting: String?, isDryRun: Bool, by actor: ChangeActor?) throws(ControlFailure) -> ChangesReport {
-        if let expecting, expecting != policy.fingerprint {
-            throw ControlFailure(.invalid, "the policy file \(policy.file) was changed meanwhile; nothing was changed")
+    /// Reports what was, or would be, changed, and what is left.
+    private func change(
+        isDryRun: Bool, by actor: ChangeActor?, to wanted: @escaping (Configuration) throws(ControlFailure) -> Configuration,
+        report: @escaping (Result<[ConfigurationChange], ControlFailure>) -> Void
+    ) {
+        change { [self] over in
+            gather { shard in shard.disks.map { DiskState(name: $0.name, settings: $0.lun.settings) } } then: { [self] (disks: [[DiskState]]) in
+                let current = currentState(disks.flatMap { $0 })
+                let new: Configuration
+                let changes: [ConfigurationChange]
+                do throws(ControlFailure) {
+                    (new, changes) = possible(try wanted(current), current)
+                    try checkRoom(for: new)
+                } catch {
+                    report(.failure(error))
+                    return over()
+                }
+                guard !isDryRun else {
+                    report(.success(changes))
+                    return over()
+                }
+                adopt(new)
+                for change in changes where change.effect != .left { log(change, actor) }
+                gather { shard in shard.carryOut(changes, from: current, to: new, by: actor) } then: { (_: [Void]) in
+                    report(.success(changes))
+                    over()
+                }
+            }
         }
-        let changes = try change(to: policy.configuration, isDryRun: isDryRun, by: actor)
-        return ChangesReport(file: policy.file, fingerprint: policy.fingerprint, isApplied: !isDryRun, changes: changes)
     }
 
-    func edit(_ edit: ConfigurationEdit, by actor: ChangeActor?) throws(ControlFailure) -> ChangesReport {
-        guard disks.contains(where: { $0.name == edit.lun }) else {
-            throw ControlFailure(.noSuchLUN, "this process does not hold '\(edit.lun)'")
-        }
-        var wanted = currentState()
-        try wanted.apply(edit)
-        return ChangesReport(isApplied: true, changes: try change(to: wanted, isDryRun: false, by: actor))
-    }
-
-    /// Returns what was, or would be, changed, and what is left.
-    private func change(to wanted: Configuration, isDryRun: Bool, by actor: ChangeActor?) throws(ControlFailure) -> [ConfigurationChange] {
-        let current = currentState()
-        let (new, changes) = possible(wanted, current)
+    private func checkRoom(for new: Configuration) throws(ControlFailure) {
         let count = Set(new.sessionPlaces).count
         guard count <= hasRoomForSessions else {
             throw ControlFailure(
                 .invalid, "\(count) sessions are more than the \(hasRoomForSessions) that this process has room for; it takes a restart")
         }
-        guard !isDryRun else { return changes }
-        host.actor = actor
-        defer { host.actor = nil }
-        adopt(new)
-        for change in changes where change.effect != .left { log(change, actor) }
-        for disk in disks {
-            guard let lun = new.lun(named: disk.name), let old = current.lun(named: disk.name) else {
-                giveUp(disk)
-                continue
-            }
-            disk.update(lun.settings)
-            changePaths(of: disk, from: current.effectivePaths(of: old).map { current.place(of: $0.transport) }, to: lun)
-            disk.performActions()
-        }
-        changeSessions(changes)
-        host.runDirtyDisks()
-        return changes
     }
 
     /// `wanted` without what can't be done while I/O runs, and what it changes.
@@ -90,8 +113,9 @@ extension ManagerState {
         var changes = current.differences(to: wanted)
         new.initiatorName = current.initiatorName
         new.busyPoll = current.busyPoll
+        new.reactors = current.reactors
         for index in changes.indices {
-            guard let name = changes[index].lun, let old = current.lun(named: name), disks.contains(where: { $0.name == name })
+            guard let name = changes[index].lun, let old = current.lun(named: name), shard(of: name) != nil
             else { continue }
             switch changes[index].key {
             case "lun" where changes[index].new == nil && isUsed(name):
@@ -106,6 +130,45 @@ extension ManagerState {
             }
         }
         return (new, changes)
+    }
+
+    /// What no disk tells of by itself.
+    private func log(_ change: ConfigurationChange, _ actor: ChangeActor?) {
+        let kind: String
+        switch (change.key, change.lun) {
+        case ("lun", _?): kind = change.new == nil ? "lun-removed" : "lun-added"
+        case (_, nil) where change.key == "portal": kind = change.new == nil ? "portal-removed" : "portal-added"
+        case (_, nil): kind = "target-changed"
+        default: return
+        }
+        self.log.append(lun: change.lun ?? "", path: change.path, kind: kind, message: change.description, by: actor)
+    }
+}
+
+/// What a disk is set to now.
+private struct DiskState: Sendable {
+    var name: String
+    var settings: LUNSettings
+}
+
+extension ManagerShard {
+    /// Takes over a new configuration, on this shard's thread, in one step. `current` is what it was when `changes` were found.
+    func carryOut(_ changes: [ConfigurationChange], from current: Configuration, to new: Configuration, by actor: ChangeActor?) {
+        host.actor = actor
+        defer { host.actor = nil }
+        adopt(new)
+        for disk in disks {
+            guard let lun = new.lun(named: disk.name), let old = current.lun(named: disk.name) else {
+                giveUp(disk)
+                continue
+            }
+            // What stays as it was may have been changed otherwise meanwhile.
+            if lun.settings != old.settings { disk.update(lun.settings) }
+            changePaths(of: disk, from: current.effectivePaths(of: old).map { current.place(of: $0.transport) }, to: lun)
+            disk.performActions()
+        }
+        changeSessions(changes)
+        host.runDirtyDisks()
     }
 
     private func changePaths(of disk: DiskEngine, from old: [PathPlace], to lun: LUNConfiguration) {
@@ -143,17 +206,5 @@ extension ManagerState {
                 }
             }
         }
-    }
-
-    /// What no disk tells of by itself.
-    private func log(_ change: ConfigurationChange, _ actor: ChangeActor?) {
-        let kind: String
-        switch (change.key, change.lun) {
-        case ("lun", _?): kind = change.new == nil ? "lun-removed" : "lun-added"
-        case (_, nil) where change.key == "portal": kind = change.new == nil ? "portal-removed" : "portal-added"
-        case (_, nil): kind = "target-changed"
-        default: return
-        }
-        self.log.append(lun: change.lun ?? "", path: change.path, kind: kind, message: change.description, by: actor)
     }
 }

@@ -33,7 +33,7 @@ extension Configuration {
         if let root {
             reader.read(root)
         } else if document.errors.isEmpty {
-            collector.report(nil, "", "the file is empty", expected: "the keys initiator, defaults, targets and luns")
+            collector.report(nil, "", "the file is empty", expected: ConfigurationReader.topKeysWords)
         }
         guard collector.errors.isEmpty else { throw InvalidConfiguration(errors: collector.sortedErrors) }
         self = reader.configuration

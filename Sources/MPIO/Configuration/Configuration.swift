@@ -10,12 +10,17 @@ public struct Configuration: Sendable {
     public var initiatorName: String?
     /// Whether the loop looks for answers for a moment before it sleeps.
     public var busyPoll = BusyPoll.adaptive
+    /// Threads over which the LUNs are spread, 1…64: see ``PathManager/Options/reactors``.
+    public var reactors = 1
     public var targets: [TargetConfiguration]
     public var luns: [LUNConfiguration]
     /// What `defaults` gives; each LUN's ``LUNConfiguration/settings`` already contain it.
     public var defaults: LUNSettings
     /// The file that it was read from, as it was named.
     public var file: String?
+
+    /// What ``reactors`` may be.
+    public static var reactorRange: ClosedRange<Int> { 1...64 }
 
     /// Larger files are refused unread.
     public static var maximumFileByteCount: Int { 1 << 20 }

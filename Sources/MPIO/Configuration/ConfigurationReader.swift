@@ -20,13 +20,15 @@ struct ConfigurationReader {
         self.folder = folder
     }
 
+    static let topKeysWords = "the keys initiator, reactors, defaults, targets and luns"
+
     mutating func read(_ root: Node) {
         let node = PolicyNode(node: root, keyPath: "", collector: collector)
         guard
-            let top = node.mapping(
-                keys: ["initiator", "defaults", "targets", "luns"], expected: "the keys initiator, defaults, targets and luns")
+            let top = node.mapping(keys: ["initiator", "reactors", "defaults", "targets", "luns"], expected: Self.topKeysWords)
         else { return }
         if let initiator = top["initiator"] { readInitiator(initiator) }
+        if let count = top["reactors"]?.whole(Configuration.reactorRange) { configuration.reactors = count }
         if let defaults = top["defaults"], let mapping = defaults.mapping(keys: Self.settingsKeys) {
             configuration.defaults = Self.readSettings(mapping, onto: LUNSettings()).settings
         }

@@ -3,38 +3,34 @@ import Foundation
 import Multipath
 import Timebase
 
-/// Answers the control socket's requests from a manager's state. Each is carried out in one piece on the
+/// Answers the control socket's requests from a manager's state. What is about one LUN is carried out in one piece on its
 /// reactor's thread, so that what a client sees or changes is one moment's truth.
 final class ManagerControl: ControlHandler {
     private let state: ManagerState
-    private let reactor: LibaioReactor
 
-    init(state: ManagerState, reactor: LibaioReactor) {
+    init(state: ManagerState) {
         self.state = state
-        self.reactor = reactor
     }
 
     func handle(_ request: ControlRequest) -> ControlResponse { handle(request, from: nil) }
 
     func handle(_ request: ControlRequest, from actor: ChangeActor?) -> ControlResponse {
-        let state = state
-        do {
-            if case .reload(let file, let expecting, let isDryRun) = request {
-                return try reload(file, expecting: expecting, isDryRun: isDryRun, by: actor)
-            }
-            switch request {
-            case .paths(let luns): return .paths(try state.inspection(luns: luns, on: reactor))
-            case .metrics: return .metrics(MetricsText.render(try state.inspection(luns: [], on: reactor)))
-            default: return try reactor.performAndWait { state.answer(request, from: actor) }
-            }
-        } catch {
-            return .failed(ControlFailure(.unavailable, "the process is ending"))
+        let ending = ControlResponse.failed(ControlFailure(.unavailable, "the process is ending"))
+        if case .reload(let file, let expecting, let isDryRun) = request {
+            return reload(file, expecting: expecting, isDryRun: isDryRun, by: actor, orWhenEnded: ending)
         }
+        if case .metrics = request {
+            // What takes long is done here, where no request waits for it.
+            let report: PathsReport? = state.wait(orWhenEnded: nil) { state, report in state.report(luns: []) { report($0) } }
+            return report.map { .metrics(MetricsText.render($0)) } ?? ending
+        }
+        return state.wait(orWhenEnded: ending) { state, report in state.answer(request, from: actor, report: report) }
     }
 
-    /// Reads on this thread, and takes over on the reactor's.
-    private func reload(_ file: String?, expecting: String?, isDryRun: Bool, by actor: ChangeActor?) throws -> ControlResponse {
-        let state = state
+    /// Reads on this thread, and takes over on the reactors'.
+    private func reload(
+        _ file: String?, expecting: String?, isDryRun: Bool, by actor: ChangeActor?, orWhenEnded ending: ControlResponse
+    ) -> ControlResponse {
         guard let file = file ?? state.policyFile else {
             return .failed(ControlFailure(.invalid, "this process has no policy file; name one"))
         }
@@ -44,75 +40,110 @@ final class ManagerControl: ControlHandler {
         } catch {
             return .failed(error)
         }
-        return try reactor.performAndWait {
-            do throws(ControlFailure) {
-                return .changes(try state.reload(policy, expecting: expecting, isDryRun: isDryRun, by: actor))
-            } catch {
-                return .failed(error)
-            }
+        return state.wait(orWhenEnded: ending) { state, report in
+            state.reload(policy, expecting: expecting, isDryRun: isDryRun, by: actor) { report(ControlResponse($0)) }
+        }
+    }
+}
+
+extension ControlResponse {
+    fileprivate init(_ result: Result<ChangesReport, ControlFailure>) {
+        switch result {
+        case .success(let report): self = .changes(report)
+        case .failure(let failure): self = .failed(failure)
         }
     }
 }
 
 extension ManagerState {
-    func answer(_ request: ControlRequest, from actor: ChangeActor?) -> ControlResponse {
+    /// - Parameter report: called once, on the home's thread.
+    func answer(_ request: ControlRequest, from actor: ChangeActor?, report: @escaping (ControlResponse) -> Void) {
+        switch request {
+        case .identify:
+            report(.holder(HolderReport(pid: getpid(), command: command, luns: openLUNs, policyFile: policyFile)))
+        case .reload: report(.failed(ControlFailure(.unavailable, "a file is not read here")))
+        case .edit(let edit): self.edit(edit, by: actor) { report(ControlResponse($0)) }
+        case .paths(let luns): self.report(luns: luns) { report(.paths($0)) }
+        case .metrics: report(.failed(ControlFailure(.unavailable, "metrics are not written here")))
+        case .events(let after): report(events(after: after))
+        case .policy(let lun), .setPolicy(let lun, _, _), .connectionPolicy(let lun, _), .setConnectionPolicy(let lun, _, _, _),
+            .path(_, let lun, _), .connection(_, let lun, _, _), .explain(let lun, _):
+            askHolder(of: lun, request, from: actor, report: report)
+        }
+    }
+
+    /// Has the LUN's reactor answer. A LUN that is not known by this name may be by its identity, on any of them.
+    private func askHolder(
+        of lun: String, _ request: ControlRequest, from actor: ChangeActor?, report: @escaping (ControlResponse) -> Void
+    ) {
+        let only = shard(of: lun).map { shards[$0] }
+        gather { shard in
+            guard only == nil || only === shard, let disk = shard.disk(named: lun) else { return nil }
+            return shard.answer(request, about: disk, from: actor)
+        } then: { (answers: [ControlResponse?]) in
+            report(answers.compactMap { $0 }.first ?? .failed(ControlFailure(.noSuchLUN, "this process does not hold '\(lun)'")))
+        }
+    }
+
+    /// LUNs that a reactor looks at in one step, so that requests go on in between.
+    private static let lunsAtOnce = 8
+
+    /// The named LUNs, or all, in the order in which they were opened.
+    func report(luns: [String], report: @escaping (PathsReport) -> Void) {
+        gather { shard in
+            shard.disks.filter { disk in luns.isEmpty || luns.contains { disk.isNamed($0) } }.map(\.name)
+        } then: { [self] (names: [[String]]) in
+            inspect(names, from: 0, shown: [], report: report)
+        }
+    }
+
+    /// Goes on with the LUNs from number `start` of each shard.
+    private func inspect(
+        _ names: [[String]], from start: Int, shown: [LUNSnapshot], report: @escaping (PathsReport) -> Void
+    ) {
+        let holder = LUNSnapshot.Holder(pid: getpid(), command: command, reactors: shards.count > 1 ? shards.count : nil)
+        gather { shard in
+            let own = names[min(shard.host.reactorNumber, names.count - 1)].dropFirst(start).prefix(Self.lunsAtOnce)
+            return own.compactMap { name in shard.disks.first { $0.name == name }?.inspect(holder: holder) }
+        } then: { [self] (some: [[LUNSnapshot]]) in
+            let shown = shown + some.flatMap { $0 }
+            guard names.contains(where: { $0.count > start + Self.lunsAtOnce }) else {
+                let order = Dictionary(uniqueKeysWithValues: openLUNs.enumerated().map { ($1, $0) })
+                return report(PathsReport(luns: shown.sorted { order[$0.name] ?? .max < order[$1.name] ?? .max }))
+            }
+            later { [self] in inspect(names, from: start + Self.lunsAtOnce, shown: shown, report: report) }
+        }
+    }
+
+    /// Events of all disks, ordered by time. Their serial numbers count over the whole process.
+    private func events(after serial: UInt64?) -> ControlResponse {
+        let (events, next) = log.events(after: serial)
+        return .events(events, next: next)
+    }
+}
+
+extension ManagerShard {
+    func disk(named name: String) -> DiskEngine? {
+        disks.first { $0.name == name } ?? disks.first { $0.isNamed(name) }
+    }
+
+    /// Answers what is asked of one of this shard's LUNs.
+    func answer(_ request: ControlRequest, about disk: DiskEngine, from actor: ChangeActor?) -> ControlResponse {
         host.actor = actor
         defer { host.actor = nil }
         return switch request {
-        case .identify:
-            .holder(HolderReport(pid: getpid(), command: command, luns: disks.map(\.name), policyFile: policyFile))
-        case .reload: .failed(ControlFailure(.unavailable, "a file is not read here"))
-        case .edit(let edit): self.answer(edit, from: actor)
-        case .paths(let luns): .paths(report(luns: luns))
-        case .policy(let lun): withDisk(lun) { .policy(PolicyReport($0.lun.settings.policy, lun: $0.name)) }
-        case .setPolicy(let lun, let policy, let options): withDisk(lun) { setPolicy(policy, options, of: $0) }
-        case .connectionPolicy(let lun, let path): withGroup(lun, path) { group, _ in .policy(PolicyReport(group.policy, lun: lun, session: path)) }
+        case .policy: .policy(PolicyReport(disk.lun.settings.policy, lun: disk.name))
+        case .setPolicy(_, let policy, let options): setPolicy(policy, options, of: disk)
+        case .connectionPolicy(let lun, let path):
+            withGroup(disk, path) { group, _ in .policy(PolicyReport(group.policy, lun: lun, session: path)) }
         case .setConnectionPolicy(let lun, let path, let policy, let options):
-            withGroup(lun, path) { setPolicy(policy, options, of: $0, on: $1, lun: lun, path: path) }
-        case .path(let action, let lun, let path): withDisk(lun) { act(action, on: path, of: $0) }
+            withGroup(disk, path) { setPolicy(policy, options, of: $0, on: $1, lun: lun, path: path) }
+        case .path(let action, _, let path): act(action, on: path, of: disk)
         case .connection(let action, let lun, let path, let number):
-            withGroup(lun, path) { group, _ in act(action, on: number, of: group, lun: lun, path: path) }
-        case .explain(let lun, let last): withDisk(lun) { .explanation($0.explain(last: last)) }
-        case .events(let after): events(after: after)
-        case .metrics: .metrics(MetricsText.render(report(luns: [])))
+            withGroup(disk, path) { group, _ in act(action, on: number, of: group, lun: lun, path: path) }
+        case .explain(_, let last): .explanation(disk.explain(last: last))
+        case .identify, .reload, .edit, .paths, .metrics, .events: .failed(ControlFailure(.unavailable, "it is about no LUN"))
         }
-    }
-
-    private func answer(_ edit: ConfigurationEdit, from actor: ChangeActor?) -> ControlResponse {
-        do throws(ControlFailure) {
-            return .changes(try self.edit(edit, by: actor))
-        } catch {
-            return .failed(error)
-        }
-    }
-
-    /// The same as ``report(luns:)`` from another thread, a few LUNs at a time: requests go on in between.
-    func inspection(luns: [String], on reactor: LibaioReactor) throws -> PathsReport {
-        let state = self
-        let names = try reactor.performAndWait {
-            state.disks.filter { disk in luns.isEmpty || luns.contains { disk.isNamed($0) } }.map(\.name)
-        }
-        var report = PathsReport()
-        for start in stride(from: 0, to: names.count, by: Self.lunsAtOnce) {
-            let some = Array(names[start..<min(start + Self.lunsAtOnce, names.count)])
-            report.luns += try reactor.performAndWait { state.report(luns: some).luns }
-        }
-        return report
-    }
-
-    private static let lunsAtOnce = 8
-
-    func report(luns: [String]) -> PathsReport {
-        let holder = LUNSnapshot.Holder(pid: getpid(), command: command)
-        return PathsReport(
-            luns: disks.filter { disk in luns.isEmpty || luns.contains { disk.isNamed($0) } }.map { $0.inspect(holder: holder) })
-    }
-
-    private func withDisk(_ name: String, _ body: (DiskEngine) -> ControlResponse) -> ControlResponse {
-        guard let disk = disks.first(where: { $0.name == name }) ?? disks.first(where: { $0.isNamed(name) }) else {
-            return .failed(ControlFailure(.noSuchLUN, "this process does not hold '\(name)'"))
-        }
-        return body(disk)
     }
 
     private func setPolicy(_ name: String?, _ options: [String: String], of disk: DiskEngine) -> ControlResponse {
@@ -163,15 +194,13 @@ extension ManagerState {
 
     /// The connections of the session that is a LUN's path.
     private func withGroup(
-        _ lun: String, _ path: String, _ body: (ConnectionGroup, DiskEngine) -> ControlResponse
+        _ disk: DiskEngine, _ path: String, _ body: (ConnectionGroup, DiskEngine) -> ControlResponse
     ) -> ControlResponse {
-        withDisk(lun) { disk in
-            guard let index = disk.lun.path(named: path) else { return noSuchPath(path, disk) }
-            guard let group = disk.paths[index.index].connections else {
-                return .failed(ControlFailure(.invalid, "'\(path)' has no connections to choose from; 'connections' is 1"))
-            }
-            return body(group, disk)
+        guard let index = disk.lun.path(named: path) else { return noSuchPath(path, disk) }
+        guard let group = disk.paths[index.index].connections else {
+            return .failed(ControlFailure(.invalid, "'\(path)' has no connections to choose from; 'connections' is 1"))
         }
+        return body(group, disk)
     }
 
     private func noSuchPath(_ name: String, _ disk: DiskEngine) -> ControlResponse {
@@ -195,12 +224,6 @@ extension ManagerState {
         }
         host.runDirtyDisks()
         return .done("\(lun): connection \(number) of \(path) \(action.pastWords)")
-    }
-
-    /// Events of all disks, ordered by time. Their serial numbers count over the whole process.
-    private func events(after serial: UInt64?) -> ControlResponse {
-        let (events, next) = log.events(after: serial)
-        return .events(events, next: next)
     }
 }
 

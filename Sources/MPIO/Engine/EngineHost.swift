@@ -8,6 +8,8 @@ package final class EngineHost {
     package let port: any IOPort
     package let cryptography: any CryptographicServices
     package let crc32c: CRC32CFunction
+    /// Which of its manager's reactors it is, from 0.
+    let reactorNumber: Int
 
     /// Who makes the change that is being carried out; nil while nobody does.
     var actor: ChangeActor?
@@ -24,9 +26,10 @@ package final class EngineHost {
     /// - Parameter coalescingLimit: see ``ReceiveCoalescing``; zero turns it off.
     package init(
         port: any IOPort, cryptography: any CryptographicServices, crc32c: @escaping CRC32CFunction,
-        coalescingLimit: Duration = .zero
+        coalescingLimit: Duration = .zero, reactorNumber: Int = 0
     ) {
         self.port = port
+        self.reactorNumber = reactorNumber
         coalescing = ReceiveCoalescing(limitNanoseconds: UInt64(max(coalescingLimit.wholeNanoseconds, 0)))
         self.cryptography = cryptography
         self.crc32c = crc32c

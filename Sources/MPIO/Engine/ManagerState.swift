@@ -1,82 +1,115 @@
 import AsyncIO
 import Foundation
-import ISCSI
 import Multipath
-public import SCSI
-import Timebase
+import SCSI
 
-/// A disk that is open, as the reactor hands it out.
+/// A disk that is open, as its reactor hands it out.
 struct OpenDisk: @unchecked Sendable {
     var engine: DiskEngine
+    var reactor: LibaioReactor
     var device: DeviceDescription
 }
 
-/// The units that one configured session leads to.
-public struct TargetInventory: Sendable {
-    public var target: String
-    public var portal: String
-    /// The units, or why there is no answer.
-    public var units: Result<[Unit], PathTroubleError>
-
-    public struct Unit: Sendable {
-        public var lun: LogicalUnitNumber
-        /// Nil where the unit could not be asked.
-        public var device: DeviceDescription?
-    }
-}
-
-/// A ``PathTrouble`` as an error.
-public struct PathTroubleError: Error, Hashable, Sendable, CustomStringConvertible {
-    public var trouble: PathTrouble
-    public var description: String { trouble.description }
-}
-
-/// All that a ``PathManager`` owns on its reactor: sessions and open disks. Confined to the reactor's
-/// thread, but for what the lock guards.
+/// What a ``PathManager`` knows beyond its reactors: the configuration, the modules, and on which reactor each LUN lives.
+/// It lives on the first reactor, the home, and reaches the others by jobs, which answer by jobs; with one reactor all of
+/// that is done in one step. Confined to the home's thread, but for what the lock guards.
 final class ManagerState: @unchecked Sendable {
     /// What is configured now.
     private(set) var configuration: Configuration {
         didSet { lock.withLock { published = configuration } }
     }
-    let host: EngineHost
-    let sessions: SessionPool
+    /// One for each reactor, the home's first.
+    let shards: [ManagerShard]
     /// What the inspector shows as the holder.
     let command: String
-    let log = EventLog()
+    let log: EventLog
     var modules = DSMRegistry()
-    private(set) var disks: [DiskEngine] = []
-    /// For each open disk, by its name, which of its paths is where.
-    var places: [String: [PathPlace: PathIndex]] = [:]
+    /// The LUNs that are open, or being opened, by their names.
+    private var placements: [String: Placement] = [:]
+    private var nextSerial = 0
     /// Disks that are open because something uses them, by their names; others are merely kept open.
     private var used: Set<String> = []
-    /// What an opening waits for; nil: what the LUN's timers say.
-    private let openingLimits: DiskOpening.Limits?
-    /// Sessions that the reactor has room for.
+    /// Sessions that each reactor has room for.
     private let sessionLimit: Int
     /// Told of each new configuration.
     private var followers: [@Sendable (Configuration) -> Void] = []
     /// The policy file by its absolute name, also where the process has gone to another folder since.
     let policyFile: String?
     private var isShutDown = false
-    private lazy var sampler = RateSampler(port: host.port) { [weak self] in self?.disks ?? [] }
+    private var unfinishedShards = 0
     private var endings: [() -> Void] = []
+    /// Changes that wait for the one under way, oldest first.
+    private var waitingChanges = FIFO<() -> Void>()
+    private var isChanging = false
 
     private let lock = Lock()
     private var published: Configuration
     private var handles: [String: MultipathDisk] = [:]
     private var server: ControlServer?
 
-    init(configuration: Configuration, host: EngineHost, sessions: SessionPool, command: String,
-        openingLimits: DiskOpening.Limits? = nil, sessionLimit: Int
-    ) {
-        self.openingLimits = openingLimits
+    /// Where a LUN lives.
+    private struct Placement {
+        /// The reactor, by its place among ``ManagerState/shards``.
+        var shard: Int
+        /// Counts openings of LUNs: tells this placement from a later one of the same LUN.
+        var serial: Int
+        /// Openings that were not answered yet.
+        var pendingCount = 0
+        var isOpen = false
+    }
+
+    init(configuration: Configuration, shards: [ManagerShard], log: EventLog, command: String, sessionLimit: Int) {
+        precondition(!shards.isEmpty, "a manager has a reactor")
         self.configuration = configuration
         published = configuration
+        self.shards = shards
+        self.log = log
         self.sessionLimit = sessionLimit
         policyFile = configuration.file.map { URL(fileURLWithPath: $0).path }
-        self.host = host
-        self.sessions = sessions
         self.command = command
+    }
+
+    var home: LibaioReactor { shards[0].reactor }
+
+    // MARK: Reactors
+
+    /// Runs `body` on a shard's thread and hands what it reports to `then` here: at once for the home's own, else by a job
+    /// each way. A reactor that has ended reports nothing: then `then` gets `nil`. Jobs of one shard run in the order in which
+    /// they are asked for.
+    private func perform<Value: Sendable>(
+        on shard: ManagerShard, _ body: @escaping @Sendable (ManagerShard, @escaping @Sendable (Value) -> Void) -> Void,
+        then: @escaping (Value?) -> Void
+    ) {
+        let answer = HomeCall(then)
+        let home = home
+        guard shard !== shards[0] else { return body(shard) { answer.body($0) } }
+        let isQueued = shard.reactor.enqueue {
+            // The home ends after the others, so it takes the answer.
+            body(shard) { value in home.enqueue { answer.body(value) } }
+        }
+        if !isQueued { then(nil) }
+    }
+
+    /// Runs `body` on each shard's thread and calls `then` here with all that they returned, in the order of the shards.
+    func gather<Value: Sendable>(_ body: @escaping @Sendable (ManagerShard) -> Value, then: @escaping ([Value]) -> Void) {
+        var values: [Value?] = Array(repeating: nil, count: shards.count)
+        var pending = shards.count
+        // The home last: it answers at once.
+        for index in shards.indices.reversed() {
+            perform(on: shards[index]) { shard, answer in
+                answer(body(shard))
+            } then: { (value: Value?) in
+                values[index] = value
+                pending -= 1
+                if pending == 0 { then(values.compactMap { $0 }) }
+            }
+        }
+    }
+
+    /// Runs `body` in a later step of the home.
+    func later(_ body: @escaping () -> Void) {
+        let call = HomeCall<Void> { _ in body() }
+        home.enqueue { call.body(()) }
     }
 
     // MARK: Opening
@@ -88,106 +121,66 @@ final class ManagerState: @unchecked Sendable {
             return report(.failure(.unknownLUN(name, known: configuration.luns.map(\.name))))
         }
         if isUsed { used.insert(name) }
-        let engine: DiskEngine
-        if let known = disks.first(where: { $0.name == lun.name }) {
-            if let device = known.device { return report(.success(OpenDisk(engine: known, device: device))) }
-            engine = known
-        } else {
-            engine = makeDisk(lun)
-            disks.append(engine)
-            sampler.start()
+        let placement = place(name)
+        let modules = modules
+        perform(on: shards[placement.shard]) { shard, answer in
+            shard.open(lun, modules: modules) { answer($0) }
+        } then: { [self] (result: Result<OpenDisk, PathManagerError>?) in
+            let result = result ?? .failure(.shutDown)
+            answered(name, placement.serial, result)
+            report(result)
         }
-        let next = engine.opening
-        engine.opening = DiskOpening(engine, limits: openingLimits ?? .use(lun.settings.timers)) { [self] outcome in
-            next?.check()
-            switch outcome {
-            case .opened(let device): report(.success(OpenDisk(engine: engine, device: device)))
-            case .failed(let paths):
-                forget(engine)
-                engine.close { report(.failure(.noUsablePath(lun: lun.name, paths: paths))) }
-            }
-        }
-        engine.opening?.check()
-        host.runDirtyDisks()
     }
 
-    private func makeDisk(_ lun: LUNConfiguration) -> DiskEngine {
-        let engine = DiskEngine(name: lun.name, settings: lun.settings, modules: modules, log: log, host: host)
-        if case .identity(let wanted) = lun.identification { engine.lun.pin(wanted) }
-        for path in configuration.effectivePaths(of: lun) { add(path, to: engine, lun: lun) }
-        return engine
+    /// The LUN's place; a new one has the reactor with the fewest LUNs. A LUN that was not closed in order, or that a killed
+    /// process left behind, goes where the sessions take over from those that may still hold its writes.
+    private func place(_ name: String) -> Placement {
+        var placement = placements[name] ?? Placement(shard: shardForNew(name), serial: nextSerial)
+        if placement.serial == nextSerial { nextSerial += 1 }
+        placement.pendingCount += 1
+        placements[name] = placement
+        return placement
     }
 
-    /// No disk that is open any more. It may still have to end what it does.
-    private func forget(_ engine: DiskEngine) {
-        disks.removeAll { $0 === engine }
-        places[engine.name] = nil
-        used.remove(engine.name)
-        lock.withLock { handles[engine.name] = nil }
+    private func shardForNew(_ name: String) -> Int {
+        if let heir = shards.firstIndex(where: { $0.mayHoldWrites(of: name) }) { return heir }
+        var counts = Array(repeating: 0, count: shards.count)
+        for placement in placements.values { counts[placement.shard] += 1 }
+        return counts.indices.min { counts[$0] < counts[$1] } ?? 0
     }
 
-    func add(_ path: PathConfiguration, to engine: DiskEngine, lun: LUNConfiguration) {
-        var identity: LogicalUnitIdentity?
-        if case .identity(let wanted) = lun.identification { identity = wanted }
-        let place = configuration.place(of: path.transport)
-        places[engine.name, default: [:]][place] = PathIndex(engine.paths.count)
-        switch path.transport {
-        case .portal(let target, _, let number):
-            guard case .session(let session, _) = place, let key = sessions.key(session) else {
-                preconditionFailure("a path of a configuration that the sessions have not seen")
-            }
-            let inventory = sessions.inventory(key, timers: lun.settings.timers)
-            let reference = DiskPath.SessionReference(
-                path: inventory.path, inventory: inventory, configuredLUN: number ?? lun.number(onTarget: configuration.targets[target].name),
-                identity: identity, isCandidate: lun.paths.isEmpty)
-            engine.addPath(path.settings, transport: .session(reference), load: inventory.path.load)
-        case .device(let file):
-            let device = DevicePath(path: file, vouchedIdentity: identity, port: host.port)
-            engine.addPath(path.settings, transport: .device(device), load: device.load)
-        }
+    private func answered(_ name: String, _ serial: Int, _ result: Result<OpenDisk, PathManagerError>) {
+        guard var placement = placements[name], placement.serial == serial else { return }
+        placement.pendingCount -= 1
+        if case .success = result { placement.isOpen = true }
+        placements[name] = placement
+        if !placement.isOpen, placement.pendingCount == 0 { forget(name) }
+    }
+
+    /// Not open any more.
+    private func forget(_ name: String) {
+        placements[name] = nil
+        used.remove(name)
+        lock.withLock { handles[name] = nil }
     }
 
     /// The one public object of an open disk.
-    func disk(for opened: OpenDisk, reactor: LibaioReactor) -> MultipathDisk {
+    func disk(for opened: OpenDisk) -> MultipathDisk {
         lock.withLock {
             if let handle = handles[opened.engine.name], handle.engine.engine === opened.engine { return handle }
             let handle = MultipathDisk(
                 name: opened.engine.name, device: opened.device,
-                engine: EngineReference(engine: opened.engine, reactor: reactor))
+                engine: EngineReference(engine: opened.engine, reactor: opened.reactor))
             handles[opened.engine.name] = handle
             return handle
         }
     }
 
-    // MARK: Inventory
+    /// The open LUNs, in the order in which they were opened.
+    var openLUNs: [String] { placements.sorted { $0.value.serial < $1.value.serial }.map(\.key) }
 
-    func takeInventory(_ report: @escaping ([TargetInventory]) -> Void) {
-        var pending = 0
-        var results: [(order: Int, TargetInventory)] = []
-        var isStarted = false
-        func finishIfDone() {
-            guard isStarted, pending == 0 else { return }
-            report(results.sorted { $0.order < $1.order }.map(\.1))
-        }
-        for settings in configuration.targets {
-            for (portal, entry) in settings.portals.enumerated() {
-                let order = pending
-                pending += 1
-                guard let key = sessions.key(SessionPlace(target: settings.name, settings.portals[portal])) else { continue }
-                let inventory = sessions.inventory(key, timers: Timers())
-                InventoryVisit.start(inventory) { result in
-                    let units = result.mapError {
-                        PathTroubleError(trouble: PathTrouble(name: entry.name, words: "\($0)"))
-                    }.map { $0.map { TargetInventory.Unit(lun: $0.lun, device: $0.isCapacityKnown ? $0.device : nil) } }
-                    results.append((order, TargetInventory(target: settings.name, portal: entry.name, units: units)))
-                    pending -= 1
-                    finishIfDone()
-                }
-            }
-        }
-        isStarted = true
-        finishIfDone()
-    }
+    /// The reactor of a LUN, by its place among ``shards``; nil where it is not open.
+    func shard(of lun: String) -> Int? { placements[lun]?.shard }
 
     // MARK: The end
 
@@ -195,26 +188,27 @@ final class ManagerState: @unchecked Sendable {
         endings.append(done)
         guard !isShutDown else { return finishIfDone() }
         isShutDown = true
-        sampler.stop()
-        sessions.stopProofs()
-        for disk in disks {
-            disk.close { [self] in
-                disks.removeAll { $0 === disk }
+        unfinishedShards = shards.count
+        for shard in shards.reversed() {
+            perform(on: shard) { shard, answer in
+                shard.shutDown { answer(true) }
+            } then: { [self] (_: Bool?) in
+                unfinishedShards -= 1
                 finishIfDone()
             }
         }
-        finishIfDone()
     }
 
     private func finishIfDone() {
-        guard isShutDown, disks.isEmpty else { return }
-        if let path = sessions.paths.first(where: { !$0.isOver }) {
-            // One after the other is enough: they all log out at the same time.
-            return path.whenOver { [self] in finishIfDone() }
-        }
+        guard isShutDown, unfinishedShards == 0 else { return }
         let waiting = endings
         endings.removeAll()
         for ending in waiting { ending() }
+    }
+
+    /// Ends the reactors' threads, the home's last: what the others answer still arrives. Not on any of them.
+    func stopReactors() {
+        for shard in shards.reversed() { shard.reactor.stop() }
     }
 
     // MARK: Changes
@@ -222,31 +216,35 @@ final class ManagerState: @unchecked Sendable {
     /// What is configured now; from any thread.
     var currentConfiguration: Configuration { lock.withLock { published } }
 
-    /// Calls `body` with each new configuration, on the reactor's thread.
+    /// Calls `body` with each new configuration, on the home's thread.
     func follow(_ body: @escaping @Sendable (Configuration) -> Void) { followers.append(body) }
 
     func isUsed(_ name: String) -> Bool { used.contains(name) }
 
     var hasRoomForSessions: Int { sessionLimit }
 
-    /// Makes `new` what is configured, for the sessions first.
+    /// Makes `new` what is configured. LUNs that it does not have are not open any more; the shards are told by the caller,
+    /// before anything else is asked of them.
     func adopt(_ new: Configuration) {
         configuration = new
-        sessions.adopt(new)
+        for name in placements.keys where new.lun(named: name) == nil { forget(name) }
         for follower in followers { follower(new) }
     }
 
-    /// Gives up a disk that nobody uses.
-    func giveUp(_ engine: DiskEngine) {
-        forget(engine)
-        engine.close {}
+    /// Runs changes one after the other: each finds what the one before made. `body` calls what it is given when it is over.
+    func change(_ body: @escaping (_ over: @escaping () -> Void) -> Void) {
+        guard !isChanging else { return waitingChanges.append { [self] in change(body) } }
+        isChanging = true
+        body { [self] in
+            isChanging = false
+            waitingChanges.removeFirst()?()
+        }
     }
 
     // MARK: Control
 
-    func startControlServer(directory: String, reactor: LibaioReactor) throws {
-        let server = try ControlServer(
-            handler: ManagerControl(state: self, reactor: reactor), directory: directory)
+    func startControlServer(directory: String) throws {
+        let server = try ControlServer(handler: ManagerControl(state: self), directory: directory)
         lock.withLock { self.server = server }
     }
 
@@ -257,12 +255,48 @@ final class ManagerState: @unchecked Sendable {
         }
         server?.stop()
     }
+
+    // MARK: From other threads
+
+    /// Runs `body` on the home's thread and returns what it reports; `ended` where the reactors have.
+    func ask<Value: Sendable>(
+        orWhenEnded ended: Value, _ body: @escaping @Sendable (ManagerState, @escaping @Sendable (Value) -> Void) -> Void
+    ) async -> Value {
+        await withCheckedContinuation { continuation in
+            let isQueued = home.enqueue { body(self) { continuation.resume(returning: $0) } }
+            if !isQueued { continuation.resume(returning: ended) }
+        }
+    }
+
+    /// The same for threads outside Swift concurrency, which it blocks: never a reactor's.
+    func wait<Value: Sendable>(
+        orWhenEnded ended: Value, for body: @escaping @Sendable (ManagerState, @escaping @Sendable (Value) -> Void) -> Void
+    ) -> Value {
+        precondition(!shards.contains { $0.reactor.isOnReactorThread }, "a reactor cannot wait for itself")
+        let answer = AwaitedAnswer<Value>()
+        guard home.enqueue({ body(self) { answer.give($0) } }) else { return ended }
+        return answer.wait()
+    }
 }
 
-extension LUNConfiguration {
-    /// The unit's number on a target, where the policy file says it for the whole LUN.
-    fileprivate func number(onTarget name: String) -> LogicalUnitNumber? {
-        if case .location(name, let lun) = identification { return lun }
-        return nil
+/// A closure of the home's thread on its way through others, which neither call nor look into it.
+private final class HomeCall<Value: Sendable>: @unchecked Sendable {
+    let body: (Value?) -> Void
+    init(_ body: @escaping (Value?) -> Void) { self.body = body }
+}
+
+/// Given once, by any thread, to the one that waits.
+private final class AwaitedAnswer<Value: Sendable>: @unchecked Sendable {
+    private let semaphore = DispatchSemaphore(value: 0)
+    private var value: Value?
+
+    func give(_ value: Value) {
+        self.value = value
+        semaphore.signal()
+    }
+
+    func wait() -> Value {
+        semaphore.wait()
+        return value!
     }
 }

@@ -19,6 +19,7 @@ extension DiskEngine {
             queued: snapshot.queued + waitingCount, failovers: UInt64(snapshot.failOvers),
             redriven: snapshot.redriven, holder: holder,
             paths: snapshot.paths.map { inspect($0, policy: snapshot.policy.kind) })
+        shown.reactor = host.reactorNumber
         if let since = snapshot.noPathSince {
             shown.noPathSeconds = (now - since) / .seconds(1)
             if case .after(let period) = lun.settings.timers.pdoRemovePeriod, shown.queued > 0 {

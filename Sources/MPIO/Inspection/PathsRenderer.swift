@@ -124,6 +124,7 @@ public struct PathsRenderer {
         } else if lun.queued > 0 {
             facts.append("queued \(lun.queued)")
         }
+        if let reactor = lun.reactor, let count = lun.holder?.reactors { facts.append("reactor \(reactor) of \(count)") }
         if let holder = lun.holder { facts.append("held by pid \(holder.pid) (\(HumanText.printable(holder.command)))") }
         return facts
     }

@@ -69,6 +69,8 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
     public var noPathSeconds: Double?
     /// In how many seconds requests that wait for a path will fail; nil where they do not wait, or wait for ever.
     public var failsInSeconds: Double?
+    /// On which of its process's reactors it lives, from 0; nil where it is not held.
+    public var reactor: Int?
     /// Nil where no process holds the LUN and it was only looked at.
     public var holder: Holder?
     public var paths: [PathSnapshot]
@@ -76,15 +78,18 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
     public struct Holder: Codable, Hashable, Sendable {
         public var pid: Int32
         public var command: String
+        /// How many reactors it has; nil where it is one.
+        public var reactors: Int?
 
-        public init(pid: Int32, command: String) {
+        public init(pid: Int32, command: String, reactors: Int? = nil) {
             self.pid = pid
             self.command = command
+            self.reactors = reactors
         }
     }
 
     enum CodingKeys: String, CodingKey {
-        case name, identity, vendor, product, revision, serial, policy, dsm, state, fence, queued, failovers, redriven, holder, paths
+        case name, identity, vendor, product, revision, serial, policy, dsm, state, fence, queued, failovers, redriven, reactor, holder, paths
         case capacityBytes = "capacity_bytes"
         case blockSize = "block_size"
         case noPathSeconds = "no_path_s"
@@ -306,9 +311,13 @@ public struct BenchReport: Codable, Hashable, Sendable {
     public var longestPauseMilliseconds: Double
     /// Counts of this run only.
     public var paths: [PathSnapshot]
+    /// Whose it is, where several LUNs were measured at once.
+    public var lun: String?
+    /// Each LUN's, where there were several and this is the sum; CPU per request is the process's in each.
+    public var luns: [BenchReport]?
 
     enum CodingKeys: String, CodingKey {
-        case requests, errors, redriven, seconds, iops, paths
+        case requests, errors, redriven, seconds, iops, paths, lun, luns
         case megabytesPerSecond = "mb_per_s"
         case cpuMicrosecondsPerRequest = "cpu_us_per_request"
         case latency = "latency_us"

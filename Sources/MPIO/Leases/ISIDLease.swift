@@ -14,14 +14,18 @@ public final class ISIDLease: Sendable {
     /// The lowest that was free, from 0.
     public let slot: Int
     private let descriptor: Int32
+    private let lock = NSLock()
+    /// LUNs of this lease, by the hash of their names; what the last holder left behind included.
+    nonisolated(unsafe) private var noted: Set<UInt64>
 
-    /// Processes of one initiator name that can hold leases at once.
+    /// Leases of one initiator name that can be held at once.
     public static var slotCount: Int { 256 }
 
     private init(initiatorName: String, slot: Int, descriptor: Int32) {
         self.initiatorName = initiatorName
         self.slot = slot
         self.descriptor = descriptor
+        noted = descriptor >= 0 ? Self.notes(in: descriptor) : []
     }
 
     /// Takes the lowest free slot. The folder is made where it is missing. Returns at once.
@@ -35,7 +39,9 @@ public final class ISIDLease: Sendable {
         }
         for slot in 0..<slotCount {
             if let descriptor = try lock(path(initiatorName: initiatorName, slot: slot, directory: directory)) {
-                return ISIDLease(initiatorName: initiatorName, slot: slot, descriptor: descriptor)
+                let lease = ISIDLease(initiatorName: initiatorName, slot: slot, descriptor: descriptor)
+                lease.takeOverNotes()
+                return lease
             }
         }
         throw .allSlotsTaken(initiatorName: initiatorName)
@@ -63,9 +69,7 @@ public final class ISIDLease: Sendable {
             if code == EWOULDBLOCK { return nil }
             throw .file(path: path, code: code)
         }
-        // The files are never removed, so that a lock is always on the file that others see. For people only:
-        let note = Array("\(getpid())\n".utf8)
-        if ftruncate(descriptor, 0) == 0 { _ = pwrite(descriptor, note, note.count, 0) }
+        // The files are never removed, so that a lock is always on the file that others see.
         return descriptor
     }
 
@@ -75,6 +79,47 @@ public final class ISIDLease: Sendable {
             scalar.isASCII && (scalar.properties.isAlphabetic || ("0"..."9").contains(scalar) || scalar == "." || scalar == "-") ? String(scalar) : "_"
         }.joined()
         return "\(directory)/\(readable)-\(String(StableHash.of(initiatorName), radix: 16)).isid-\(slot)"
+    }
+
+    // MARK: The LUNs
+
+    // The file's first line is the process id, for people. The others are LUNs, by the hash of their name: with several
+    // reactors, and so several leases, the next process has to know on which a LUN was that was not closed in order.
+
+    /// Whether the sessions of this lease carry the LUN, or did without its having been closed in order, in this process or
+    /// in one that held the slot before: then its writes may still be in sessions that this lease's reinstate.
+    func isNoted(_ lun: String) -> Bool {
+        lock.lock()
+        defer { lock.unlock() }
+        return noted.contains(StableHash.of(lun))
+    }
+
+    /// Remembers, beyond this process's life, that the sessions of this lease carry the LUN.
+    func note(_ lun: String) { change { $0.insert(StableHash.of(lun)) } }
+
+    /// Nothing of the LUN is left in any session.
+    func erase(_ lun: String) { change { $0.remove(StableHash.of(lun)) } }
+
+    /// What the last holder left stays noted until this one has closed it: it may be killed before it opens the LUN.
+    private func takeOverNotes() { change { _ in } }
+
+    private func change(_ body: (inout Set<UInt64>) -> Void) {
+        guard descriptor >= 0 else { return }
+        lock.lock()
+        defer { lock.unlock() }
+        body(&noted)
+        let text = "\(getpid())\n" + noted.sorted().map { "lun \(String($0, radix: 16))\n" }.joined()
+        let bytes = Array(text.utf8)
+        // Written before it is cut: whoever kills us in between leaves a LUN too much, never one too few.
+        if pwrite(descriptor, bytes, bytes.count, 0) == bytes.count { _ = ftruncate(descriptor, off_t(bytes.count)) }
+    }
+
+    private static func notes(in descriptor: Int32) -> Set<UInt64> {
+        var bytes = [UInt8](repeating: 0, count: 1 << 20)
+        let count = pread(descriptor, &bytes, bytes.count, 0)
+        guard count > 0 else { return [] }
+        let lines = String(decoding: bytes[..<count], as: UTF8.self).split(separator: "\n")
+        return Set(lines.compactMap { $0.hasPrefix("lun ") ? UInt64($0.dropFirst(4), radix: 16) : nil })
     }
 
     // MARK: The ISIDs
@@ -113,7 +158,7 @@ public enum ISIDLeaseError: Error, Hashable, Sendable, CustomStringConvertible {
         switch self {
         case .directory(let error): "\(error)"
         case .file(let path, let code): "the lease file \(path): \(errorText(code))"
-        case .allSlotsTaken(let name): "\(ISIDLease.slotCount) processes already use the initiator name \(name)"
+        case .allSlotsTaken(let name): "all \(ISIDLease.slotCount) ISID leases of the initiator name \(name) are taken; each process takes one for each of its reactors"
         }
     }
 }

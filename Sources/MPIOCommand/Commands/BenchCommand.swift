@@ -8,15 +8,16 @@ struct BenchCommand: AsyncParsableCommand {
         abstract: "Measure a LUN: requests per second, latency, CPU.",
         discussion: """
             Reads, unless --write is given, which OVERWRITES the LUN. With --verify every block written carries its address
-            and a generation, and is read back.
+            and a generation, and is read back. Several LUNs are measured at once, each with --depth requests under way;
+            'reactors' in the policy file spreads them over threads.
 
             Examples:
               mpio bench vm-store --depth 32 --time 10s
               mpio bench scratch --write --verify --json
             """)
 
-    @Argument(help: "The LUN's name or identity.")
-    var lun: String
+    @Argument(help: ArgumentHelp("The LUNs' names or identities.", valueName: "lun"))
+    var luns: [String]
 
     @Flag(help: "Write instead of reading. Overwrites the LUN.")
     var write = false
@@ -51,29 +52,52 @@ struct BenchCommand: AsyncParsableCommand {
     func run() async throws {
         let command = self
         let policy = try policyFile.load()
-        let name = try policy.lunName(lun)
+        var names: [String] = []
+        for lun in luns {
+            let name = try policy.lunName(lun)
+            guard !names.contains(name) else { throw CommandFailure("\(name) is given twice", status: ExitStatus.usage) }
+            names.append(name)
+        }
+        let chosen = names
         let report = try await cancelledByInterrupt {
-            try await withManager(policy, subcommand: "bench") { try await command.measure(name, $0) }
+            try await withManager(policy, subcommand: "bench") { try await command.measure(chosen, $0) }
         }
         if json {
             try StandardOutput.writeJSON(report)
         } else {
-            try StandardOutput.write(BenchText.render(report, name: name, style: Terminal.style()))
+            try StandardOutput.write(BenchText.render(report, name: names.joined(separator: ", "), style: Terminal.style()))
         }
         if report.errors > 0 { throw ExitStatus.failed }
     }
 
-    private func measure(_ name: String, _ manager: PathManager) async throws -> BenchReport {
+    private func measure(_ names: [String], _ manager: PathManager) async throws -> BenchReport {
+        var runs: [BenchRun] = []
+        for name in names { runs.append(try await prepare(name, manager)) }
+        let before = await manager.report().luns
+        let results = try await BenchRun.measure(runs, for: time.duration)
+        let after = await manager.report().luns
+        var reports = zip(runs, results).map { run, result in
+            let (old, new) = (before.first { $0.name == run.name }, after.first { $0.name == run.name })
+            var report = result.report(
+                paths: BenchResult.difference(before: old, after: new), redriven: (new?.redriven ?? 0) &- (old?.redriven ?? 0))
+            if names.count > 1 { report.lun = run.name }
+            return report
+        }
+        if reports.count == 1 { return reports.removeFirst() }
+        var total = BenchRun.sum(runs, results).report(paths: [], redriven: reports.reduce(0) { $0 + $1.redriven })
+        // A process has one account of its time.
+        for index in reports.indices { reports[index].cpuMicrosecondsPerRequest = total.cpuMicrosecondsPerRequest }
+        total.luns = reports
+        return total
+    }
+
+    private func prepare(_ name: String, _ manager: PathManager) async throws -> BenchRun {
         let disk = try await manager.open(name)
         try DiskStore(disk: disk).check(offset: 0, byteCount: blockSize.byteCount)
         let plan = BenchPlan(
             isWrite: write, isVerified: verify, blockSize: Int(blockSize.byteCount), depth: depth, isSequential: sequential,
             blockCount: disk.capacityByteCount / blockSize.byteCount)
         guard plan.blockCount >= UInt64(depth) else { throw CommandFailure("\(name) has fewer blocks than --depth", status: ExitStatus.usage) }
-        let before = await manager.report().luns.first { $0.name == name }
-        let run = BenchRun(plan: plan, disk: disk)
-        let result = try await run.measure(for: time.duration)
-        let after = await manager.report().luns.first { $0.name == name }
-        return result.report(paths: BenchResult.difference(before: before, after: after), redriven: (after?.redriven ?? 0) &- (before?.redriven ?? 0))
+        return BenchRun(plan: plan, disk: disk)
     }
 }

@@ -84,6 +84,38 @@ final class BenchRun: @unchecked Sendable {
         slots = Array(repeating: Slot(), count: plan.depth)
     }
 
+    var name: String { disk.name }
+
+    /// Measures LUNs at the same time; the results in their order.
+    static func measure(_ runs: [BenchRun], for duration: Duration) async throws -> [BenchResult] {
+        try await withThrowingTaskGroup(of: (Int, BenchResult).self) { group in
+            for (index, run) in runs.enumerated() { group.addTask { (index, try await run.measure(for: duration)) } }
+            var results = Array(repeating: BenchResult(), count: runs.count)
+            for try await (index, result) in group { results[index] = result }
+            return results
+        }
+    }
+
+    /// What several that ran at the same time did together.
+    static func sum(_ runs: [BenchRun], _ results: [BenchResult]) -> BenchResult {
+        var total = BenchResult()
+        var latency = LatencyHistogram()
+        for (run, result) in zip(runs, results) {
+            total.requests += result.requests
+            total.errors += result.errors
+            total.mismatches += result.mismatches
+            total.byteCount += result.byteCount
+            total.seconds = max(total.seconds, result.seconds)
+            // Each counted the process's.
+            total.processorMicroseconds = max(total.processorMicroseconds, result.processorMicroseconds)
+            total.longestPauseNanoseconds = max(total.longestPauseNanoseconds, result.longestPauseNanoseconds)
+            total.lastError = total.lastError ?? result.lastError
+            latency.merge(run.histogram)
+        }
+        total.latency = LatencySummary(latency)
+        return total
+    }
+
     func measure(for duration: Duration) async throws -> BenchResult {
         let usage = processorMicroseconds()
         let start = monotonicNanoseconds()
@@ -242,10 +274,16 @@ enum BenchText {
             longest pause \(HumanText.latency(microseconds: report.longestPauseMilliseconds * 1000))
 
             """
-        for path in report.paths {
-            text += "  \(HumanText.printable(path.id))  \(path.state.rawValue)  \(path.requests) requests, \(path.errors) errors\n"
+        for lun in report.luns ?? [] {
+            text += "  \(HumanText.printable(lun.lun ?? "?"))  \(HumanText.rate(lun.iops)) requests/s  \(lun.errors) errors\n"
+            for path in lun.paths { text += "    \(line(path))\n" }
         }
+        for path in report.paths { text += "  \(line(path))\n" }
         return text
+    }
+
+    private static func line(_ path: PathSnapshot) -> String {
+        "\(HumanText.printable(path.id))  \(path.state.rawValue)  \(path.requests) requests, \(path.errors) errors"
     }
 }
 
