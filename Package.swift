@@ -53,7 +53,9 @@ let package = Package(
         .target(
             name: "Gateway", dependencies: ["MPIO", "ISCSITarget", "AsyncIO", "SCSI"], swiftSettings: strict),
         // Multipath disks for clients of the Network Block Device protocol.
-        .target(name: "NBDServer", dependencies: ["MPIO", "NBD", "AsyncIO", "SCSI", "Timebase"], swiftSettings: strict),
+        .target(
+            name: "NBDServer", dependencies: ["MPIO", "NBD", "AsyncIO", "SCSI", "Timebase"], cSettings: gnuSource,
+            swiftSettings: strict),
         .executableTarget(
             name: "MPIOCommand",
             dependencies: [
