@@ -78,6 +78,9 @@ extension LibaioReactor {
             sum.receivedByteCount += other.receivedByteCount
             sum.sentByteCount += other.sentByteCount
             sum.sleeps += other.sleeps
+            sum.polls += other.polls
+            sum.pollsThatFound += other.pollsThatFound
+            sum.secondLooks += other.secondLooks
             sum.wakeUps += other.wakeUps
             sum.jobs += other.jobs
             sum.timersFired += other.timersFired

@@ -106,9 +106,8 @@ public final class PathManager: Sendable {
         /// lives on one of them, the one with the fewest disks when it is opened, and stays there; each reactor has sessions of
         /// its own. More of them than processors are of no use, and one is best for one disk.
         public var reactors: Int?
-        /// Look for completions this long before sleeping: less latency at low queue depth, for a busy core (for
-        /// each reactor). Zero: as the
-        /// policy file says (``Configuration/busyPoll``).
+        /// Look for completions this long before sleeping: less latency at low queue depth, for a busy core for each
+        /// reactor. Zero: as the policy file says (``Configuration/busyPoll``).
         public var busyPoll: Duration = .zero
         /// At low queue depth, look for completions so long before sleeping while that is measured to cost hardly more
         /// processor time than sleeping and being woken: answers of a fast target come almost twice as fast. Zero: never.
