@@ -109,7 +109,7 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(
             name: "InteropTests", dependencies: ["MPIO", "ISCSITarget", "Gateway", "NBDServer", "NBD", "TestSupport"],
-            swiftSettings: strict),
+            cSettings: gnuSource, swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
 )
