@@ -98,8 +98,12 @@ import Testing
                         while !Task.isCancelled {
                             let block = UInt64(worker * 256 + done % 256)
                             for index in 0..<4096 { buffer[index] = UInt8(truncatingIfNeeded: index &+ done &+ worker) }
-                            try await disk.write(buffer, at: block * 4096)
-                            try await disk.read(into: back, at: block * 4096)
+                            do {
+                                try await disk.write(buffer, at: block * 4096)
+                                try await disk.read(into: back, at: block * 4096)
+                            } catch DiskError.cancelled {
+                                break
+                            }
                             #expect(buffer.bytes.elementsEqual(back.bytes), "block \(block)")
                             done += 1
                         }

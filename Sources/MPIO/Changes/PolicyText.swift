@@ -74,17 +74,24 @@ struct PolicyText {
         switch node {
         case .scalar(let scalar): return start..<(try scalarEnd(scalar, start))
         case .sequence(let sequence):
-            if sequence.style == .flow { return start..<(try flowEnd(start)) }
+            if isFlow(start) { return start..<(try flowEnd(start)) }
             guard let last = sequence.last else { throw refuse(start, "an empty list") }
             return start..<(try span(last).upperBound)
         case .mapping(let mapping):
-            if mapping.style == .flow { return start..<(try flowEnd(start)) }
+            if isFlow(start) { return start..<(try flowEnd(start)) }
             var end = start
             for (key, value) in mapping { end = max(end, try span(key).upperBound, try span(value).upperBound) }
             return start..<end
         case .alias: throw refuse(start, "an alias")
         }
     }
+
+    /// Whether what begins there is in brackets; the parser does not tell.
+    private func isFlow(_ start: Int) -> Bool { start < scalars.count && (scalars[start] == "{" || scalars[start] == "[") }
+
+    private func isFlow(_ mapping: Node.Mapping) throws(PolicyFileRefusal) -> Bool { isFlow(try offset(of: .mapping(mapping))) }
+
+    private func isFlow(_ sequence: Node.Sequence) throws(PolicyFileRefusal) -> Bool { isFlow(try offset(of: .sequence(sequence))) }
 
     private func scalarEnd(_ scalar: Node.Scalar, _ start: Int) throws(PolicyFileRefusal) -> Int {
         switch scalar.style {
@@ -170,7 +177,7 @@ struct PolicyText {
             throw PolicyFileRefusal("a mapping without a key")
         }
         let end = try span(neighbour.value).upperBound
-        guard mapping.style != .flow else { return edits.append((end..<end, ", " + flow)) }
+        if try isFlow(mapping) { return edits.append((end..<end, ", " + flow)) }
         guard restIsBlank(end) else { throw refuse(end, "more in one line than a key and its value") }
         let margin = String(repeating: " ", count: indentation(try offset(of: pairs[0].key)))
         let text = (block.isEmpty ? [flow] : block).map { newline + margin + $0 }.joined()
@@ -183,7 +190,7 @@ struct PolicyText {
         let pairs = Array(mapping)
         guard let index = pairs.firstIndex(where: { $0.key.string == key }) else { return }
         let range = try offset(of: pairs[index].key)..<(try span(pairs[index].value).upperBound)
-        if mapping.style != .flow { return try removeLines(range) }
+        guard try isFlow(mapping) else { return try removeLines(range) }
         let before = index > 0 ? try span(pairs[index - 1].value).upperBound : nil
         let after = index + 1 < pairs.count ? try offset(of: pairs[index + 1].key) : nil
         removeFromFlow(range, before: before, after: after)
@@ -195,7 +202,7 @@ struct PolicyText {
     mutating func append(_ item: String, to sequence: Node.Sequence) throws(PolicyFileRefusal) {
         guard let first = sequence.first, let last = sequence.last else { throw PolicyFileRefusal("an empty list") }
         let end = try span(last).upperBound
-        guard sequence.style != .flow else { return edits.append((end..<end, ", " + item)) }
+        if try isFlow(sequence) { return edits.append((end..<end, ", " + item)) }
         guard restIsBlank(end) else { throw refuse(end, "more in one line than an item of a list") }
         let margin = String(repeating: " ", count: indentation(try dash(of: first)))
         let place = lineEnd(end)
@@ -205,7 +212,7 @@ struct PolicyText {
     mutating func removeItem(_ index: Int, from sequence: Node.Sequence) throws(PolicyFileRefusal) {
         guard sequence.count > 1, sequence.indices.contains(index) else { throw PolicyFileRefusal("the only item of a list") }
         let item = try span(sequence[index])
-        guard sequence.style == .flow else { return try removeLines(try dash(of: sequence[index])..<item.upperBound) }
+        guard try isFlow(sequence) else { return try removeLines(try dash(of: sequence[index])..<item.upperBound) }
         let before = index > 0 ? try span(sequence[index - 1]).upperBound : nil
         let after = index + 1 < sequence.count ? try offset(of: sequence[index + 1]) : nil
         removeFromFlow(item, before: before, after: after)

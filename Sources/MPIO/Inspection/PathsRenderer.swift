@@ -196,7 +196,7 @@ public struct PathsRenderer {
     private func tableRows(_ path: PathSnapshot) -> [Row] {
         let latency: (Double?) -> String = { $0.map { HumanText.latency(microseconds: $0) } ?? "–" }
         // What was measured in the last seconds, where it was watched for so long.
-        let measured = path.requestsPerSecond == nil ? path.latency : path.recentLatency ?? LatencySummary()
+        let measured = path.recentLatency ?? (path.requestsPerSecond == 0 ? LatencySummary() : path.latency)
         var rows = [
             Row(
                 cells: [

@@ -68,6 +68,8 @@ struct HoldService: Sendable {
             }
             try? await Task.sleep(for: .seconds(2))
         }
+        // Whoever waits for the first try waits no longer.
+        if isFirst { await tried() }
     }
 
     private func logEvents(of disk: MultipathDisk) async {

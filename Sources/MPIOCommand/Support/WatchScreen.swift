@@ -14,9 +14,9 @@ final class WatchScreen {
                 keys.append(plain(first))
                 continue
             }
-            guard bytes.count >= 3 else {
-                // Escape alone, or the beginning of a sequence.
-                if bytes.count == 1 || bytes[1] == UInt8(ascii: "[") || bytes[1] == UInt8(ascii: "O") { return keys }
+            // Escape alone, or the beginning of a sequence, of which the rest may still come.
+            guard bytes.count > 1 else { return keys }
+            guard bytes[1] == UInt8(ascii: "[") || bytes[1] == UInt8(ascii: "O") else {
                 bytes.removeFirst()
                 continue
             }
