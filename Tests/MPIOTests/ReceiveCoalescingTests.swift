@@ -38,13 +38,6 @@ import Testing
         #expect(coalescing.nanoseconds(inFlight: ReceiveCoalescing.leastInFlight - 1) == 0)
     }
 
-    @Test func largeRequestsOfWhichOneComesInAWhileAreNotWaitedFor() {
-        // Eight under way, one answer in 200 µs.
-        let coalescing = settledShare { _, _ in 1_600_000 }
-        #expect(coalescing.nanoseconds(inFlight: 8) == 0)
-        #expect(coalescing.nanoseconds(inFlight: 64) == 100_000)
-    }
-
     @Test func oneThatWasHeldUpDoesNotStretchTheWait() {
         var coalescing = ReceiveCoalescing(limitNanoseconds: .max / 128)
         for _ in 0..<1000 { coalescing.finished(latency: 100_000) }

@@ -75,8 +75,6 @@ struct ReceiveCoalescing {
     @inline(__always)
     func nanoseconds(inFlight: Int) -> UInt64 {
         if inFlight < Self.leastInFlight || isEager { return 0 }
-        let wait = min(limit, mean &* share / 64)
-        // Fewer than two answers in that time are nothing to gather: large requests, or a slow target.
-        return wait &* UInt64(inFlight) < 2 &* mean ? 0 : wait
+        return min(limit, mean &* share / 64)
     }
 }
