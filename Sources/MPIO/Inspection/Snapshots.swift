@@ -507,6 +507,7 @@ extension LUNSnapshot {
         try values.encode(redriven, forKey: .redriven)
         try values.encodeIfPresent(noPathSeconds, forKey: .noPathSeconds)
         try values.encodeIfPresent(failsInSeconds, forKey: .failsInSeconds)
+        try values.encode(reactor, forKey: .reactor)
         try values.encode(holder, forKey: .holder)
         try values.encode(paths, forKey: .paths)
     }
