@@ -214,7 +214,7 @@ extension InitiatorSession {
         login.operational.maxConnections = maxConnections
         login.operational.maxOutstandingR2T = parameters.maxOutstandingR2T
         login.operational.errorRecoveryLevel = level
-        login.skipsSecurityStage = maxConnections > 1
+        login.skipsSecurityStage = maxConnections > 1 || level > 0
         var settings = SessionSettings(login: login)
         settings.commandCapacity = capacity
         var session = InitiatorSession(settings: settings, cryptography: TestCryptography(), crc32c: CRC32C.table)
