@@ -104,9 +104,11 @@ import Testing
             ])
     }
 
-    @Test func twoSessionsToOneAddressAreToldApart() throws {
-        let text = try edited(.addPath(lun: "vm-store", .init(address: "10.0.2.10", source: "10.0.2.6")))
-        #expect(text.contains("- {portal: \"10.0.2.10:3260\", from: \"10.0.2.6\"}"))
+    /// The path that is there would have to be called otherwise.
+    @Test func aSecondSessionToAnAddressIsLeftToAnEditor() throws {
+        #expect(throws: PolicyFileRefusal.self) {
+            try edited(.addPath(lun: "vm-store", .init(address: "10.0.2.10", source: "10.0.2.6")))
+        }
     }
 
     @Test(arguments: [

@@ -30,12 +30,16 @@ extension Configuration {
         guard lun.paths.isEmpty else { return lun.paths }
         var paths: [PathConfiguration] = []
         for (index, target) in targets.enumerated() {
-            if case .location(let name, _) = lun.identification, name.lowercased() != target.name.lowercased() { continue }
+            var number: LogicalUnitNumber?
+            if case .location(let name, let given) = lun.identification {
+                guard name.lowercased() == target.name.lowercased() else { continue }
+                number = given
+            }
             for (portal, entry) in target.portals.enumerated() {
                 let isTaken = paths.contains { $0.settings.name == entry.name }
                 paths.append(
                     PathConfiguration(
-                        transport: .portal(target: index, portal: portal, lun: nil),
+                        transport: .portal(target: index, portal: portal, lun: number),
                         settings: PathSettings(
                             name: isTaken ? "\(entry.name)/\(target.name)" : entry.name, order: paths.count)))
             }
