@@ -108,7 +108,7 @@ extension Configuration {
             ConfigurationChange(lun: lun.name, key: $0, old: $1, new: $2, effect: $3)
         }
         let (before, after) = (effectivePaths(of: old), new.effectivePaths(of: lun))
-        let (oldPlaces, newPlaces) = (before.map { place(of: $0.transport) }, after.map { new.place(of: $0.transport) })
+        let (oldPlaces, newPlaces) = (places(of: before, old), new.places(of: after, lun))
         for (path, place) in zip(before, oldPlaces) where !newPlaces.contains(place) {
             changes.append(
                 ConfigurationChange(lun: lun.name, path: path.settings.name, key: "path", old: path.settings.name, new: nil))
@@ -129,6 +129,15 @@ extension Configuration {
             changes.append(ConfigurationChange(lun: lun.name, key: "order", old: names(before), new: names(after)))
         }
         return changes
+    }
+
+    /// The number that the LUN's identity gives is the identity's, and told of there.
+    private func places(of paths: [PathConfiguration], _ lun: LUNConfiguration) -> [PathPlace] {
+        paths.map { path in
+            let place = place(of: path.transport)
+            guard case .location(_, let number) = lun.identification, case .session(let session, number) = place else { return place }
+            return .session(session, lun: nil)
+        }
     }
 
     private static func compare(

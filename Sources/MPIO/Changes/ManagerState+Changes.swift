@@ -1,5 +1,6 @@
 import Foundation
 import Multipath
+import SCSI
 
 /// A policy file as it was read, to be taken over.
 struct LoadedPolicy: Sendable {
@@ -125,7 +126,7 @@ extension ManagerState {
             case "identity":
                 changes[index].effect = .left
                 changes[index].note = "an open LUN stays what it is"
-                if let place = new.luns.firstIndex(where: { $0.name == name }) { new.luns[place].identification = old.identification }
+                if let place = new.luns.firstIndex(where: { $0.name == name }) { new.luns[place].keepIdentification(of: old) }
             default: break
             }
         }
@@ -142,6 +143,20 @@ extension ManagerState {
         default: return
         }
         self.log.append(lun: change.lun ?? "", path: change.path, kind: kind, message: change.description, by: actor)
+    }
+}
+
+extension LUNConfiguration {
+    /// Its paths lead to the number that the identity gives, wherever they are listed.
+    fileprivate mutating func keepIdentification(of old: LUNConfiguration) {
+        defer { identification = old.identification }
+        guard case .location(_, let wrong) = identification else { return }
+        var number: LogicalUnitNumber?
+        if case .location(_, let right) = old.identification { number = right }
+        for index in paths.indices {
+            guard case .portal(let target, let portal, wrong) = paths[index].transport else { continue }
+            paths[index].transport = .portal(target: target, portal: portal, lun: number)
+        }
     }
 }
 

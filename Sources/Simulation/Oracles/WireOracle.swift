@@ -31,6 +31,11 @@ final class WireOracle: WireObserver {
         self.targetOfLink = targetOfLink
     }
 
+    /// A wire and its session know each other; a soak runs thousands of worlds.
+    deinit {
+        for wire in wires.values { wire.session = nil }
+    }
+
     func corrupted(_ endpoint: Endpoint) {
         if endpoint.direction == Link.toTarget {
             // What the target makes of it shows in its answers.
