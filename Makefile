@@ -3,7 +3,7 @@
 PREFIX ?= /usr/local
 DESTDIR ?=
 # Seconds after which a hanging test run is ended: a blocked synchronous test cannot be ended from within.
-TEST_TIMEOUT ?= 540
+TEST_TIMEOUT ?= 600
 # For one suite or test: make test FILTER=InteropTests
 FILTER ?=
 BENCH ?=
