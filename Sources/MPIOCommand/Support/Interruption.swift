@@ -1,24 +1,56 @@
 import Dispatch
 import Foundation
+import Synchronization
 
 /// Runs `body` so that one of the signals cancels it, whereupon it can log out; a second one ends the process.
+///
+/// `body` begins once the signals are caught: one that comes before ends the process, and none is lost in between.
 func cancelledByInterrupt<Result: Sendable>(
     signals: [Int32] = [SIGINT, SIGTERM, SIGHUP], _ body: @escaping @Sendable () async throws -> Result
 ) async throws -> Result {
-    let task = Task { try await body() }
-    let sources = signals.map { number in
-        signal(number, SIG_IGN)
+    let interruption = Interruption()
+    var sources: [any DispatchSourceSignal] = []
+    for number in signals {
         let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-        source.setEventHandler {
-            if task.isCancelled { _exit(128 + number) }
-            task.cancel()
+        source.setEventHandler { interruption.strike(number) }
+        await withCheckedContinuation { caught in
+            source.setRegistrationHandler { caught.resume() }
+            source.resume()
         }
-        source.resume()
-        return source
+        sources.append(source)
     }
     defer {
         for source in sources { source.cancel() }
         for number in signals { signal(number, SIG_DFL) }
     }
+    let task = Task { try await body() }
+    interruption.begin { task.cancel() }
     return try await task.value
+}
+
+/// What a signal does: nothing to be cancelled yet, to be cancelled, or cancelled already.
+private final class Interruption: Sendable {
+    private struct State {
+        var cancel: (@Sendable () -> Void)?
+        var isStruck = false
+    }
+
+    private let state = Mutex(State())
+
+    func begin(_ cancel: @escaping @Sendable () -> Void) {
+        let isStruck = state.withLock { state in
+            state.cancel = cancel
+            return state.isStruck
+        }
+        if isStruck { cancel() }
+    }
+
+    func strike(_ number: Int32) {
+        let cancel = state.withLock { state in
+            if state.isStruck { _exit(128 + number) }
+            state.isStruck = true
+            return state.cancel
+        }
+        cancel?()
+    }
 }
