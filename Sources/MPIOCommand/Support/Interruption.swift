@@ -1,6 +1,6 @@
+import AsyncIO
 import Dispatch
 import Foundation
-import Synchronization
 
 /// Runs `body` so that one of the signals cancels it, whereupon it can log out; a second one ends the process.
 ///
@@ -29,27 +29,24 @@ func cancelledByInterrupt<Result: Sendable>(
 }
 
 /// What a signal does: nothing to be cancelled yet, to be cancelled, or cancelled already.
-private final class Interruption: Sendable {
-    private struct State {
-        var cancel: (@Sendable () -> Void)?
-        var isStruck = false
-    }
-
-    private let state = Mutex(State())
+private final class Interruption: @unchecked Sendable {
+    private let lock = Lock()
+    private var cancel: (@Sendable () -> Void)?
+    private var isStruck = false
 
     func begin(_ cancel: @escaping @Sendable () -> Void) {
-        let isStruck = state.withLock { state in
-            state.cancel = cancel
-            return state.isStruck
+        let isStruck = lock.withLock {
+            self.cancel = cancel
+            return self.isStruck
         }
         if isStruck { cancel() }
     }
 
     func strike(_ number: Int32) {
-        let cancel = state.withLock { state in
-            if state.isStruck { _exit(128 + number) }
-            state.isStruck = true
-            return state.cancel
+        let cancel = lock.withLock {
+            if isStruck { _exit(128 + number) }
+            isStruck = true
+            return self.cancel
         }
         cancel?()
     }
