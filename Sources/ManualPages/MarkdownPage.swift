@@ -57,9 +57,12 @@ struct MarkdownPage {
         var fence: [String]?
         var paragraph: [String] = []
         var items: [String] = []
+        var table: [String] = []
         func finish() {
             if !paragraph.isEmpty { blocks.append(.paragraph(paragraph.joined(separator: "\n"))) }
             if !items.isEmpty { blocks.append(.list(items)) }
+            if !table.isEmpty { blocks.append(.literal(table)) }
+            table = []
             paragraph = []
             items = []
         }
@@ -85,7 +88,7 @@ struct MarkdownPage {
             } else if line.hasPrefix("|") {
                 // A table is shown as it is written.
                 if !paragraph.isEmpty || !items.isEmpty { finish() }
-                if case .literal(let lines)? = blocks.last { blocks[blocks.count - 1] = .literal(lines + [line]) } else { blocks.append(.literal([line])) }
+                table.append(line)
             } else if !items.isEmpty {
                 items[items.count - 1] += "\n" + line
             } else if !line.hasPrefix("<!--") {

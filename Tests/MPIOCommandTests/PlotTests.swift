@@ -196,7 +196,7 @@ private func near(_ a: Double?, _ b: Double, _ tolerance: Double = 1) -> Bool { 
         let events = picture.all("path", class: "event")
         #expect(events.count == 1 && events[0].has(class: "loss") && events[0].title?.contains("3 requests re-driven") == true)
         #expect(picture.texts.contains("path lost · fail-over") && picture.texts.contains { $0.hasPrefix("b lost: connection reset") })
-        #expect(picture.all("rect", class: "down").count == 1)
+        #expect(picture.all("path", class: "down").count == 1)
         let titles = picture.all("title").filter { $0.parents == ["svg"] }, descriptions = picture.all("desc")
         #expect(titles.count == 1 && titles[0].text.hasPrefix("vm-store: ") && titles[0].attributes["id"] == "title")
         #expect(descriptions.count == 1 && descriptions[0].text.contains("2 paths (a, b)") && descriptions[0].text.contains("b lost"))

@@ -41,10 +41,15 @@ struct PlotDrawing {
 
         begin(height: height)
         drawHead(legend)
-        drawLosses(from: panelsTop, to: panelsBottom)
-        for panel in Panel.allCases { draw(panel, top: panelsTop + Double(panel.rawValue) * (Self.panelHeight + Self.panelGap)) }
-        drawTime(panelsTop: panelsTop, panelsBottom: panelsBottom)
+        let tops = Panel.allCases.map { panelsTop + Double($0.rawValue) * (Self.panelHeight + Self.panelGap) }
+        drawLosses(tops)
+        for (panel, top) in zip(Panel.allCases, tops) { draw(panel, top: top) }
+        drawTime(panelsBottom: panelsBottom)
         draw(groups, labels, lanesTop: lanesTop, panelsTop: panelsTop, panelsBottom: panelsBottom)
+        // Over the lines, which are broken around them.
+        for (panel, top) in zip(Panel.allCases, tops) {
+            svg.add("text", ["class": "head ink", "x": SVGText.number(Self.left), "y": SVGText.number(top - 9)], text: Self.heading(panel))
+        }
         tellEvents(top: listTop, count: told)
         svg.end()
         return svg.text
@@ -88,7 +93,7 @@ struct PlotDrawing {
         let name = TextWidth.fitted(HumanText.printable(model.lun), size: 18, width: 560)
         svg.add("text", ["class": "title ink", "x": "16", "y": "28"], text: name)
         let when = Timestamp.format(model.start).prefix(19).replacing("T", with: " ")
-        let facts = "\(model.policy)   \(when) UTC, \(Self.spanText(model.seconds)), a sample every \(Self.spanText(model.samplePeriodSeconds))"
+        let facts = "\(model.policy) · \(when) UTC, \(Self.spanText(model.seconds)), a sample every \(Self.spanText(model.samplePeriodSeconds))"
         svg.add("text", ["class": "small pale", "x": "16", "y": "48"], text: TextWidth.fitted(facts, size: Self.textSize, width: Self.right - 16))
         for (row, entries) in legend.enumerated() {
             let y = 70 + Double(row) * 20
@@ -120,7 +125,7 @@ struct PlotDrawing {
 
     private static func colour(_ index: Int) -> Int { index % PlotStyle.pathColours.count }
 
-    private mutating func drawTime(panelsTop: Double, panelsBottom: Double) {
+    private mutating func drawTime(panelsBottom: Double) {
         for tick in PlotAxis.time(seconds: model.seconds).ticks {
             let place = SVGText.number(x(tick.value))
             // Text at the right edge must not leave the picture.
@@ -138,7 +143,6 @@ struct PlotDrawing {
     private mutating func draw(_ panel: Panel, top: Double) {
         let axis = axis(of: panel)
         svg.begin("g", ["class": "panel", "aria-label": Self.heading(panel)])
-        svg.add("text", ["class": "head ink", "x": SVGText.number(Self.left), "y": SVGText.number(top - 9)], text: Self.heading(panel))
         for tick in axis.ticks {
             let y = top + Self.panelHeight * (1 - axis.share(tick.value))
             svg.add("path", ["class": "grid", "d": "M\(SVGText.number(Self.left)) \(SVGText.number(y))H\(SVGText.number(Self.right))"])
@@ -156,9 +160,9 @@ struct PlotDrawing {
 
     private static func heading(_ panel: Panel) -> String {
         switch panel {
-        case .requests: "requests/s, the paths on top of one another"
-        case .bytes: "MB/s, read and written"
-        case .latency: "p99 latency, logarithmic"
+        case .requests: "requests/s (stacked)"
+        case .bytes: "MB/s (stacked)"
+        case .latency: "p99 latency (log scale)"
         }
     }
 
@@ -237,7 +241,7 @@ struct PlotDrawing {
     // MARK: Events
 
     /// Where a path was lost, until it was back.
-    private mutating func drawLosses(from top: Double, to bottom: Double) {
+    private mutating func drawLosses(_ tops: [Double]) {
         var lost: [String: Double] = [:]
         var spans: [(Double, Double)] = []
         for mark in model.marks {
@@ -246,14 +250,13 @@ struct PlotDrawing {
             if mark.label == "path back", let since = lost.removeValue(forKey: path) { spans.append((since, mark.seconds)) }
         }
         spans += lost.values.map { ($0, model.seconds) }
-        for (start, end) in spans.sorted(by: { $0 < $1 }) {
-            svg.add(
-                "rect",
-                [
-                    "class": "down", "x": SVGText.number(x(start)), "y": SVGText.number(top), "width": SVGText.number(x(end) - x(start)),
-                    "height": SVGText.number(bottom - top),
-                ])
+        guard !spans.isEmpty else { return }
+        // One shape, so that two losses at a time are no darker than one.
+        let data = spans.sorted(by: { $0 < $1 }).flatMap { start, end in
+            let (from, width) = (SVGText.number(x(start)), SVGText.number(max(0.1, x(end) - x(start))))
+            return tops.map { "M\(from) \(SVGText.number($0))h\(width)v\(SVGText.number(Self.panelHeight))h-\(width)z" }
         }
+        svg.add("path", ["class": "down", "d": data.joined()])
     }
 
     private static func width(_ group: PlotMarkGroup) -> Double { 24 + TextWidth.of(group.label, size: textSize) }

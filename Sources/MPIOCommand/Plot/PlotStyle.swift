@@ -18,7 +18,7 @@ enum PlotStyle {
             .line{stroke-width:1.6;fill:none;stroke-linejoin:round;stroke-linecap:round}
             .area{stroke-width:.7;stroke-linejoin:round}
             .event{stroke-width:1.2;fill:none}.change{stroke-dasharray:5 3}.gain{stroke-dasharray:1.5 2.5}
-            .title{font-size:18px;font-weight:600}.head{font-size:13px;font-weight:600}.small{font-size:12px}
+            .title{font-size:18px;font-weight:600}.head{font-size:13px;font-weight:600;stroke-width:5px;stroke-linejoin:round;paint-order:stroke}.small{font-size:12px}
             .end{text-anchor:end}.middle{text-anchor:middle}
 
             """
@@ -27,7 +27,7 @@ enum PlotStyle {
 
     private static func rules(isDark: Bool) -> String {
         let ground = isDark ? darkGround : lightGround
-        var text = ".ground{fill:\(hex(ground))}"
+        var text = ".ground{fill:\(hex(ground))}.head{stroke:\(hex(ground))}"
         text += isDark ? ".ink{fill:#e6edf3}.pale{fill:#9aa4ae}.grid{stroke:#262c34}.axis{stroke:#6e7681}" : ".ink{fill:#1f2328}.pale{fill:#59636e}.grid{stroke:#e3e7eb}.axis{stroke:#8c959f}"
         text += isDark ? ".loss{stroke:#ff7b72}.change{stroke:#d2a8ff}.gain{stroke:#56d364}" : ".loss{stroke:#c4161c}.change{stroke:#6f42c1}.gain{stroke:#14691f}"
         text += isDark ? ".down{fill:#ff7b72;fill-opacity:.12}" : ".down{fill:#c4161c;fill-opacity:.07}"
