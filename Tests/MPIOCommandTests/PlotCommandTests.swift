@@ -133,7 +133,7 @@ import Testing
         #expect(run.succeeded && run.standardOutput.contains("live.svg: vm-store over "), "\(run)")
         let picture = Picture(try String(contentsOfFile: file, encoding: .utf8))
         try picture.check()
-        #expect(picture.all("path", class: "line").compactMap(\.title).sorted() == array.portals.sorted(), "p99 of each path")
+        #expect(picture.all("path", class: "line").compactMap(\.title).sorted() == array.portals.prefix(2).sorted(), "p99 of each path")
         #expect(picture.all("path", class: "area").count == 4)
         #expect(load.wait(timeout: .seconds(10)) != nil)
     }
