@@ -25,6 +25,7 @@ public enum PseudoLUNAction: Sendable {
     case fence(PathIndex, FenceStep)
     /// Send SET TARGET PORT GROUPS with this one change on the path. Answered by `transitionFinished`.
     case setTargetPortGroup(PathIndex, TargetPortGroupChange)
+    /// Tell whoever listens.
     case event(MultipathEvent)
 }
 

@@ -26,6 +26,7 @@ public enum LogicalUnitIdentity: Hashable, Sendable {
 
 /// An EUI-64 based identifier: 8, 12 or 16 bytes (SPC-4 clause 7.8.6.5).
 public struct EUI64Identifier: Hashable, Sendable {
+    /// 8, 12 or 16 bytes.
     public let bytes: [UInt8]
 
     /// Nil for other lengths.

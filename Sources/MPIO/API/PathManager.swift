@@ -130,6 +130,7 @@ public final class PathManager: Sendable {
         /// Others work with the disks on the reactor's own thread.
         fileprivate var sharesReactor: Bool { hostsTarget || hostedSocketCount > 0 }
 
+        /// One reactor, the default runtime folder, inspectable.
         public init() {}
     }
 
@@ -255,7 +256,9 @@ public enum PathManagerError: Error, Sendable, CustomStringConvertible {
     case unknownLUN(String, known: [String])
     /// No path leads to the unit; each with its reason.
     case noUsablePath(lun: String, paths: [PathTrouble])
+    /// The reactors, the ISID lease or the control socket could not be had; in words.
     case cannotStart(String)
+    /// The manager was shut down, or is being shut down.
     case shutDown
 
     public var description: String {

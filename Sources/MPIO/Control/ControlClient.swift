@@ -2,6 +2,7 @@ import Foundation
 
 /// A connection to one holder's control socket. Blocking; for command-line tools.
 public final class ControlClient {
+    /// The socket's name in the file system.
     public let path: String
     private let descriptor: Int32
     private var input: [UInt8] = []

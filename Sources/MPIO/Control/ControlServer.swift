@@ -10,7 +10,9 @@ public final class ControlServer: Sendable {
     public let path: String
     private let loop: ControlServerLoop
 
+    /// A line longer than this is refused, and its client let go.
     public static var maximumLineByteCount: Int { 65_536 }
+    /// More clients at once are let go.
     public static var maximumClientCount: Int { 64 }
 
     /// Listens in `directory`, which is made where it is missing, as `PID-N.sock`, mode 0600.

@@ -21,6 +21,7 @@ public struct Discovery: Sendable {
     /// Where lock files are.
     public var runtimeDirectory = RuntimeDirectory.defaultPath()
 
+    /// A question to these portals, at least one; everything else by default.
     public init(portals: [PortalAddress]) {
         precondition(!portals.isEmpty, "somebody has to be asked")
         self.portals = portals

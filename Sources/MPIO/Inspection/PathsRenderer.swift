@@ -2,23 +2,32 @@ public import Foundation
 
 /// How text may look where it goes.
 public struct TextStyle: Hashable, Sendable {
+    /// Whether escape sequences for colours are understood there.
     public var usesColour: Bool
     /// Columns of the terminal; nil: no limit.
     public var width: Int?
 
+    /// A style; by default plain text of any width.
     public init(usesColour: Bool = false, width: Int? = nil) {
         self.usesColour = usesColour
         self.width = width
     }
 
+    /// What is painted; the raw value is the SGR parameter.
     public enum Colour: String, Sendable {
+        /// Well.
         case green = "32"
+        /// Worse than it should be.
         case yellow = "33"
+        /// Failed.
         case red = "31"
+        /// What is looked for first.
         case bold = "1"
+        /// What is seldom looked at.
         case dim = "2"
     }
 
+    /// The text in this colour where colours are used; otherwise, and for nil, as it is.
     public func paint(_ text: String, _ colour: Colour?) -> String {
         guard usesColour, let colour, !text.isEmpty else { return text }
         return "\u{1B}[\(colour.rawValue)m\(text)\u{1B}[0m"
@@ -27,10 +36,12 @@ public struct TextStyle: Hashable, Sendable {
 
 /// Writes a ``PathsReport`` as the tables of `mpio paths`.
 public struct PathsRenderer {
+    /// How it may look.
     public var style: TextStyle
     /// The moment that "12 s ago" counts from.
     public var now: Date
 
+    /// A renderer for a terminal or a file of this style.
     public init(style: TextStyle = TextStyle(), now: Date) {
         self.style = style
         self.now = now
@@ -85,6 +96,7 @@ public struct PathsRenderer {
         return text
     }
 
+    /// One LUN: two lines of facts, a heading, and a line for each path.
     public func render(_ lun: LUNSnapshot) -> String {
         var text = heading(lun) + "\n"
         text += wrapped(facts(lun), separator: "   ", indentation: 2)

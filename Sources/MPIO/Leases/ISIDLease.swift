@@ -149,9 +149,13 @@ public final class ISIDLease: Sendable {
     }
 }
 
+/// Why no ISID could be had.
 public enum ISIDLeaseError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// The runtime folder can't be used.
     case directory(RuntimeDirectoryError)
+    /// A lock file can't be; `code` is an `errno`.
     case file(path: String, code: Int32)
+    /// As many processes as there are slots log in under this name on this machine.
     case allSlotsTaken(initiatorName: String)
 
     public var description: String {
