@@ -27,7 +27,7 @@ export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH = 2
 TEST_FLAGS = --skip-build --disable-xctest
 
 .DEFAULT_GOAL = build
-.PHONY: build release demo test soak torture bench fuzz install uninstall setup setup-build clean
+.PHONY: build release demo test soak torture bench fuzz docs examples install uninstall setup setup-build clean
 
 build: setup-build
 	$(SWIFT) build
@@ -68,6 +68,17 @@ bench: setup
 
 fuzz: setup-build
 	FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz $(FUZZ)
+
+# What programs import, as a DocC archive in .build/docs; fails on a public symbol without a comment and on a dead link.
+docs: setup-build
+	$(SWIFT) build --target MPIO
+	scripts/docs "$$($(SWIFT) build --show-bin-path)"
+
+# Each of Examples/ as the package of its own that it is; make test builds them with everything else.
+examples: setup-build
+	for example in Examples/*/; do \
+		$(SWIFT) build --package-path "$$example" --scratch-path .build/examples || exit 1; \
+	done
 
 install: release
 	install -d "$(DESTDIR)$(PREFIX)/bin"

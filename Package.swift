@@ -9,6 +9,11 @@ let strict: [SwiftSetting] = [
 // O_DIRECT, accept4 and preadv2 are declared only under _GNU_SOURCE.
 let gnuSource: [CSetting] = [.define("_GNU_SOURCE")]
 
+/// With what a package of its own has that depends on the product MPIO.
+func example(_ name: String) -> Target {
+    .executableTarget(name: name, dependencies: ["MPIO", "Multipath", "SCSI"], path: "Examples/\(name)/Sources/\(name)")
+}
+
 let package = Package(
     name: "mpio",
     products: [
@@ -78,12 +83,8 @@ let package = Package(
             ],
             swiftSettings: strict),
 
-        // What the documentation shows; DocumentationTests run them.
-        .executableTarget(
-            name: "QuickStart", dependencies: ["MPIO"], path: "Examples/QuickStart", swiftSettings: strict),
-        .executableTarget(
-            name: "VendorDSM", dependencies: ["MPIO", "Multipath", "SCSI"], path: "Examples/VendorDSM",
-            swiftSettings: strict),
+        // The packages of Examples/ as targets of this one: DocumentationTests run them without building mpio for each.
+        example("QuickStart"), example("VendorDSM"), example("CopyTool"), example("KeyValueLog"),
 
         // Real processes (tgtd, qemu-io) and addresses for the tests that need them.
         .target(
@@ -104,7 +105,7 @@ let package = Package(
             name: "DocumentationTests",
             dependencies: [
                 "MPIO", "ISCSITarget", "Multipath", "AsyncIO", "SCSI", "Timebase", "TestSupport", "MPIOCommand",
-                "QuickStart", "VendorDSM",
+                "QuickStart", "VendorDSM", "CopyTool", "KeyValueLog",
             ],
             swiftSettings: strict),
         .testTarget(

@@ -68,6 +68,7 @@ public struct ExplicitTransitions: Sendable {
     ///   - groups: of all paths that are up; none of them carries data or is in transition.
     ///   - since: since when no path carries data.
     ///   - isImplicit: the array also changes states by itself.
+    ///   - now: the present.
     public mutating func wanted(
         _ groups: [GroupAccess], since: Instant, isImplicit: Bool, at now: Instant
     ) -> ExplicitTransition? {

@@ -65,9 +65,8 @@ public struct PathProbe {
     private var asksExtended = false
     private var transitionTime: Duration?
 
-    /// - Parameters:
-    ///   - targetName: the iSCSI name, which a locally assigned identity needs.
-    ///   - known: what the LUN or the path is known to be, if anything.
+    /// A probe for a reason. `targetName` is the iSCSI name, which a locally assigned identity needs; `known` is what the LUN or
+    /// the path is known to be, if anything; `dsm` says how a path is verified.
     public init(
         reason: ProbeReason, targetName: String?, known: DeviceDescription?, dsm: any DeviceSpecificModule
     ) {

@@ -1,4 +1,4 @@
-/// Why a policy chose what it chose; plain data, put into words by ``Selection/words(policy:name:)``.
+/// Why a policy chose what it chose; plain data, put into words by ``Selection/words``.
 @frozen
 public enum SelectionReason: Hashable, Sendable {
     /// Nothing usable.

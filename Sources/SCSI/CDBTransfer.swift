@@ -180,8 +180,8 @@ extension CommandDescriptorBlock {
         return block
     }
 
-    /// WRITE ATOMIC (16): all of the blocks are written or none (SBC-4 clause 5.49).
-    /// - Parameter boundaryBlockCount: ATOMIC BOUNDARY; 0 asks for the whole transfer in one.
+    /// WRITE ATOMIC (16): all of the blocks are written or none (SBC-4 clause 5.49). `boundaryBlockCount` is
+    /// ATOMIC BOUNDARY; 0 asks for the whole transfer in one.
     public static func writeAtomic16(
         lba: UInt64, blockCount: UInt16, boundaryBlockCount: UInt16 = 0, options: TransferOptions = []
     ) -> Self {

@@ -71,10 +71,8 @@ public struct DeviceDescription: Hashable, Sendable {
         self.relativeTargetPort = relativeTargetPort
     }
 
-    /// What the answers of one path come to.
-    /// - Parameter capacity: of READ CAPACITY (16), or made of READ CAPACITY (10)'s numbers.
-    /// - Parameter isWriteProtected: WP of a MODE SENSE.
-    /// - Parameter targetName: the name of the target that was asked, for units without a better identity.
+    /// What the answers of one path come to. `capacity` is that of READ CAPACITY (16), or made of READ CAPACITY (10)'s numbers;
+    /// `isWriteProtected` is WP of a MODE SENSE; `targetName` names the target that was asked, for units without a better identity.
     public init(
         inquiry: InquiryData, capacity: ReadCapacity16Data, identification: DeviceIdentification? = nil,
         unitSerial: UnitSerialNumber? = nil, blockLimits: BlockLimits? = nil,

@@ -13,7 +13,7 @@ public enum OperationQuery: Hashable, Sendable {
 }
 
 extension CommandDescriptorBlock {
-    /// - Parameter withTimeouts: RCTD, also report how long the command may take.
+    /// REPORT SUPPORTED OPERATION CODES; `withTimeouts` (RCTD) asks also how long the commands may take.
     public static func reportSupportedOperationCodes(
         _ query: OperationQuery, withTimeouts: Bool = false, allocationByteCount: UInt32
     ) -> Self {

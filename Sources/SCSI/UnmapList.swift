@@ -29,8 +29,8 @@ public struct UnmapList: Hashable, Sendable {
     }
 
     /// The list as a target received it. An empty one is no error, nor is one with fewer than 8 bytes where
-    /// there are none at all (SBC-3 clause 5.28.1).
-    /// - Parameter maxRangeCount: MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT of page B0h.
+    /// there are none at all (SBC-3 clause 5.28.1). `maxRangeCount` is MAXIMUM UNMAP BLOCK
+    /// DESCRIPTOR COUNT of page B0h.
     public init(parsing bytes: [UInt8], maxRangeCount: Int = UnmapList.maxRangeCount) throws(IllegalRequest) {
         ranges = []
         guard !bytes.isEmpty else { return }

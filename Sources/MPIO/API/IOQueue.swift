@@ -58,7 +58,7 @@ public struct IORequestCompletion {
 /// Requests in batches, completions in batches, without the concurrency runtime: the least that a
 /// request can cost.
 ///
-/// **Threads.** ``submit(_:)`` may be called from any thread; a batch enters the reactor once. The
+/// **Threads.** Requests may be submitted from any thread; a batch enters the reactor once. The
 /// completion handler runs on the thread of the disk's reactor, must not block it, and may submit. Handlers of disks that
 /// live on different reactors (``PathManager/Options/reactors``) run at the same time.
 /// **Lifetime.** The queue must live until its last completion came; the disk keeps it until it is

@@ -23,7 +23,9 @@ public final class PathManager: Sendable {
 
     /// Starts the reactors and leases ISIDs. Logs in nowhere yet: ``open(_:)`` does.
     ///
-    /// - Parameter options: how the manager behaves beside what the policy file says.
+    /// - Parameters:
+    ///   - configuration: what there is to open; read from a policy file, as a rule.
+    ///   - options: how the manager behaves beside what the policy file says.
     /// - Throws: ``PathManagerError``.
     public init(configuration: Configuration, options: Options = Options()) async throws(PathManagerError) {
         let log = EventLog()
@@ -265,7 +267,8 @@ public enum PathManagerError: Error, Sendable, CustomStringConvertible {
         switch self {
         case .unknownLUN(let name, let known):
             "the policy file has no LUN '\(name)'; it has " + (known.isEmpty ? "none" : known.joined(separator: ", "))
-        case .noUsablePath(let lun, let paths) where paths.isEmpty: "no path leads to \(lun)"
+        case .noUsablePath(let lun, let paths) where paths.isEmpty:
+            "no path leads to \(lun): no target that answers has it; 'mpio discover PORTAL' tells what one has"
         case .noUsablePath(let lun, let paths):
             "no usable path to \(lun):\n" + paths.map { "  \($0)" }.joined(separator: "\n")
         case .cannotStart(let words): words

@@ -37,7 +37,7 @@ public struct ConfigurationError: Error, Hashable, Sendable, CustomStringConvert
 
 /// A policy file that can't be used, with all its mistakes in the order of the file.
 public struct InvalidConfiguration: Error, Hashable, Sendable, CustomStringConvertible {
-    /// At least one; at most ``maximumErrorCount``.
+    /// At least one; at most 100.
     public var errors: [ConfigurationError]
 
     static var maximumErrorCount: Int { 100 }
@@ -64,9 +64,11 @@ public enum ConfigurationFileError: Error, Hashable, Sendable, CustomStringConve
 
     public var description: String {
         switch self {
+        case .notFound(let tried) where tried.count == 1:
+            "there is no policy file \(tried[0]). Write one by: mpio discover PORTAL --write-config \(tried[0].prefix { $0 != " " })"
         case .notFound(let tried):
             "no policy file found; looked for " + tried.joined(separator: ", ")
-                + ". Name one by --config, or write one by: mpio discover PORTAL --write-config mpio.yaml"
+                + ". Write one by: mpio discover PORTAL --write-config mpio.yaml, or name one by --config"
         case .unreadable(let path, let code):
             "\(path): \(errorText(code))"
         case .notARegularFile(let path):

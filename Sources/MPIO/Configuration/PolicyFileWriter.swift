@@ -115,7 +115,7 @@ public struct PolicyFileWriter {
 
             """
         if let name = storage.initiatorName {
-            text += "  name: \(scalar(name))\n"
+            text += "  name: \(scalar(name))   # allow this name at the target, where it keeps a list\n"
         } else {
             text.removeLast("initiator:\n".count)
         }

@@ -11,8 +11,8 @@ public final class ControlClient {
     /// A response is at most this long: that of some ten thousand paths.
     public static var maximumResponseByteCount: Int { 64 << 20 }
 
-    /// Connects. Throws ``ControlSocketError`` where nobody listens, or another user's process does.
-    /// - Parameter timeout: for connecting, and for each request.
+    /// Connects. `timeout` bounds that, and each request. Throws ``ControlSocketError`` where nobody listens, or another
+    /// user's process does.
     public init(path: String, timeout: Duration = .seconds(2)) throws(ControlSocketError) {
         self.path = path
         self.timeout = timeout

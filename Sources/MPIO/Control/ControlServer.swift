@@ -4,7 +4,7 @@ import Foundation
 /// that carries I/O never sees a client, however slow or hostile.
 ///
 /// What a client can take is bounded: 64 KiB of one line, one request at a time, ``maximumClientCount`` connections of
-/// which the one idle for longest makes room, and ``stallLimit`` for half a request or an answer that is not read.
+/// which the one idle for longest makes room, and a time limit (`stallLimit`) for half a request or an answer that is not read.
 public final class ControlServer: Sendable {
     /// Where it listens.
     public let path: String
@@ -12,11 +12,11 @@ public final class ControlServer: Sendable {
 
     /// A line longer than this is refused, and its client let go.
     public static var maximumLineByteCount: Int { 65_536 }
-    /// More clients at once are let go.
+    /// With more clients, the one that was idle for longest makes room.
     public static var maximumClientCount: Int { 64 }
 
     /// Listens in `directory`, which is made where it is missing, as `PID-N.sock`, mode 0600.
-    /// - Parameter stallLimit: how long a client may take over half a request or an unread answer.
+    /// `stallLimit` is how long a client may take over half a request or an unread answer.
     public convenience init(
         handler: any ControlHandler, directory: String = RuntimeDirectory.defaultPath(), stallLimit: Duration = .seconds(5)
     ) throws(ControlSocketError) {

@@ -117,9 +117,8 @@ public struct DiscoveryReport: Encodable, Sendable {
         self.initiator = initiator
     }
 
-    /// For ``PolicyFileWriter``: targets with at least one portal that answers, and their LUNs.
-    ///
-    /// - Parameter chap: what was used to log in, the secret files as they are to be written.
+    /// For ``PolicyFileWriter``: targets with at least one portal that answers, and their LUNs. `source` is where to connect from, `chap` what
+    /// was used to log in, with the secret files as they are to be written.
     public func storage(
         source: SourceAddress? = nil, chap: DiscoveredStorage.CHAP? = nil
     ) -> DiscoveredStorage {

@@ -10,6 +10,7 @@ public import ISCSI
 ///
 /// Leases are per machine and runtime folder. Hosts that share an initiator name are not kept apart.
 public final class ISIDLease: Sendable {
+    /// The name under which the process logs in.
     public let initiatorName: String
     /// The lowest that was free, from 0.
     public let slot: Int

@@ -51,8 +51,8 @@ struct PathsCommand: AsyncParsableCommand {
 
     func run() async throws {
         guard let watch else {
-            let report = try await look()
-            try show(report)
+            let command = self
+            let report = try await look { try command.show($0) }
             if check, let status = Self.checkStatus(report) { throw status }
             return
         }
@@ -64,7 +64,7 @@ struct PathsCommand: AsyncParsableCommand {
                 return try await watch.run()
             }
             while true {
-                try command.show(try await command.look())
+                _ = try await command.look { try command.show($0) }
                 do {
                     try await Task.sleep(for: watch.duration)
                 } catch {
@@ -84,14 +84,24 @@ struct PathsCommand: AsyncParsableCommand {
         return brief ? renderer.renderBrief(report) : renderer.render(report)
     }
 
-    /// What the holders say, and a look of our own at what they don't hold.
-    private func look(isQuiet: Bool = false) async throws -> PathsReport {
+    /// What the holders say, and a look of our own at what they don't hold. `deliver` gets it as soon as it is known: to leave
+    /// the targets takes as long again.
+    private func look(
+        isQuiet: Bool = false, deliver: @escaping @Sendable (PathsReport) throws -> Void = { _ in }
+    ) async throws -> PathsReport {
         let (held, silent) = Holders().report(luns: luns)
         for line in silent where !isQuiet { StandardError.write("mpio: \(HumanText.printable(line))\n") }
         let policy = try policyIfNeeded(held)
         let missing = try Self.unheld(asked: luns, held: held, policy: policy)
-        guard let policy, !missing.isEmpty else { return held }
-        return PathsReport(luns: held.luns + (try await PathsLook.look(at: missing, policy, timeout: timeout.duration)))
+        guard let policy, !missing.isEmpty else {
+            try deliver(held)
+            return held
+        }
+        return try await PathsLook.look(at: missing, policy, timeout: timeout.duration) { found in
+            let report = PathsReport(luns: held.luns + found)
+            try deliver(report)
+            return report
+        }
     }
 
     /// The policy file matters only where the holders don't say all that was asked for.
@@ -110,7 +120,7 @@ struct PathsCommand: AsyncParsableCommand {
         guard !asked.isEmpty else { return policy?.luns.map(\.name).filter { !held.holds($0) } ?? [] }
         return try asked.filter { !held.holds($0) }.map { name in
             if let found = policy?.luns.first(where: { $0.isNamed(name) }) { return found.name }
-            throw CommandFailure("no LUN '\(name)' in the policy file\(policy?.file.map { " \($0)" } ?? ""), and no process holds one", status: ExitStatus.usage)
+            throw CommandFailure("no process holds a LUN '\(name)', and \(policy?.hasNone(name) ?? "no policy file was found")", status: ExitStatus.usage)
         }
     }
 
