@@ -94,7 +94,7 @@ import TestSupport
     }
 
     private func readyArray() throws -> DocumentedArray {
-        let array = try DocumentedArray()
+        let array = try DocumentedArray(units: ["0=memory,size=8M", "1=memory,size=8M"])
         try array.writePolicy(smallestFile())
         return array
     }
@@ -125,7 +125,7 @@ import TestSupport
         #expect(copied.succeeded && copied.standardOutput == "verified\n", "\(copied.standardError)")
         #expect(try await run("scratch ./back.raw").succeeded)
         let back = [UInt8](try Data(contentsOf: URL(fileURLWithPath: array.folder.file("back.raw"))))
-        #expect(back.count == 64 << 20)
+        #expect(back.count == 8 << 20)
         #expect(back.prefix(image.count).elementsEqual(image))
         // The rest of the block in which the image ends is what it was.
         #expect(back[image.count..<(4 << 20)].allSatisfy { $0 == 1 })
@@ -134,9 +134,9 @@ import TestSupport
 
     @Test func theCopyToolSaysWhatIsWrong() async throws {
         let array = try readyArray()
-        try array.folder.sparseFile("large.raw", byteCount: 65 << 20)
+        try array.folder.sparseFile("large.raw", byteCount: 9 << 20)
         for (line, status, words) in [
-            ("./large.raw vm-store", 1, "68157440 bytes do not fit into 67108864"), ("vm-store", 64, "one source and one destination"),
+            ("./large.raw vm-store", 1, "9437184 bytes do not fit into 8388608"), ("vm-store", 64, "one source and one destination"),
             ("vm-store vm-store", 64, "are the same"), ("./missing.raw vm-store", 1, "No such file"), ("vm-store other", 1, "has no LUN 'other'"),
             ("--fast vm-store scratch", 64, "no option --fast"),
         ] as [(String, Int32, String)] {
@@ -189,7 +189,7 @@ import TestSupport
         #expect(try await log("put key-3 other && KeyValueLog scratch delete key-4").succeeded)
         let compacted = try await log("compact")
         // A header block; 20 records, one more, and that of the deletion. Then 19.
-        #expect(compacted.standardOutput == "11776 bytes before, 10240 now, of 33554432\n", "\(compacted.standardOutput)\(compacted.standardError)")
+        #expect(compacted.standardOutput == "11776 bytes before, 10240 now, of 4194304\n", "\(compacted.standardOutput)\(compacted.standardError)")
         #expect(try await log("list").standardOutput.split(separator: "\n").count == 19)
         #expect(try await log("get key-3").standardOutput == "other\n")
         #expect(try await log("get key-4").exitStatus == 1)

@@ -34,7 +34,9 @@ struct Copy: Sendable {
             try await load(piece, from: source, into: buffer, at: 0)
             try await load(piece, from: destination, into: buffer, at: pieceByteCount)
             let bytes = buffer.bytes
-            guard let place = (0..<piece.count).first(where: { bytes[$0] != bytes[pieceByteCount + $0] }) else { return }
+            guard memcmp(bytes.baseAddress!, bytes.baseAddress! + pieceByteCount, piece.count) != 0,
+                let place = (0..<piece.count).first(where: { bytes[$0] != bytes[pieceByteCount + $0] })
+            else { return }
             first.withLock { $0 = min($0, piece.lowerBound + UInt64(place)) }
         }
         let found = first.withLock { $0 }
