@@ -6,7 +6,7 @@ import Timebase
 /// Waits for a disk to be usable after its paths were added: until every path is up or down, or a little
 /// after the first one is up, so that the first requests already spread; at the latest when logins
 /// time out.
-final class DiskOpening: TimerHandler {
+package final class DiskOpening: TimerHandler {
     enum Outcome: Sendable {
         case opened(DeviceDescription)
         /// What each path says, in their order.
@@ -14,17 +14,19 @@ final class DiskOpening: TimerHandler {
     }
 
     /// What is waited for.
-    struct Limits {
+    package struct Limits: Sendable {
         /// How long the first usable path waits for the others.
-        var patience: Duration
+        package var patience: Duration
         /// How long all of them are waited for.
-        var total: Duration
+        package var total: Duration
+
+        package init(patience: Duration, total: Duration) {
+            self.patience = patience
+            self.total = total
+        }
 
         /// One login for a session, one more where the first was redirected.
         static func use(_ timers: Timers) -> Limits { Limits(patience: .milliseconds(250), total: timers.loginTimeout + timers.loginTimeout) }
-
-        /// For somebody who waits for a table: a path that is slower is shown as connecting.
-        static func look(_ total: Duration) -> Limits { Limits(patience: .milliseconds(100), total: total) }
     }
 
     private let patience: Duration
@@ -54,7 +56,7 @@ final class DiskOpening: TimerHandler {
                 definedAt = disk.now
                 _ = disk.host.port.setTimer(at: disk.now + patience, handler: self, token: 0)
             }
-            if isSettled || disk.now >= definedAt! + patience { finish(.opened(device)) }
+            if isSettled || disk.now >= min(definedAt! + patience, deadline) { finish(.opened(device)) }
         } else if isSettled && !snapshot.paths.contains(where: \.state.mayBecomeUsable) || disk.now >= deadline {
             finish(.failed(snapshot.paths.map { PathTrouble(name: $0.name, words: $0.troubleWords) }))
         }
@@ -67,7 +69,7 @@ final class DiskOpening: TimerHandler {
         report?(outcome)
     }
 
-    func timerFired(_ timer: TimerID, token: UInt64) { check() }
+    package func timerFired(_ timer: TimerID, token: UInt64) { check() }
 }
 
 /// A path that cannot be used, and why.
