@@ -122,7 +122,7 @@ public final class PathManager: Sendable {
         /// Nothing is written: it may do without a lease, and the first path that is up need not wait long for others.
         package var onlyLooks = false
         /// How long is waited where ``onlyLooks``.
-        package var lookLimits = DiskOpening.Limits(patience: .milliseconds(100), total: .seconds(1))
+        package var lookLimits = OpeningLimits(patience: .milliseconds(100), total: .seconds(1))
         /// An embedded target will share the reactor: a gateway.
         package var hostsTarget = false
         /// Sockets and listeners of others that will share the reactor: an NBD server.

@@ -6,27 +6,11 @@ import Timebase
 /// Waits for a disk to be usable after its paths were added: until every path is up or down, or a little
 /// after the first one is up, so that the first requests already spread; at the latest when logins
 /// time out.
-package final class DiskOpening: TimerHandler {
+final class DiskOpening: TimerHandler {
     enum Outcome: Sendable {
         case opened(DeviceDescription)
         /// What each path says, in their order.
         case failed([PathTrouble])
-    }
-
-    /// What is waited for.
-    package struct Limits: Sendable {
-        /// How long the first usable path waits for the others.
-        package var patience: Duration
-        /// How long all of them are waited for.
-        package var total: Duration
-
-        package init(patience: Duration, total: Duration) {
-            self.patience = patience
-            self.total = total
-        }
-
-        /// One login for a session, one more where the first was redirected.
-        static func use(_ timers: Timers) -> Limits { Limits(patience: .milliseconds(250), total: timers.loginTimeout + timers.loginTimeout) }
     }
 
     private let patience: Duration
@@ -36,7 +20,7 @@ package final class DiskOpening: TimerHandler {
     private var definedAt: Instant?
     private let deadline: Instant
 
-    init(_ disk: DiskEngine, limits: Limits, report: @escaping (Outcome) -> Void) {
+    init(_ disk: DiskEngine, limits: OpeningLimits, report: @escaping (Outcome) -> Void) {
         self.disk = disk
         self.report = report
         patience = limits.patience
@@ -69,7 +53,25 @@ package final class DiskOpening: TimerHandler {
         report?(outcome)
     }
 
-    package func timerFired(_ timer: TimerID, token: UInt64) { check() }
+    func timerFired(_ timer: TimerID, token: UInt64) { check() }
+}
+
+/// What opening a disk waits for.
+package struct OpeningLimits: Sendable {
+    /// How long the first usable path waits for the others.
+    package var patience: Duration
+    /// How long all of them are waited for.
+    package var total: Duration
+
+    package init(patience: Duration, total: Duration) {
+        self.patience = patience
+        self.total = total
+    }
+
+    /// One login for a session, one more where the first was redirected.
+    static func use(_ timers: Timers) -> OpeningLimits {
+        OpeningLimits(patience: .milliseconds(250), total: timers.loginTimeout + timers.loginTimeout)
+    }
 }
 
 /// A path that cannot be used, and why.

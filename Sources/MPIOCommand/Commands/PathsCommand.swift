@@ -89,9 +89,9 @@ struct PathsCommand: AsyncParsableCommand {
 
     /// Somebody who looks is shown a table at once; who says how long, or pages somebody for a path that is missing, gets
     /// every path that answers in time.
-    private var lookLimits: DiskOpening.Limits {
+    private var lookLimits: OpeningLimits {
         let total = timeout?.duration ?? .seconds(1)
-        return DiskOpening.Limits(patience: timeout != nil || check ? total : .milliseconds(100), total: total)
+        return OpeningLimits(patience: timeout != nil || check ? total : .milliseconds(100), total: total)
     }
 
     /// What the holders say, and a look of our own at what they don't hold.

@@ -36,7 +36,7 @@ struct DiskStore: BlockStore {
 /// - Parameter subcommand: what `mpio paths` shows as the holder.
 func withManager<Value: Sendable>(
     _ policy: Configuration, subcommand: String, isInspectable: Bool = true, runtimeDirectory: String? = nil,
-    hostsTarget: Bool = false, hostedSocketCount: Int = 0, lookLimits: DiskOpening.Limits? = nil,
+    hostsTarget: Bool = false, hostedSocketCount: Int = 0, lookLimits: OpeningLimits? = nil,
     _ body: @Sendable (PathManager) async throws -> Value
 ) async throws -> Value {
     var options = PathManager.Options()

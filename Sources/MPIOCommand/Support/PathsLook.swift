@@ -3,7 +3,7 @@ import MPIO
 
 /// Logs in to LUNs that nobody holds, looks at them, and leaves.
 enum PathsLook {
-    static func look(at luns: [String], _ policy: Configuration, limits: DiskOpening.Limits) async throws -> [LUNSnapshot] {
+    static func look(at luns: [String], _ policy: Configuration, limits: OpeningLimits) async throws -> [LUNSnapshot] {
         try await withManager(policy, subcommand: "paths", isInspectable: false, lookLimits: limits) { manager in
             let failed = await withTaskGroup(of: LUNSnapshot?.self) { group in
                 for lun in luns { group.addTask { await open(lun, manager, policy, limits.total) } }
