@@ -110,7 +110,7 @@ struct ReconnectMemoryTests {
         let disk = try await manager.open("disk")
         #expect(try await disk.waitForConnections(Self.portalCount))
         try await watch(disk, manager, array) { round in
-            let spared = round % 10 == 9 ? nil : round % Self.portalCount
+            let spared = round % 40 == 39 ? nil : round % Self.portalCount
             let struck = (0..<Self.portalCount).filter { $0 != spared }
             try array.with { target in for portal in struck { try target.setPortal(portal, enabled: false) } }
             #expect(try await disk.waitForConnections(spared == nil ? 0 : 1))
