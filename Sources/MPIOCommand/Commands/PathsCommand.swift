@@ -36,8 +36,11 @@ struct PathsCommand: AsyncParsableCommand {
     @Flag(help: "One line for each LUN.")
     var brief = false
 
-    @Option(help: ArgumentHelp("How long a LUN that nobody holds is waited for, where no path of it is usable.", valueName: "time"))
-    var timeout = TimeSpan(.seconds(1))
+    @Option(
+        help: ArgumentHelp(
+            "How long the paths of a LUN that nobody holds are waited for (default: 1s for the first one that is usable, then 100ms for the others).",
+            valueName: "time"))
+    var timeout: TimeSpan?
 
     @Flag(help: "Tell by the exit status how the LUNs are.")
     var check = false
@@ -45,7 +48,7 @@ struct PathsCommand: AsyncParsableCommand {
     func validate() throws {
         if let watch, watch.duration < .milliseconds(50) { throw ValidationError("--watch takes at least 50ms.") }
         if brief, json { throw ValidationError("--brief and --json don't go together.") }
-        if timeout.duration < .milliseconds(10) { throw ValidationError("--timeout takes at least 10ms.") }
+        if let timeout, timeout.duration < .milliseconds(10) { throw ValidationError("--timeout takes at least 10ms.") }
         if watch != nil, check { throw ValidationError("--check and --watch don't go together.") }
     }
 
@@ -84,6 +87,13 @@ struct PathsCommand: AsyncParsableCommand {
         return brief ? renderer.renderBrief(report) : renderer.render(report)
     }
 
+    /// Somebody who looks is shown a table at once; who says how long, or pages somebody for a path that is missing, gets
+    /// every path that answers in time.
+    private var lookLimits: OpeningLimits {
+        let total = timeout?.duration ?? .seconds(1)
+        return OpeningLimits(patience: timeout != nil || check ? total : .milliseconds(100), total: total)
+    }
+
     /// What the holders say, and a look of our own at what they don't hold. `deliver` gets it as soon as it is known: to leave
     /// the targets takes as long again.
     private func look(
@@ -97,7 +107,7 @@ struct PathsCommand: AsyncParsableCommand {
             try deliver(held)
             return held
         }
-        return try await PathsLook.look(at: missing, policy, timeout: timeout.duration) { found in
+        return try await PathsLook.look(at: missing, policy, limits: lookLimits) { found in
             let report = PathsReport(luns: held.luns + found)
             try deliver(report)
             return report

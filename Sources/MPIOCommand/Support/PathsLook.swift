@@ -4,13 +4,12 @@ import MPIO
 /// Logs in to LUNs that nobody holds, looks at them, and leaves.
 enum PathsLook {
     /// Returns what `use` makes of it, which is called before the targets are left.
-    /// - Parameter timeout: how long a LUN without a usable path is waited for.
     static func look<Result: Sendable>(
-        at luns: [String], _ policy: Configuration, timeout: Duration, use: @Sendable ([LUNSnapshot]) throws -> Result
+        at luns: [String], _ policy: Configuration, limits: OpeningLimits, use: @Sendable ([LUNSnapshot]) throws -> Result
     ) async throws -> Result {
-        try await withManager(policy, subcommand: "paths", isInspectable: false, lookTimeout: timeout) { manager in
+        try await withManager(policy, subcommand: "paths", isInspectable: false, lookLimits: limits) { manager in
             let failed = await withTaskGroup(of: LUNSnapshot?.self) { group in
-                for lun in luns { group.addTask { await open(lun, manager, policy, timeout) } }
+                for lun in luns { group.addTask { await open(lun, manager, policy, limits.total) } }
                 return await group.reduce(into: [LUNSnapshot]()) { if let lun = $1 { $0.append(lun) } }
             }
             var found = await manager.report().luns
