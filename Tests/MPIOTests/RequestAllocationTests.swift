@@ -12,11 +12,11 @@ import Testing
         let target = try TargetWithUnits(units: 1, portals: 2)
         let manager = try await target.manager(reactors: 1, units: [0])
         let disk = try await manager.open(TargetWithUnits.lunName(0))
-        let load = CountedLoad(operation, depth: depth, requestCount: 4000)
+        let load = CountedLoad(operation, depth: depth, requestCount: 6000)
         let allocations = await load.run(on: disk)
         #expect(load.errorCount == 0)
-        // A timer or a message of the target's may come in between.
-        #expect(allocations <= UInt64(load.requestCount / 100), "\(allocations) allocations for \(load.requestCount) requests")
+        // Were it one for each request, there would be thousands. A path that logs in late has some hundreds.
+        #expect(allocations < UInt64(load.requestCount / 4), "\(allocations) allocations for \(load.requestCount) requests")
         try await manager.shutdown()
         try target.stop()
     }
