@@ -12,7 +12,7 @@ struct CaseTable: Codable {
 
     private static func loads(_ target: TargetKind, _ timing: Timing) -> [Load] {
         var list = [(4096, 32, 4, 0), (4096, 32, 4, 100), (4096, 32, 1, 0), (4096, 32, 1, 100), (4096, 1, 1, 0)]
-        if target != .tgtdFile { list += [(256 << 10, 8, 1, 0), (256 << 10, 8, 1, 100)] }
+        if target == .tgtdFile { list.removeLast(3) } else { list += [(256 << 10, 8, 1, 0), (256 << 10, 8, 1, 100)] }
         return list.map { size, depth, sessions, writes in
             var load = Load()
             load.blockByteCount = size
@@ -27,7 +27,7 @@ struct CaseTable: Codable {
 
     init(_ options: Options, target: TargetKind) throws {
         self.target = target
-        let timing = options.timing
+        let timing = options.timing(.cases)
         let arena = try Arena(options, target: target, portalCount: 4)
         let wanted = ["libiscsi", "mpio-queue", "mpio-async", "mpio-async-elsewhere", "iscsi-perf", "qemu-img", "tcp-floor"]
         for load in Self.loads(target, timing) {

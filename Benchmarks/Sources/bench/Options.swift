@@ -77,14 +77,22 @@ struct Options {
         The target runs on processor 0, clients on processor 1. Numbers of one machine and one run compare; absolute ones do not.
         """
 
-    /// How long everything is measured.
-    var timing: Timing {
-        let usual: Timing
-        switch mode {
-        case .load: usual = isQuick ? Timing(seconds: 0.5, rampSeconds: 0.2, roundCount: 3) : Timing(seconds: 3, rampSeconds: 0.5, roundCount: 5)
-        case .servers: usual = isQuick ? Timing(seconds: 0.4, rampSeconds: 0.1, roundCount: 5) : Timing(seconds: 2, rampSeconds: 0.3, roundCount: 7)
-        default: usual = isQuick ? Timing(seconds: 0.2, rampSeconds: 0.1, roundCount: 3) : Timing(seconds: 1, rampSeconds: 0.2, roundCount: 5)
-        }
+    /// What is measured takes different times: one load is measured longest, the many of a sweep shortest.
+    enum Purpose { case load, servers, cases, sweep }
+
+    /// How long something is measured, where the command line does not say it.
+    func timing(_ purpose: Purpose) -> Timing {
+        let usual: Timing =
+            switch (purpose, isQuick) {
+            case (.load, false): Timing(seconds: 3, rampSeconds: 0.5, roundCount: 5)
+            case (.load, true): Timing(seconds: 0.5, rampSeconds: 0.2, roundCount: 3)
+            case (.servers, false): Timing(seconds: 2, rampSeconds: 0.3, roundCount: 7)
+            case (.servers, true): Timing(seconds: 0.3, rampSeconds: 0.1, roundCount: 5)
+            case (.cases, false): Timing(seconds: 2, rampSeconds: 0.3, roundCount: 5)
+            case (.cases, true): Timing(seconds: 0.2, rampSeconds: 0.1, roundCount: 3)
+            case (.sweep, false): Timing(seconds: 1, rampSeconds: 0.2, roundCount: 5)
+            case (.sweep, true): Timing(seconds: 0.15, rampSeconds: 0.05, roundCount: 2)
+            }
         return Timing(
             seconds: seconds ?? usual.seconds, rampSeconds: rampSeconds ?? usual.rampSeconds,
             roundCount: roundCount ?? usual.roundCount)
@@ -139,7 +147,7 @@ extension Options {
             default: try take(option, value: rest.popFirst())
             }
         }
-        if case .load = mode { (load.seconds, load.rampSeconds) = (timing.seconds, timing.rampSeconds) }
+        (load.seconds, load.rampSeconds) = (timing(.load).seconds, timing(.load).rampSeconds)
     }
 
     private mutating func take(_ option: String, value: String?) throws(UsageError) {

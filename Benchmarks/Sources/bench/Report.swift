@@ -13,9 +13,7 @@ struct Report {
         for target in TargetKind.allCases {
             add("Loads: \(target.words)", try CaseTable(options, target: target).markdown)
         }
-        var serverOptions = options
-        serverOptions.mode = .servers
-        add("The embedded target against tgtd", try ServerComparison(serverOptions).markdown)
+        add("The embedded target against tgtd", try ServerComparison(options).markdown)
         add("Scale", try output(of: "scale", options.isQuick ? ["--quick"] : []))
         add("Choosing a path", try output(of: "path-choice", []))
         try runSweep(options)

@@ -31,7 +31,7 @@ struct ServerComparison: Codable {
 
     /// - Parameter client: the contender that asks; it has to understand `--watch`.
     init(_ options: Options, client: String = "libiscsi") throws {
-        let timing = options.timing
+        let timing = options.timing(.servers)
         let tgtd = try Arena(options, target: .tgtdNull, portalCount: 4)
         let embedded = try Arena(options, target: .embedded, portalCount: 4)
         tgtd.watchesTarget = true

@@ -81,7 +81,7 @@ struct Sweep: Codable {
 
     /// Runs all of it.
     init(_ options: Options, target: TargetKind) throws {
-        let timing = options.timing
+        let timing = options.timing(.sweep)
         self.target = target
         date = today()
         machine = .current

@@ -20,7 +20,7 @@ func runLoad(_ options: Options) throws {
         throw UsageError.badValue(
             option: "--baseline", value: options.baseline, expected: "one of the contenders that can do this load")
     }
-    let count = options.timing.roundCount
+    let count = options.timing(.load).roundCount
     let rounds = try Rounds(contenders, load, count: count) { ProgressLine.show("round \($0) of \(count)") }
     ProgressLine.end()
     let rows = contenders.map { Row($0.name, rounds[$0.name], baseline: rounds[options.baseline]) }
