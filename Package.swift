@@ -90,12 +90,14 @@ let package = Package(
         .target(
             name: "TestSupport", dependencies: ["Timebase"], path: "Tests/TestSupport", cSettings: gnuSource,
             swiftSettings: strict),
+        // Counts the heap allocations of the process, and of each thread.
+        .target(name: "AllocationCount", path: "Tests/AllocationCount"),
         .testTarget(name: "AsyncIOTests", dependencies: ["AsyncIO"], swiftSettings: strict),
         .testTarget(name: "SCSITests", dependencies: ["SCSI"], swiftSettings: strict),
         .testTarget(name: "ISCSITests", dependencies: ["ISCSI"], swiftSettings: strict),
-        .testTarget(name: "MultipathTests", dependencies: ["Multipath"], swiftSettings: strict),
+        .testTarget(name: "MultipathTests", dependencies: ["Multipath", "AllocationCount"], swiftSettings: strict),
         .testTarget(name: "NBDTests", dependencies: ["NBD"], swiftSettings: strict),
-        .testTarget(name: "MPIOTests", dependencies: ["MPIO", "ISCSITarget", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "MPIOTests", dependencies: ["MPIO", "ISCSITarget", "TestSupport", "AllocationCount"], swiftSettings: strict),
         .testTarget(name: "ISCSITargetTests", dependencies: ["ISCSITarget", "TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "MPIOCommandTests", dependencies: ["MPIOCommand", "MPIO", "TestSupport"],

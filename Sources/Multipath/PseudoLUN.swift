@@ -35,6 +35,8 @@ public final class PseudoLUN {
     let slots: Slots
     let scratch: UnsafeMutablePointer<Int32>
     @exclusivity(unchecked) var freeSlots: Int32 = -1
+    /// Slots from here on were never used and hold nothing: a LUN that has little to do takes little memory.
+    @exclusivity(unchecked) var untouchedSlots: Int32 = 0
     @exclusivity(unchecked) var ready = SlotQueue()
     @exclusivity(unchecked) var delayed: DelayHeap
     /// Admission order, for `command-timeout`.
@@ -121,13 +123,7 @@ public final class PseudoLUN {
         self.registry = registry
         self.requestCapacity = requestCapacity
         slots = .allocate(capacity: requestCapacity)
-        slots.initialize(repeating: RequestSlot(), count: requestCapacity)
         scratch = .allocate(capacity: requestCapacity)
-        scratch.initialize(repeating: -1, count: requestCapacity)
-        for slot in stride(from: requestCapacity - 1, through: 0, by: -1) {
-            slots[slot].next = freeSlots
-            freeSlots = Int32(slot)
-        }
         delayed = DelayHeap(capacity: requestCapacity)
         rows = .allocate(capacity: rowCapacity)
         hot = .allocate(capacity: rowCapacity)
