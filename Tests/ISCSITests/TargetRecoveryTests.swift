@@ -315,6 +315,40 @@ import Timebase
         #expect(clients[0].receive().map(\.data) == [[1, 2, 3], [1, 2, 3]])
     }
 
+    /// What left on a connection opens the window for others: more of it may come back than the window is wide.
+    @Test(arguments: [1, 4, 128]) func moreResultsComeBackThanTheWindowIsWide(depth: Int) {
+        let (bench, clients) = severalConnections(2, level: 2, { $0.queueDepth = depth })
+        let session = clients[0].session
+        let tags = 0..<UInt32(4 * depth + 20)
+        for tag in tags {
+            clients[1].command(tag: tag, flags: [.final, .read], expected: 3, cmdSN: clients[0].cmdSN)
+            clients[0].cmdSN += 1
+            clients[1].completeRead(clients[0].readyCommands()[0], [UInt8(truncatingIfNeeded: tag), 2, 3])
+            // It leaves, and is lost.
+            #expect(clients[1].receive().count == 1)
+        }
+        clients[1].connection.peerClosed()
+        bench.drainEvents()
+        #expect(clients[0].logOut(.removeConnectionForRecovery, cid: 1).map(\.header.logoutResponse) == [.closed])
+        // All of them before a single one is sent.
+        for tag in tags {
+            clients[0].send(
+                .taskManagementRequest(
+                    .taskReassign, lun: LogicalUnitNumber(index: 0)!, tag: 900, referencedTaskTag: tag, refCmdSN: 0,
+                    expDataSN: 0, cmdSN: clients[0].cmdSN, expStatSN: 0))
+        }
+        #expect(SerialNumber.isAtMost(clients[0].cmdSN, session.windowNumbers().maxCmdSN), "the window stays open")
+        let pdus = clients[0].receive()
+        let answers = pdus.filter { $0.header.opcode == .taskManagementResponse }
+        #expect(answers.count == tags.count && answers.allSatisfy { $0.header.taskManagementResponse == .functionComplete })
+        let results = pdus.filter { $0.header.opcode == .dataIn }
+        #expect(results.map(\.header.initiatorTaskTag) == Array(tags))
+        #expect(results.allSatisfy { $0.data == [UInt8(truncatingIfNeeded: $0.header.initiatorTaskTag), 2, 3] })
+        clients[0].confirm(results.last!.header.statSN &+ 1)
+        #expect(bench.service.pool.lentByteCount == 0)
+        #expect((0..<session.usedCapacity).allSatisfy { session.tasks[$0].state == .free })
+    }
+
     @Test func readsGoOnFromWhatCame() {
         let (bench, clients) = severalConnections(2, level: 2, { $0.operational.maxBurstByteCount = 2048 }) {
             $0.operational.maxRecvDataSegmentByteCount = 512
