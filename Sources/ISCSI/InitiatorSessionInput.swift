@@ -231,13 +231,29 @@ extension InitiatorSession {
         guard header.flags & DataInFlags.status.rawValue != 0 else {
             guard task.pointee.isHeld, task.pointee.expectedDataSN == task.pointee.heldUntilDataSN else { return }
             let held = task.pointee.completion
+            var status = SCSIStatus.checkCondition
+            if case .status(let said, _) = held.outcome { status = said }
             return finish(
-                slot, outcome: held.outcome, residual: held.residual, transferredByteCount: task.pointee.receivedByteCount)
+                slot, outcome: held.outcome, residual: Self.residual(held.residual, of: task, status),
+                transferredByteCount: task.pointee.receivedByteCount)
         }
         try takeStatSN(header, on: c)
         finish(
-            slot, outcome: .status(header.status, sense: nil), residual: header.residual,
+            slot, outcome: .status(header.status, sense: nil), residual: Self.residual(header.residual, of: task, header.status),
             transferredByteCount: task.pointee.receivedByteCount)
+    }
+
+    /// What the target says, unless it says that a read went well and not all of its data came: whoever takes its word for that
+    /// takes for data what was in the buffer before.
+    @inline(__always)
+    private static func residual(
+        _ said: Residual, of task: UnsafeMutablePointer<TaskSlot>, _ status: SCSIStatus
+    ) -> Residual {
+        guard task.pointee.receivedByteCount < task.pointee.byteCount, task.pointee.direction == .read, status == .good else {
+            return said
+        }
+        if case .underflow = said { return said }
+        return .underflow(UInt32(truncatingIfNeeded: task.pointee.byteCount - task.pointee.receivedByteCount))
     }
 
     // MARK: SCSI Response (RFC 7143 section 11.4)
@@ -265,7 +281,7 @@ extension InitiatorSession {
         commandProgressed(c, at: now)
         if holdsStatus(header, of: slot, on: c, CommandCompletion(
             token: task.pointee.token, outcome: outcome, residual: residual, transferredByteCount: 0)) { return }
-        finish(slot, outcome: outcome, residual: residual, transferredByteCount: transferred)
+        finish(slot, outcome: outcome, residual: Self.residual(residual, of: task, header.status), transferredByteCount: transferred)
     }
 
     /// SenseLength and the sense data (RFC 7143 section 11.4.7.1). Nil where the target sent none.
