@@ -50,6 +50,8 @@ public struct InitiatorSession: ~Copyable {
     var leavingCount = 0
     /// What a connection's loss may mean at the negotiated ErrorRecoveryLevel, at this target.
     var lossHandling = LossHandling.endsSession
+    /// CmdSNs that no command has any more, and that the target may wait for.
+    var openNumbers: [OpenNumber] = []
     /// By slot, at ErrorRecoveryLevel 1 and above: what is needed to send a command's PDU once more.
     var retained: UnsafeMutablePointer<RetainedCommand>?
     /// For the simulator alone.
@@ -368,6 +370,7 @@ public struct InitiatorSession: ~Copyable {
         }
         recoveryCount = 0
         leavingCount = 0
+        openNumbers = []
     }
 
     /// Whether a byte of the command's PDU was handed to the transport.
