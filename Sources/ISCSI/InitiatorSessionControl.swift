@@ -228,12 +228,12 @@ extension InitiatorSession {
         connections[c.rawValue].owedCount -= 1
         let response = header.taskManagementResponse
         guard task.purpose == .owner else { return recoveryAnswered(task, response, at: now) }
-        if response == .functionComplete { abortCommands(of: task, at: now) }
+        if response == .functionComplete { abortCommands(of: task, answeredOn: c, at: now) }
         events.append(.taskManagementCompleted(token: task.token, response))
     }
 
     /// Ends the commands that a completed function covers: those issued before it (RFC 7143 section 4.2.3.3).
-    private mutating func abortCommands(of request: TaskSlot, at now: Instant) {
+    private mutating func abortCommands(of request: TaskSlot, answeredOn c: ConnectionIndex, at now: Instant) {
         switch request.function {
         case .abortTask:
             guard let slot = table.slot(forTag: request.referencedTaskTag), table.slots[slot].kind == .command else { return }
@@ -246,6 +246,7 @@ extension InitiatorSession {
                 let task = table.slots + slot
                 guard SerialNumber.isBefore(task.pointee.cmdSN, request.cmdSN) else { return }
                 guard task.pointee.kind == .command, coversAllUnits || task.pointee.lun == request.lun else { continue }
+                if Int(task.pointee.connection) != c.rawValue { expectLatePDUs(for: slot) }
                 abort(slot, by: request.token, at: now)
             }
         case .clearACA, .taskReassign:

@@ -165,6 +165,17 @@ extension InitiatorSession {
         return table.slot(forTag: header.initiatorTaskTag) == nil && header.flags & DataInFlags.status.rawValue == 0
     }
 
+    /// A command was ended by a task management response on another connection. That response waits for the statuses which were
+    /// sent before it (section 4.2.2.3.4), but not for data and R2Ts, which may still be on their way here.
+    mutating func expectLatePDUs(for slot: Int) {
+        if lateTags.count >= table.commandCapacity { lateTags.removeFirst() }
+        lateTags.append(LateTag(tag: table.tag(of: slot), connection: Int(table.slots[slot].connection)))
+    }
+
+    private func isLate(_ header: BasicHeaderSegment, on c: ConnectionIndex) -> Bool {
+        lateTags.contains { $0.tag == header.initiatorTaskTag && $0.connection == c.rawValue }
+    }
+
     // MARK: Data-In (RFC 7143 section 11.7)
 
     /// Before the data: checks that it may go where it says, and has it put there.
@@ -172,7 +183,7 @@ extension InitiatorSession {
     private mutating func dataInArrived(_ header: BasicHeaderSegment, on c: ConnectionIndex) throws(ProtocolViolation) {
         let connection = connections + c.rawValue
         guard connection.pointee.phase != .loggingIn else { throw .unexpectedPDU(.dataIn) }
-        if connection.pointee.recoversPDUs, isGone(header, on: c) {
+        if connection.pointee.recoversPDUs && isGone(header, on: c) || !lateTags.isEmpty && isLate(header, on: c) {
             connection.pointee.decoder.discard()
             return
         }
@@ -303,6 +314,7 @@ extension InitiatorSession {
     private mutating func readyToTransfer(
         _ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant
     ) throws(ProtocolViolation) {
+        if !lateTags.isEmpty, isLate(header, on: c) { return }
         let slot = try command(header, on: c)
         let task = table.slots + slot
         guard task.pointee.direction == .write else { throw .wrongDirection(.readyToTransfer) }

@@ -54,6 +54,7 @@ extension InitiatorSession {
         connection.pointee.commandCount = 0
         connection.pointee.owedCount = 0
         connection.pointee.recovery = recovery
+        lateTags.removeAll { $0.connection == c.rawValue }
         events.append(.connectionLost(c, reason))
     }
 

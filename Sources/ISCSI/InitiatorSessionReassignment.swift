@@ -70,7 +70,6 @@ extension InitiatorSession {
 
     /// The command's PDU once more, with its own tag and CmdSN.
     private mutating func sendAgain(_ slot: Int, on carrier: Int, at now: Instant) {
-        let task = table.slots + slot
         let kept = retained![slot]
         allege(slot, to: carrier, at: now)
         enqueueAgain(slot, kept, on: carrier)

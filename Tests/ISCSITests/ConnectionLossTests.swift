@@ -52,6 +52,54 @@ import Timebase
         #expect(rig.ended == [1])
     }
 
+    /// The answer to a reset waits for the statuses of other connections, but R2Ts and data have no place in their order.
+    @Test(arguments: [0, 1, 2]) func whatWasOnItsWayWhenAResetEndedItsCommandIsIgnored(level: Int) {
+        let rig = MultiConnectionRig(2, level: level)
+        let data = UnsafeMutableRawBufferPointer.filled(200_000)
+        defer { data.deallocate() }
+        rig.submit(.write, token: 1, on: 1, memory: data)
+        rig.submit(.read, token: 2, on: 1, memory: memory)
+        let commands = rig.sent(1)
+        let write = commands.first { $0.opcode == .scsiCommand }!.header
+        let read = commands.last { $0.opcode == .scsiCommand }!.header
+        rig.expCmdSN = 102
+        let isSent = rig.session.submitTaskManagement(.logicalUnitReset, lun: write.lun, token: 9, on: rig.c(0), at: rig.now)
+        #expect(isSent)
+        rig.put(0, .taskManagementResponse(
+            .functionComplete, tag: rig.sent(0)[0].header.initiatorTaskTag, numbers: rig.numbers(0)))
+        #expect(rig.ended.sorted() == [1, 2])
+        let numbers = ResponseNumbers(statSN: rig.ends[1].statSN, expCmdSN: 102, maxCmdSN: 163)
+        rig.put(1, .readyToTransfer(
+            lun: write.lun, tag: write.initiatorTaskTag, targetTransferTag: 5, r2tSN: 0, bufferOffset: 65_536,
+            desiredDataTransferByteCount: 16_384, numbers: numbers))
+        rig.put(1, .dataIn(
+            tag: read.initiatorTaskTag, flags: [], dataSN: 0, bufferOffset: 0, byteCount: 4096, numbers: numbers),
+            [UInt8](repeating: 7, count: 4096))
+        #expect(rig.failure == nil && rig.recoveryCount == 0)
+        #expect(rig.sent(1).filter { $0.opcode == .dataOut }.isEmpty)
+        #expect(!memory.contains(7))
+        // On the connection that brought the answer nothing can be late, and no other tag is let pass.
+        rig.put(1, .readyToTransfer(
+            lun: write.lun, tag: write.initiatorTaskTag &+ 0x10000, targetTransferTag: 5, r2tSN: 0, bufferOffset: 0,
+            desiredDataTransferByteCount: 16_384, numbers: numbers))
+        #expect(rig.failure == .violation(.unknownTask(.readyToTransfer, tag: write.initiatorTaskTag &+ 0x10000)))
+    }
+
+    /// After 65,536 logins in one session its IDs come round.
+    @Test func theIDOfAConnectionThatLivesIsNotTaken() {
+        let rig = MultiConnectionRig(3)
+        rig.session.nextConnectionID = rig.connectionID(0)
+        rig.cut(2)
+        rig.session.connectionClosed(rig.c(2), reason: .connectFailed(code: 111), at: rig.now)
+        let logout = rig.sent(0)[0]
+        rig.put(0, .logoutResponse(.closed, tag: logout.header.initiatorTaskTag, numbers: rig.numbers(0)))
+        for pdu in rig.sent(0) { rig.answer(nop: pdu, 0) }
+        #expect(rig.recoveryCount == 0)
+        let login = rig.logIn(2)
+        #expect(login.map { ![rig.connectionID(0), rig.connectionID(1)].contains($0.connectionID) } == true)
+        #expect(rig.isOpen(0) && rig.isOpen(1) && rig.isOpen(2))
+    }
+
     @Test func furtherConnectionsLogInTogether() {
         let rig = MultiConnectionRig(4)
         #expect((0..<4).allSatisfy { rig.isOpen($0) })

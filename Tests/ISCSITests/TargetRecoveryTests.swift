@@ -404,6 +404,34 @@ import Timebase
         #expect(assign(clients[0], 1).map(\.header.taskManagementResponse) == [.taskDoesNotExist])
     }
 
+    /// That a task cannot be reassigned any more does not say that the medium has seen the last of it: ABORT TASK does.
+    @Test func aWriteThatNobodyCameForIsOverWhenAbortTaskIsAnswered() throws {
+        let (bench, clients) = severalConnections(2, level: 2)
+        let session = clients[0].session
+        clients[1].command(tag: 1, flags: [.final, .write], expected: 100, data: pattern(100), cmdSN: clients[0].cmdSN)
+        clients[0].cmdSN &+= 1
+        let slot = try #require(clients[0].readyCommands().first)
+        clients[1].connection.peerClosed()
+        bench.drainEvents()
+        _ = bench.service.nextDeadline(at: bench.now)
+        bench.now = bench.now + .seconds(22)
+        bench.service.timerFired(at: bench.now)
+        bench.drainEvents()
+        #expect(bench.events.last == "abandoned 1")
+        // The device server is still at it.
+        #expect(assign(clients[0], 1).map(\.header.taskManagementResponse) == [.taskDoesNotExist])
+        #expect(clients[0].manage(.abortTask, of: 1, refCmdSN: clients[0].cmdSN &- 1).isEmpty)
+        guard case .management(let request)? = session.nextAction() else {
+            Issue.record("the device server was not asked")
+            return
+        }
+        #expect(session.executingSlot(ofTag: request.referencedTaskTag) == slot)
+        session.aborted(slot)
+        session.finishManagement(request.token, response: .functionComplete)
+        #expect(clients[0].receive().map(\.header.taskManagementResponse) == [.functionComplete])
+        #expect(bench.service.pool.lentByteCount == 0)
+    }
+
     @Test func aSessionWithoutConnectionsWaitsForOne() {
         let (bench, clients) = severalConnections(1, level: 2)
         let session = clients[0].session
