@@ -20,7 +20,7 @@ CYCLES ?= 1000
 SEED ?= 1
 POLICY ?= round-robin
 
-SWIFT = swift
+export SWIFT = swift
 # Two tests at a time, whatever the number of cores: some measure pauses. The variable is Swift Testing's; where a
 # toolchain does not know it, it has no effect.
 export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH = 2
@@ -43,11 +43,11 @@ test: setup
 ifeq ($(FILTER),)
 	# What measures pauses against real targets has the machine to itself, and so has the simulator, which
 	# keeps every processor busy.
-	timeout --kill-after=10 $(TEST_TIMEOUT) $(SWIFT) test $(TEST_FLAGS) --parallel --skip SimulationTests --skip InteropTests
-	timeout --kill-after=10 $(TEST_TIMEOUT) $(SWIFT) test $(TEST_FLAGS) --no-parallel --filter InteropTests
-	timeout --kill-after=10 $(TEST_TIMEOUT) $(SWIFT) test $(TEST_FLAGS) --parallel --filter SimulationTests
+	TEST_TIMEOUT=$(TEST_TIMEOUT) scripts/run-tests $(TEST_FLAGS) --parallel --skip SimulationTests --skip InteropTests
+	TEST_TIMEOUT=$(TEST_TIMEOUT) scripts/run-tests $(TEST_FLAGS) --no-parallel --filter InteropTests
+	TEST_TIMEOUT=$(TEST_TIMEOUT) scripts/run-tests $(TEST_FLAGS) --parallel --filter SimulationTests
 else
-	timeout --kill-after=10 $(TEST_TIMEOUT) $(SWIFT) test $(TEST_FLAGS) --parallel --filter $(FILTER)
+	TEST_TIMEOUT=$(TEST_TIMEOUT) scripts/run-tests $(TEST_FLAGS) --parallel --filter $(FILTER)
 endif
 
 soak: setup-build

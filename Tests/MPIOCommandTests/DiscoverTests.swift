@@ -37,7 +37,7 @@ private struct Found: Decodable {
         for portal in target.portals { #expect(run.output.contains("portal \(portal)")) }
         #expect(run.output.contains("lun 7  served-7"))
 
-        let paths = try Mpio("paths", "--config", "mpio.yaml", "--json", folder: folder.path)
+        let paths = try Mpio("paths", "--config", "mpio.yaml", "--json", "--timeout", "20s", folder: folder.path)
         let report = try JSONDecoder().decode(PathsReport.self, from: Data(paths.output.utf8))
         #expect(report.luns.map(\.name) == ["served-0", "served-7"], "\(paths)")
         #expect(report.luns.allSatisfy { $0.state == .optimal && $0.paths.count == 2 && $0.holder == nil })
@@ -108,7 +108,7 @@ private struct Found: Decodable {
             "discover", portal, "--user", "host-1", "--secret-file", "secret", "--mutual-user", "array", "--mutual-secret-file", "mutual",
             "--write-config", "mpio.yaml", folder: folder.path)
         #expect(right.status == 0, "\(right)")
-        let paths = try Mpio("paths", "--check", "--json", folder: folder.path)
+        let paths = try Mpio("paths", "--check", "--json", "--timeout", "20s", folder: folder.path)
         #expect(paths.status == 0 && !paths.output.contains("first-secret"), "\(paths)")
         #expect(try !String(contentsOfFile: folder.path + "/mpio.yaml", encoding: .utf8).contains("first-secret"))
         #expect(!target.output.contains("first-secret") && target.output.contains("user: \"host-1\""))

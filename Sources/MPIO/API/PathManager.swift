@@ -77,7 +77,7 @@ public final class PathManager: Sendable {
             coalescingLimit: options.receiveCoalescing, reactorNumber: number)
         return ManagerShard(
             reactor: reactor, host: host, lease: lease, configuration: configuration, log: log,
-            openingLimits: options.onlyLooks ? .look(options.lookTimeout) : nil)
+            openingLimits: options.onlyLooks ? options.lookLimits : nil)
     }
 
     private static func lease(_ initiatorName: String, _ options: Options) throws(ISIDLeaseError) -> ISIDLease {
@@ -121,8 +121,8 @@ public final class PathManager: Sendable {
         public var spareSessionCount = 16
         /// Nothing is written: it may do without a lease, and the first path that is up need not wait long for others.
         package var onlyLooks = false
-        /// How long a LUN without a usable path is waited for where ``onlyLooks``.
-        package var lookTimeout = Duration.seconds(1)
+        /// How long is waited where ``onlyLooks``.
+        package var lookLimits = OpeningLimits(patience: .milliseconds(100), total: .seconds(1))
         /// An embedded target will share the reactor: a gateway.
         package var hostsTarget = false
         /// Sockets and listeners of others that will share the reactor: an NBD server.

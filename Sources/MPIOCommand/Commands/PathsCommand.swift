@@ -36,8 +36,11 @@ struct PathsCommand: AsyncParsableCommand {
     @Flag(help: "One line for each LUN.")
     var brief = false
 
-    @Option(help: ArgumentHelp("How long a LUN that nobody holds is waited for, where no path of it is usable.", valueName: "time"))
-    var timeout = TimeSpan(.seconds(1))
+    @Option(
+        help: ArgumentHelp(
+            "How long the paths of a LUN that nobody holds are waited for (default: 1s for the first one that is usable, then 100ms for the others).",
+            valueName: "time"))
+    var timeout: TimeSpan?
 
     @Flag(help: "Tell by the exit status how the LUNs are.")
     var check = false
@@ -45,7 +48,7 @@ struct PathsCommand: AsyncParsableCommand {
     func validate() throws {
         if let watch, watch.duration < .milliseconds(50) { throw ValidationError("--watch takes at least 50ms.") }
         if brief, json { throw ValidationError("--brief and --json don't go together.") }
-        if timeout.duration < .milliseconds(10) { throw ValidationError("--timeout takes at least 10ms.") }
+        if let timeout, timeout.duration < .milliseconds(10) { throw ValidationError("--timeout takes at least 10ms.") }
         if watch != nil, check { throw ValidationError("--check and --watch don't go together.") }
     }
 
@@ -84,6 +87,13 @@ struct PathsCommand: AsyncParsableCommand {
         return brief ? renderer.renderBrief(report) : renderer.render(report)
     }
 
+    /// Somebody who looks is shown a table at once; who says how long, or pages somebody for a path that is missing, gets
+    /// every path that answers in time.
+    private var lookLimits: OpeningLimits {
+        let total = timeout?.duration ?? .seconds(1)
+        return OpeningLimits(patience: timeout != nil || check ? total : .milliseconds(100), total: total)
+    }
+
     /// What the holders say, and a look of our own at what they don't hold.
     private func look(isQuiet: Bool = false) async throws -> PathsReport {
         let (held, silent) = Holders().report(luns: luns)
@@ -91,7 +101,7 @@ struct PathsCommand: AsyncParsableCommand {
         let policy = try policyIfNeeded(held)
         let missing = try Self.unheld(asked: luns, held: held, policy: policy)
         guard let policy, !missing.isEmpty else { return held }
-        return PathsReport(luns: held.luns + (try await PathsLook.look(at: missing, policy, timeout: timeout.duration)))
+        return PathsReport(luns: held.luns + (try await PathsLook.look(at: missing, policy, limits: lookLimits)))
     }
 
     /// The policy file matters only where the holders don't say all that was asked for.

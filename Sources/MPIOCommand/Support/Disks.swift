@@ -36,15 +36,15 @@ struct DiskStore: BlockStore {
 /// - Parameter subcommand: what `mpio paths` shows as the holder.
 func withManager<Value: Sendable>(
     _ policy: Configuration, subcommand: String, isInspectable: Bool = true, runtimeDirectory: String? = nil,
-    hostsTarget: Bool = false, hostedSocketCount: Int = 0, lookTimeout: Duration? = nil,
+    hostsTarget: Bool = false, hostedSocketCount: Int = 0, lookLimits: OpeningLimits? = nil,
     _ body: @Sendable (PathManager) async throws -> Value
 ) async throws -> Value {
     var options = PathManager.Options()
     options.command = "mpio \(subcommand)"
     options.isInspectable = isInspectable
     options.hostsTarget = hostsTarget
-    options.onlyLooks = lookTimeout != nil
-    if let lookTimeout { options.lookTimeout = lookTimeout }
+    options.onlyLooks = lookLimits != nil
+    if let lookLimits { options.lookLimits = lookLimits }
     options.hostedSocketCount = hostedSocketCount
     if let runtimeDirectory { options.runtimeDirectory = runtimeDirectory }
     let manager = try await PathManager(configuration: policy, options: options)

@@ -3,11 +3,10 @@ import MPIO
 
 /// Logs in to LUNs that nobody holds, looks at them, and leaves.
 enum PathsLook {
-    /// - Parameter timeout: how long a LUN without a usable path is waited for.
-    static func look(at luns: [String], _ policy: Configuration, timeout: Duration) async throws -> [LUNSnapshot] {
-        try await withManager(policy, subcommand: "paths", isInspectable: false, lookTimeout: timeout) { manager in
+    static func look(at luns: [String], _ policy: Configuration, limits: OpeningLimits) async throws -> [LUNSnapshot] {
+        try await withManager(policy, subcommand: "paths", isInspectable: false, lookLimits: limits) { manager in
             let failed = await withTaskGroup(of: LUNSnapshot?.self) { group in
-                for lun in luns { group.addTask { await open(lun, manager, policy, timeout) } }
+                for lun in luns { group.addTask { await open(lun, manager, policy, limits.total) } }
                 return await group.reduce(into: [LUNSnapshot]()) { if let lun = $1 { $0.append(lun) } }
             }
             var found = await manager.report().luns
