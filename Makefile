@@ -35,8 +35,11 @@ build: setup-build
 release: setup-build
 	$(SWIFT) build -c release --product mpio
 
+# make demo PLOT=fail-over.svg draws the cut as well.
+PLOT ?=
+
 demo: release
-	"$$($(SWIFT) build -c release --product mpio --show-bin-path)/mpio" demo
+	"$$($(SWIFT) build -c release --product mpio --show-bin-path)/mpio" demo $(if $(PLOT),--plot "$(PLOT)")
 
 test: setup
 	$(SWIFT) build --build-tests
@@ -80,15 +83,13 @@ examples: setup-build
 		$(SWIFT) build --package-path "$$example" --scratch-path .build/examples || exit 1; \
 	done
 
+# The command, its manual pages, completions for bash, zsh and fish, and the systemd unit.
 install: release
-	install -d "$(DESTDIR)$(PREFIX)/bin"
-	install -m 755 "$$($(SWIFT) build -c release --product mpio --show-bin-path)/mpio" "$(DESTDIR)$(PREFIX)/bin/mpio"
-	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system"
-	sed 's|@BINDIR@|$(PREFIX)/bin|' packaging/mpio.service.in > "$(DESTDIR)$(PREFIX)/lib/systemd/system/mpio.service"
-	chmod 644 "$(DESTDIR)$(PREFIX)/lib/systemd/system/mpio.service"
+	$(SWIFT) build -c release --product ManualPages
+	DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" scripts/install-files install "$$($(SWIFT) build -c release --show-bin-path)"
 
 uninstall:
-	rm -f "$(DESTDIR)$(PREFIX)/bin/mpio" "$(DESTDIR)$(PREFIX)/lib/systemd/system/mpio.service"
+	DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" scripts/install-files uninstall
 
 # Everything that building, testing and benchmarking need.
 setup:

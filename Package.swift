@@ -70,6 +70,9 @@ let package = Package(
             ],
             cSettings: gnuSource, swiftSettings: strict),
 
+        // Writes the manual pages for `make install`, from the command's own help and docs/.
+        .executableTarget(name: "ManualPages", swiftSettings: strict),
+
         // The shipped code over a virtual network and clock. Not a library product.
         .target(
             name: "Simulation",
@@ -100,7 +103,7 @@ let package = Package(
         .testTarget(name: "MPIOTests", dependencies: ["MPIO", "ISCSITarget", "TestSupport", "AllocationCount"], swiftSettings: strict),
         .testTarget(name: "ISCSITargetTests", dependencies: ["ISCSITarget", "TestSupport"], swiftSettings: strict),
         .testTarget(
-            name: "MPIOCommandTests", dependencies: ["MPIOCommand", "MPIO", "TestSupport"],
+            name: "MPIOCommandTests", dependencies: ["MPIOCommand", "ManualPages", "MPIO", "TestSupport"],
             swiftSettings: strict),
         .testTarget(name: "SimulationTests", dependencies: ["Simulation", "TestSupport"], swiftSettings: strict),
         .testTarget(

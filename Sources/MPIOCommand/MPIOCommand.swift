@@ -34,7 +34,7 @@ struct MPIOCommand: AsyncParsableCommand {
         version: "mpio \(Version.text)",
         groupedSubcommands: [
             CommandGroup(name: "Look and find", subcommands: [
-                PathsCommand.self, DiscoverCommand.self, CheckCommand.self, ExplainCommand.self, EventsCommand.self, MetricsCommand.self,
+                PathsCommand.self, DiscoverCommand.self, CheckCommand.self, ExplainCommand.self, EventsCommand.self, PlotCommand.self, MetricsCommand.self,
             ]),
             CommandGroup(name: "Blocks", subcommands: [ReadCommand.self, WriteCommand.self, CopyCommand.self, BenchCommand.self]),
             CommandGroup(name: "Change while I/O runs", subcommands: [PolicyCommand.self, PathCommand.self, ReloadCommand.self, HoldCommand.self]),

@@ -7,6 +7,11 @@ extension MultipathDisk {
         get async throws(DiskError) { try await engine.call { $0.inspect(holder: nil) } }
     }
 
+    /// The same with what ``ControlRequest/sample(luns:)`` adds.
+    package var sample: LUNSnapshot {
+        get async throws(DiskError) { try await engine.call { $0.inspect(holder: nil, isSample: true) } }
+    }
+
     /// The paths, in configured order, with their states and counters.
     public var paths: [PathSnapshot] {
         get async throws(DiskError) { try await status.paths }

@@ -9,6 +9,8 @@ public enum ControlRequest: Hashable, Sendable {
     case identify
     /// The state of these LUNs, by name or identity; of all where the list is empty.
     case paths(luns: [String])
+    /// The same, with each path's ``LatencyCounts`` and the moment of each LUN's look: for who asks many times a second.
+    case sample(luns: [String])
     /// The LUN's policy and its options.
     case policy(lun: String)
     /// Another policy (nil: the same), with options by their names in the policy file.
@@ -36,7 +38,7 @@ public enum ControlRequest: Hashable, Sendable {
     /// Whether it may change something, so that it matters who asks.
     var isChange: Bool {
         switch self {
-        case .identify, .paths, .policy, .connectionPolicy, .explain, .events, .metrics: false
+        case .identify, .paths, .sample, .policy, .connectionPolicy, .explain, .events, .metrics: false
         case .setPolicy, .setConnectionPolicy, .path, .connection, .reload, .edit: true
         }
     }
@@ -204,7 +206,7 @@ extension ControlRequest: Codable {
     }
 
     private enum Kind: String, Codable {
-        case identify, paths, policy, path, connection, explain, events, metrics, reload
+        case identify, paths, sample, policy, path, connection, explain, events, metrics, reload
         case setPath = "set-path"
         case addPath = "add-path"
         case removePath = "remove-path"
@@ -218,6 +220,7 @@ extension ControlRequest: Codable {
         switch try values.decode(Kind.self, forKey: .request) {
         case .identify: self = .identify
         case .paths: self = .paths(luns: try values.decodeIfPresent([String].self, forKey: .luns) ?? [])
+        case .sample: self = .sample(luns: try values.decodeIfPresent([String].self, forKey: .luns) ?? [])
         case .policy: self = .policy(lun: try values.decode(String.self, forKey: .lun))
         case .setPolicy:
             self = .setPolicy(
@@ -276,6 +279,9 @@ extension ControlRequest: Codable {
         case .identify: try values.encode(Kind.identify, forKey: .request)
         case .paths(let luns):
             try values.encode(Kind.paths, forKey: .request)
+            try values.encode(luns, forKey: .luns)
+        case .sample(let luns):
+            try values.encode(Kind.sample, forKey: .request)
             try values.encode(luns, forKey: .luns)
         case .policy(let lun):
             try values.encode(Kind.policy, forKey: .request)

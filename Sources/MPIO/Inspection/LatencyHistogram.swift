@@ -78,6 +78,16 @@ public struct LatencyHistogram: ~Copyable {
         }
     }
 
+    /// What was recorded so far, without the buckets that have nothing.
+    var latencyCounts: LatencyCounts {
+        var found = LatencyCounts()
+        for index in 0..<Self.bucketCount where counts[index] > 0 {
+            found.nanoseconds.append(Self.middle(ofBucket: index))
+            found.counts.append(UInt64(counts[index]))
+        }
+        return found
+    }
+
     /// Adds what `other` recorded.
     public mutating func merge(_ other: borrowing LatencyHistogram) {
         for index in 0..<Self.bucketCount {

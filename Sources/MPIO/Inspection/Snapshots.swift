@@ -96,6 +96,8 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
     public var failsInSeconds: Double?
     /// On which of its process's reactors it lives, from 0; nil where it is not held.
     public var reactor: Int?
+    /// When it was looked at, in seconds of its machine's monotonic clock; only in samples (``ControlRequest/sample(luns:)``).
+    public var clockSeconds: Double?
     /// Nil where no process holds the LUN and it was only looked at.
     public var holder: Holder?
     /// Its paths, in configured order.
@@ -124,6 +126,7 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
         case blockSize = "block_size"
         case noPathSeconds = "no_path_s"
         case failsInSeconds = "fails_in_s"
+        case clockSeconds = "clock_s"
     }
 
     /// A LUN of these facts; what is not given is empty, zero or nil.
@@ -225,6 +228,10 @@ public struct PathSnapshot: Codable, Hashable, Sendable {
     public var bytesPerSecond: Double?
     /// Latency over the last seconds, as the rates; nil where it was not watched for long enough, or nothing was carried.
     public var recentLatency: LatencySummary?
+    /// Latency since the recording's sample before; only in recordings, nil where nothing was carried.
+    public var intervalLatency: LatencySummary?
+    /// Only in samples.
+    public var latencyCounts: LatencyCounts?
     /// The target answers NOP-Outs but not commands. Nil for a device.
     public var isSlow: Bool?
     /// Seconds until a failed path is tried again.
@@ -248,6 +255,8 @@ public struct PathSnapshot: Codable, Hashable, Sendable {
         case bytesPerSecond = "bytes_per_s"
         case nextTrySeconds = "next_try_s"
         case recentLatency = "recent_latency_us"
+        case intervalLatency = "interval_latency_us"
+        case latencyCounts = "latency_counts"
         case isSlow = "slow"
         case nexus
         case nexusSharedWith = "nexus_shared_with"
@@ -609,6 +618,7 @@ extension LUNSnapshot {
         try values.encodeIfPresent(noPathSeconds, forKey: .noPathSeconds)
         try values.encodeIfPresent(failsInSeconds, forKey: .failsInSeconds)
         try values.encode(reactor, forKey: .reactor)
+        try values.encodeIfPresent(clockSeconds, forKey: .clockSeconds)
         try values.encode(holder, forKey: .holder)
         try values.encode(paths, forKey: .paths)
     }
@@ -643,6 +653,8 @@ extension PathSnapshot {
         try values.encodeIfPresent(bytesPerSecond, forKey: .bytesPerSecond)
         try values.encodeIfPresent(nextTrySeconds, forKey: .nextTrySeconds)
         try values.encodeIfPresent(recentLatency, forKey: .recentLatency)
+        try values.encodeIfPresent(intervalLatency, forKey: .intervalLatency)
+        try values.encodeIfPresent(latencyCounts, forKey: .latencyCounts)
         try values.encodeIfPresent(isSlow, forKey: .isSlow)
         try values.encodeIfPresent(nexus, forKey: .nexus)
         try values.encodeIfPresent(nexusSharedWith, forKey: .nexusSharedWith)

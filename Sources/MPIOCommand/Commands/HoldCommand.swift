@@ -19,7 +19,7 @@ struct HoldCommand: AsyncParsableCommand {
               mpio hold vm-store --nbd unix:./mpio.sock & nbdinfo --list 'nbd+unix://?socket=mpio.sock'
             """)
 
-    @Argument(help: "LUNs by name or identity; all of the policy file's where none is given.")
+    @Argument(help: "LUNs by name or identity; all of the policy file's where none is given.", completion: Completions.luns)
     var luns: [String] = []
 
     @Option(help: ArgumentHelp("Answer GET /metrics with OpenMetrics there: unix:/path or tcp:ADDRESS:PORT.", valueName: "address"))
