@@ -1,5 +1,6 @@
 import AsyncIO
 import NBD
+import TLS
 import Timebase
 
 /// One client: carries bytes between the port and a ``Session``, and requests between it and a disk.
@@ -11,6 +12,10 @@ final class NBDConnection: SocketHandler {
     private var socket: SocketID?
     private var export: DiskExport?
     private var isReceiving = true
+    /// Once the client has asked for TLS.
+    private var transport: SecureTransport?
+    /// For messages.
+    let peer: SocketAddress
     /// In the server's list of those that wait for memory.
     var isWaiting = false
     let acceptedAt: Instant
@@ -19,9 +24,10 @@ final class NBDConnection: SocketHandler {
 
     private var port: LibaioReactor { server.port }
 
-    init(index: Int, socket: SocketID, session: consuming Session, server: NBDServer) {
+    init(index: Int, socket: SocketID, peer: SocketAddress, session: consuming Session, server: NBDServer) {
         self.index = index
         self.socket = socket
+        self.peer = peer
         self.session = session
         self.server = server
         acceptedAt = server.port.now
@@ -37,22 +43,30 @@ final class NBDConnection: SocketHandler {
     func socketConnected(_ socket: SocketID) {}
 
     func socketOutput(_ socket: SocketID, into segments: UnsafeMutableBufferPointer<UnsafeRawBufferPointer>) -> Int {
-        session.output(into: segments)
+        guard let transport else { return session.output(into: segments) }
+        return secureOutput(transport, into: segments)
     }
 
     func socketSent(_ socket: SocketID, byteCount: Int) {
-        if session.sent(byteCount: byteCount) {
-            lastProgress = port.now
-            server.memoryCameBack()
+        if let transport {
+            transport.sent(byteCount: byteCount, of: &session)
+        } else if session.sent(byteCount: byteCount) {
+            answered()
         }
         session.proceed()
         pump()
     }
 
-    func socketInput(_ socket: SocketID) -> UnsafeMutableRawBufferPointer { session.inputWindow }
+    func socketInput(_ socket: SocketID) -> UnsafeMutableRawBufferPointer {
+        transport == nil ? session.inputWindow : UnsafeMutableRawBufferPointer(start: nil, count: 0)
+    }
 
     func socketReceived(_ socket: SocketID, placedByteCount: Int, spill: UnsafeRawBufferPointer) {
-        session.received(placedByteCount: placedByteCount, spill: spill)
+        if let transport {
+            secureInput(transport, spill)
+        } else {
+            session.received(placedByteCount: placedByteCount, spill: spill)
+        }
         pump()
     }
 
@@ -89,14 +103,74 @@ final class NBDConnection: SocketHandler {
             guard let export else { preconditionFailure("an export stays as long as the server") }
             if !export.begin(request, of: self) { session.complete(request.slot, .notSupported) }
         }
-        if session.hasOutput { port.requestSend(socket) }
-        if let reason = session.endReason, !reason.isGraceful || session.isDrained { return close(.graceful) }
-        let receives = !session.isCongested
+        if session.isStartingTLS, transport == nil { startTLS() }
+        if session.hasOutput || transport?.hasOutput == true { port.requestSend(socket) }
+        if hasEnded { return close(.graceful) }
+        let receives = !session.isCongested && transport?.isCongested != true
         if receives != isReceiving {
             isReceiving = receives
             port.setReceiving(receives, on: socket)
         }
         if session.isWaitingForPool { server.wait(self) }
+    }
+
+    /// Nothing more is said.
+    private var hasEnded: Bool {
+        guard let reason = session.endReason else { return false }
+        guard let transport else { return !reason.isGraceful || session.isDrained }
+        if reason.isGraceful, !session.isDrained { return false }
+        transport.finish()
+        if transport.hasOutput, let socket { port.requestSend(socket) }
+        return transport.isDrained
+    }
+
+    /// An answer is out to its last byte.
+    private func answered() {
+        lastProgress = port.now
+        server.memoryCameBack()
+    }
+
+    // MARK: TLS
+
+    private func startTLS() {
+        do throws(TLSFailure) {
+            transport = try server.makeTransport(plainByteCount: session.negotiationOutputByteCount)
+        } catch {
+            failed(error)
+        }
+    }
+
+    private func secureInput(_ transport: SecureTransport, _ bytes: UnsafeRawBufferPointer) {
+        do throws(TLSFailure) {
+            try transport.received(bytes, for: &session)
+            // As at the end of a stream: what the disk has is finished.
+            if transport.hasPeerFinished { session.peerClosed() }
+        } catch {
+            failed(error)
+        }
+    }
+
+    private func secureOutput(
+        _ transport: SecureTransport, into segments: UnsafeMutableBufferPointer<UnsafeRawBufferPointer>
+    ) -> Int {
+        var hasAnswered = false
+        defer { if hasAnswered { answered() } }
+        do throws(TLSFailure) {
+            return try transport.output(of: &session, into: segments, answered: &hasAnswered)
+        } catch {
+            failed(error)
+            pump()
+            return 0
+        }
+    }
+
+    /// What the library has to say of it (an alert) still goes out.
+    private func failed(_ failure: TLSFailure) {
+        server.tlsFailed(failure, of: self)
+        // The socket may be sending the session's own memory.
+        guard let transport, transport.plainByteCount == 0 else { return close(.reset) }
+        lastProgress = port.now
+        session.peerClosed()
     }
 
     /// Answers what is under way, then ends.
