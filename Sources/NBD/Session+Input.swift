@@ -143,6 +143,7 @@ extension Session {
         case .transmit(let export, let bytes):
             appendOptionReply(bytes)
             self.export = export
+            shape = export.shape
             table = RequestTable(capacity: limits.requestCount)
             negotiation.exports = []
             optionData = []

@@ -100,6 +100,7 @@ public struct Session: ~Copyable {
     var phase = Phase.clientFlags
     /// The one that was chosen.
     public internal(set) var export: Export?
+    var shape = ExportShape()
 
     // Input.
     /// The beginning of a header whose rest has not come yet.

@@ -10,17 +10,19 @@ final class NBDConnection: SocketHandler {
     @exclusivity(unchecked) var session: Session
     private let server: NBDServer
     private var socket: SocketID?
-    private var export: DiskExport?
+    @exclusivity(unchecked) private var export: DiskExport?
     private var isReceiving = true
     /// Once the client has asked for TLS.
-    private var transport: SecureTransport?
+    @exclusivity(unchecked) private var transport: SecureTransport?
     /// For messages.
     let peer: SocketAddress
     /// In the server's list of those that wait for memory.
     var isWaiting = false
+    /// In the server's list of those that have to go on.
+    private var isTouched = false
     let acceptedAt: Instant
     /// When it last got a whole answer, or completed a request, or one of its requests ended.
-    private(set) var lastProgress: Instant
+    @exclusivity(unchecked) private(set) var lastProgress: Instant
 
     private var port: LibaioReactor { server.port }
 
@@ -77,12 +79,19 @@ final class NBDConnection: SocketHandler {
 
     // MARK: the disk
 
-    /// The disk is done with a request.
+    /// The disk is done with a request. ``settle()`` follows, once for all that have ended together.
     func completed(_ slot: Int, _ error: ReplyError?) {
         session.complete(slot, error)
         if error != nil { server.counters.errors += 1 }
+        guard !isTouched else { return }
+        isTouched = true
+        server.touched.append(self)
+    }
+
+    /// Goes on after requests have ended.
+    func settle() {
+        isTouched = false
         lastProgress = port.now
-        server.memoryCameBack()
         guard socket != nil else {
             if isOver { server.forget(self) }
             return
@@ -96,13 +105,7 @@ final class NBDConnection: SocketHandler {
     /// Has done what the session wants done.
     func pump() {
         guard let socket else { return }
-        while let request = session.nextRequest() {
-            lastProgress = port.now
-            server.counters.requests += 1
-            if export == nil { export = session.export.flatMap { server.export(named: $0.name) } }
-            guard let export else { preconditionFailure("an export stays as long as the server") }
-            if !export.begin(request, of: self) { session.complete(request.slot, .notSupported) }
-        }
+        begin()
         if session.isStartingTLS, transport == nil { startTLS() }
         if session.hasOutput || transport?.hasOutput == true { port.requestSend(socket) }
         if hasEnded { return close(.graceful) }
@@ -112,6 +115,19 @@ final class NBDConnection: SocketHandler {
             port.setReceiving(receives, on: socket)
         }
         if session.isWaitingForPool { server.wait(self) }
+    }
+
+    private func begin() {
+        guard var request = session.nextRequest() else { return }
+        if export == nil { export = session.export.flatMap { server.export(named: $0.name) } }
+        guard let export else { preconditionFailure("an export stays as long as the server") }
+        lastProgress = port.now
+        while true {
+            server.counters.requests += 1
+            if !export.begin(request, of: self) { session.complete(request.slot, .notSupported) }
+            guard let next = session.nextRequest() else { return }
+            request = next
+        }
     }
 
     /// Nothing more is said.

@@ -50,19 +50,21 @@ package final class NBDServer: @unchecked Sendable {
     private var listeners: [ListenerID] = []
     private var files: [UnixSocketFile] = []
     private var exports: [DiskExport] = []
-    private var connections: [NBDConnection?] = []
+    @exclusivity(unchecked) private var connections: [NBDConnection?] = []
     private var freeIndexes: [Int] = []
     private var openCount = 0
     private let pool: BufferPool
     /// For memory, the longest first.
-    private var waiting: [NBDConnection] = []
+    @exclusivity(unchecked) private var waiting: [NBDConnection] = []
     private var isScheduled = false
     private var isSweeping = false
     private var isStopping = false
     private let scratch = SecureTransport.Scratch()
     private var nextNoticeAt = Instant.zero
     private var untoldCount = 0
-    var counters = Counters()
+    @exclusivity(unchecked) var counters = Counters()
+    /// Clients that requests of the present batch of completions were of.
+    @exclusivity(unchecked) var touched: [NBDConnection] = []
 
     /// Any thread.
     /// - Parameter names: of the disks that are exported sooner or later; where it is one, it is the default export too.
@@ -196,6 +198,13 @@ package final class NBDServer: @unchecked Sendable {
     // MARK: Connections
 
     func connection(_ index: Int) -> NBDConnection? { connections[index] }
+
+    /// The last completion of a batch was dealt with: its clients go on, each once.
+    func settleTouched() {
+        memoryCameBack()
+        for index in touched.indices { touched[index].settle() }
+        touched.removeAll(keepingCapacity: true)
+    }
 
     /// Nothing of it is under way any more.
     func forget(_ connection: NBDConnection) {

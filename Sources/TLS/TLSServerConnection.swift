@@ -146,7 +146,7 @@ public final class TLSServerConnection {
             SSL_R_DIGEST_CHECK_FAILED where !isEstablished && user != nil:
             guard let user else { return .violation(words) }
             return user.isKnown ? .wrongKey(user: user.name) : .unknownUser(user.name)
-        case SSL_R_HTTP_REQUEST, SSL_R_HTTPS_PROXY_REQUEST: return .notTLS
+        case SSL_R_HTTP_REQUEST, SSL_R_HTTPS_PROXY_REQUEST, SSL_R_UNKNOWN_PROTOCOL: return .notTLS
         case SSL_R_WRONG_VERSION_NUMBER, SSL_R_BAD_RECORD_TYPE, SSL_R_PACKET_LENGTH_TOO_LONG, SSL_R_UNEXPECTED_MESSAGE:
             return isEstablished || user != nil ? .violation(words) : .notTLS
         case SSL_R_UNSUPPORTED_PROTOCOL, SSL_R_VERSION_TOO_LOW: return .versionTooOld
