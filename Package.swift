@@ -42,6 +42,9 @@ let package = Package(
         .target(name: "ISCSI", dependencies: ["SCSI", "Timebase"], swiftSettings: strict),
         .target(name: "NBD", swiftSettings: strict),
         .target(name: "Cryptography", dependencies: ["CAio", "ISCSI"], swiftSettings: strict),
+        // TLS by OpenSSL, which only who serves NBD links.
+        .systemLibrary(name: "COpenSSL", path: "COpenSSL"),
+        .target(name: "TLS", dependencies: ["COpenSSL"], cSettings: gnuSource, swiftSettings: strict),
         .target(name: "Multipath", dependencies: ["SCSI", "Timebase"], swiftSettings: strict),
         .target(
             name: "MPIO",
@@ -59,12 +62,12 @@ let package = Package(
             name: "Gateway", dependencies: ["MPIO", "ISCSITarget", "AsyncIO", "SCSI"], swiftSettings: strict),
         // Multipath disks for clients of the Network Block Device protocol.
         .target(
-            name: "NBDServer", dependencies: ["MPIO", "NBD", "AsyncIO", "SCSI", "Timebase"], cSettings: gnuSource,
+            name: "NBDServer", dependencies: ["MPIO", "NBD", "AsyncIO", "SCSI", "TLS", "Timebase"], cSettings: gnuSource,
             swiftSettings: strict),
         .executableTarget(
             name: "MPIOCommand",
             dependencies: [
-                "MPIO", "ISCSITarget", "Gateway", "NBDServer",
+                "MPIO", "ISCSITarget", "Gateway", "NBDServer", "TLS",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -100,6 +103,7 @@ let package = Package(
         .testTarget(name: "ISCSITests", dependencies: ["ISCSI"], swiftSettings: strict),
         .testTarget(name: "MultipathTests", dependencies: ["Multipath", "AllocationCount"], swiftSettings: strict),
         .testTarget(name: "NBDTests", dependencies: ["NBD"], swiftSettings: strict),
+        .testTarget(name: "TLSTests", dependencies: ["TLS", "COpenSSL", "TestSupport"], swiftSettings: strict),
         .testTarget(name: "MPIOTests", dependencies: ["MPIO", "ISCSITarget", "TestSupport", "AllocationCount"], swiftSettings: strict),
         .testTarget(name: "ISCSITargetTests", dependencies: ["ISCSITarget", "TestSupport"], swiftSettings: strict),
         .testTarget(
@@ -114,7 +118,7 @@ let package = Package(
             ],
             swiftSettings: strict),
         .testTarget(
-            name: "InteropTests", dependencies: ["MPIO", "ISCSITarget", "Gateway", "NBDServer", "NBD", "TestSupport"],
+            name: "InteropTests", dependencies: ["MPIO", "ISCSITarget", "Gateway", "NBDServer", "NBD", "TLS", "TestSupport"],
             cSettings: gnuSource, swiftSettings: strict),
     ],
     swiftLanguageModes: [.v6]
