@@ -64,6 +64,9 @@ extension DiskEngine {
         if case .refused(let reason) = path.state {
             return LastError(at: timestamp(path.stateSince), reason: "refused", detail: reason.description)
         }
+        if case .stalled(let since) = path.state {
+            return LastError(at: timestamp(since), reason: PathFailureReason.silent.rawValue, detail: "TCP answers, the target does not")
+        }
         // Out without a next try: by hand. No failure was noted for it, and an older one is not the reason.
         if case .failed(let failure, nil) = path.state {
             return LastError(at: timestamp(path.stateSince), reason: failure.reason.rawValue)

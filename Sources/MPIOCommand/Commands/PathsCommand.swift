@@ -39,8 +39,11 @@ struct PathsCommand: AsyncParsableCommand {
     @Flag(help: "One line for each LUN.")
     var brief = false
 
-    @Option(help: ArgumentHelp("How long a LUN that nobody holds is waited for, where no path of it is usable.", valueName: "time"))
-    var timeout = TimeSpan(.seconds(1))
+    @Option(
+        help: ArgumentHelp(
+            "How long the paths of a LUN that nobody holds are waited for (default: 1s for the first one that is usable, then 100ms for the others).",
+            valueName: "time"))
+    var timeout: TimeSpan?
 
     @Flag(help: "Tell by the exit status how the LUNs are.")
     var check = false
@@ -50,7 +53,7 @@ struct PathsCommand: AsyncParsableCommand {
     func validate() throws {
         if let watch, watch.duration < .milliseconds(50) { throw ValidationError("--watch takes at least 50ms.") }
         if brief, json { throw ValidationError("--brief and --json don't go together.") }
-        if timeout.duration < .milliseconds(10) { throw ValidationError("--timeout takes at least 10ms.") }
+        if let timeout, timeout.duration < .milliseconds(10) { throw ValidationError("--timeout takes at least 10ms.") }
         if recording.record != nil, watch == nil, json || brief || check {
             throw ValidationError("--record without --watch shows nothing: --json, --brief and --check don't go with it.")
         }
@@ -67,8 +70,7 @@ struct PathsCommand: AsyncParsableCommand {
             }
         }
         guard let watch else {
-            let report = try await look()
-            try show(report)
+            let report = try await look { try command.show($0) }
             if check, let status = Self.checkStatus(report) { throw status }
             return
         }
@@ -82,7 +84,7 @@ struct PathsCommand: AsyncParsableCommand {
             return try await watch.run()
         }
         while true {
-            try show(try await look())
+            _ = try await look { try show($0) }
             do {
                 try await Task.sleep(for: period.duration)
             } catch {
@@ -101,14 +103,31 @@ struct PathsCommand: AsyncParsableCommand {
         return brief ? renderer.renderBrief(report) : renderer.render(report)
     }
 
-    /// What the holders say, and a look of our own at what they don't hold.
-    private func look(isQuiet: Bool = false) async throws -> PathsReport {
+    /// Somebody who looks is shown a table at once; who says how long, or pages somebody for a path that is missing, gets
+    /// every path that answers in time.
+    private var lookLimits: OpeningLimits {
+        let total = timeout?.duration ?? .seconds(1)
+        return OpeningLimits(patience: timeout != nil || check ? total : .milliseconds(100), total: total)
+    }
+
+    /// What the holders say, and a look of our own at what they don't hold. `deliver` gets it as soon as it is known: to leave
+    /// the targets takes as long again.
+    private func look(
+        isQuiet: Bool = false, deliver: @escaping @Sendable (PathsReport) throws -> Void = { _ in }
+    ) async throws -> PathsReport {
         let (held, silent) = Holders().report(luns: luns)
         for line in silent where !isQuiet { StandardError.write("mpio: \(HumanText.printable(line))\n") }
         let policy = try policyIfNeeded(held)
         let missing = try Self.unheld(asked: luns, held: held, policy: policy)
-        guard let policy, !missing.isEmpty else { return held }
-        return PathsReport(luns: held.luns + (try await PathsLook.look(at: missing, policy, timeout: timeout.duration)))
+        guard let policy, !missing.isEmpty else {
+            try deliver(held)
+            return held
+        }
+        return try await PathsLook.look(at: missing, policy, limits: lookLimits) { found in
+            let report = PathsReport(luns: held.luns + found)
+            try deliver(report)
+            return report
+        }
     }
 
     /// The policy file matters only where the holders don't say all that was asked for.
@@ -127,7 +146,7 @@ struct PathsCommand: AsyncParsableCommand {
         guard !asked.isEmpty else { return policy?.luns.map(\.name).filter { !held.holds($0) } ?? [] }
         return try asked.filter { !held.holds($0) }.map { name in
             if let found = policy?.luns.first(where: { $0.isNamed(name) }) { return found.name }
-            throw CommandFailure("no LUN '\(name)' in the policy file\(policy?.file.map { " \($0)" } ?? ""), and no process holds one", status: ExitStatus.usage)
+            throw CommandFailure("no process holds a LUN '\(name)', and \(policy?.hasNone(name) ?? "no policy file was found")", status: ExitStatus.usage)
         }
     }
 

@@ -57,7 +57,9 @@ struct PolicyCommand: ParsableCommand {
         if save, policy == nil, options.isEmpty { throw ValidationError("--save needs something to change.") }
         guard let policy else { return }
         guard let kind = PolicyKind(name: policy) else {
-            throw ValidationError("'\(policy)' is no policy; there are \(PolicyKind.allCases.map(\.rawValue).joined(separator: ", ")).")
+            let names = PolicyKind.allCases.map(\.rawValue)
+            let hint = suggestion(for: policy, among: names)
+            throw ValidationError("'\(policy)' is no policy\(hint.isEmpty ? "; there are \(names.joined(separator: ", "))." : hint)")
         }
         var settings = PolicySettings(kind)
         do {
