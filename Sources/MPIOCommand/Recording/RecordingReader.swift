@@ -208,10 +208,8 @@ extension DecodingError {
         case .keyNotFound(let key, let context): return "'\(place(context.codingPath + [key]))' is missing"
         case .typeMismatch(_, let context), .valueNotFound(_, let context): return within(context) + "is of another type than it should be"
         case .dataCorrupted(let context) where !context.codingPath.isEmpty: return within(context) + "is out of range"
-        // Foundation does not say which number it is that does not fit.
-        case .dataCorrupted(let context) where context.underlyingError == nil && !context.debugDescription.contains("valid JSON"):
-            return "a number is out of range"
-        default: return "not JSON"
+        // Of a number that does not fit, Foundation says no more than of what is not JSON at all.
+        default: return "not JSON, or a number in it is out of range"
         }
     }
 }
