@@ -46,6 +46,12 @@ public struct Export: Hashable, Sendable {
         self.features = features
     }
 
+    var shape: ExportShape {
+        ExportShape(
+            byteCount: byteCount, blockMask: UInt64(minimumBlockByteCount) - 1, maximumPayloadByteCount: Int(maximumPayloadByteCount),
+            largestCacheByteCount: Int(maximumPayloadByteCount / minimumBlockByteCount * minimumBlockByteCount), features: features)
+    }
+
     /// A flush on one connection covers what was answered on every other: nothing is cached between the
     /// connections and the disk, and the disk's own cache is one for all.
     public func transmissionFlags(structuredReplies: Bool) -> TransmissionFlags {
@@ -57,4 +63,14 @@ public struct Export: Hashable, Sendable {
         if features.contains(.fastZero) { flags.insert(.sendFastZero) }
         return flags
     }
+}
+
+/// What requests are checked against: an ``Export`` without its names, which would be counted references.
+struct ExportShape {
+    var byteCount: UInt64 = 0
+    var blockMask: UInt64 = 0
+    var maximumPayloadByteCount = 0
+    /// The same in whole blocks: a maximum that is no multiple of the block would make a request that no disk takes.
+    var largestCacheByteCount = 0
+    var features: Export.Features = []
 }

@@ -5,20 +5,33 @@ struct Negotiation {
     var exports: [Export]
     /// What an empty name means: an index, or nil where that would be a guess.
     var defaultExport: Int?
+    private let security: TransportSecurity
+    private(set) var isEncrypted = false
     private(set) var flags: HandshakeFlags = []
     private(set) var usesStructuredReplies = false
 
     enum Outcome {
         case reply([UInt8])
         case transmit(Export, reply: [UInt8])
+        /// After the reply the client speaks TLS.
+        case startTLS(reply: [UInt8])
         /// The connection ends once the reply is sent.
         case end(SessionEnd, reply: [UInt8])
     }
 
-    init(exports: [Export], defaultExport: Int?) {
+    init(exports: [Export], defaultExport: Int?, security: TransportSecurity) {
         self.exports = exports
         self.defaultExport = defaultExport
+        self.security = security
     }
+
+    /// Nothing holds any more that was agreed on in the clear: somebody else may have said it.
+    mutating func encrypted() {
+        isEncrypted = true
+        usesStructuredReplies = false
+    }
+
+    private var needsTLS: Bool { security == .required && !isEncrypted }
 
     /// What the server says first: 18 bytes.
     static var greeting: [UInt8] {
@@ -39,6 +52,9 @@ struct Negotiation {
         guard flags.contains(.fixedNewstyle) || option == .exportName else {
             return .end(.violation(.optionWithoutFixedNewstyle), reply: [])
         }
+        if needsTLS, option != .startTLS, option != .abort {
+            return option == .exportName ? .end(.violation(.exportNameWithoutTLS), reply: []) : refuseWithoutTLS(option)
+        }
         switch option {
         case .exportName: return chooseByName(data)
         case .abort: return .end(.aborted, reply: Self.reply(to: option, .acknowledge))
@@ -47,7 +63,9 @@ struct Negotiation {
         case .structuredReply: return agreeOnStructuredReplies(data)
         case .listMetaContext, .setMetaContext: return metaContexts(option, data)
         case .startTLS where !data.isEmpty: return invalid(option, "STARTTLS carries no data")
-        case .startTLS: return .reply(Self.reply(to: option, .unsupported, text: "this server has no TLS"))
+        case .startTLS where isEncrypted: return invalid(option, "TLS is there already")
+        case .startTLS where security == .none: return .reply(Self.reply(to: option, .unsupported, text: "this server has no TLS"))
+        case .startTLS: return .startTLS(reply: Self.reply(to: option, .acknowledge))
         default: return .reply(Self.reply(to: option, .unsupported, text: "this server does not know the option"))
         }
     }
@@ -57,7 +75,12 @@ struct Negotiation {
         guard flags.contains(.fixedNewstyle), option != .exportName else {
             return .end(.violation(.optionTooBig), reply: [])
         }
+        if needsTLS, option != .startTLS, option != .abort { return refuseWithoutTLS(option) }
         return .reply(Self.reply(to: option, .tooBig, text: "the option's data is too long"))
+    }
+
+    private func refuseWithoutTLS(_ option: OptionCode) -> Outcome {
+        .reply(Self.reply(to: option, .tlsRequired, text: "this server wants TLS first"))
     }
 
     // MARK: options

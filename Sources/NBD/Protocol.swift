@@ -46,6 +46,8 @@ public enum OptionReplyCode: UInt32, Hashable, Sendable {
     case unsupported = 0x8000_0001
     case policy = 0x8000_0002
     case invalid = 0x8000_0003
+    /// Not before ``OptionCode/startTLS``.
+    case tlsRequired = 0x8000_0005
     case unknownExport = 0x8000_0006
     case shutdown = 0x8000_0007
     case blockSizeRequired = 0x8000_0008
@@ -58,6 +60,16 @@ enum InfoCode: UInt16 {
     case name = 1
     case description = 2
     case blockSize = 3
+}
+
+/// Whether clients may, or have to, encrypt (the specification, "TLS support").
+public enum TransportSecurity: Hashable, Sendable {
+    /// NOTLS: STARTTLS is refused.
+    case none
+    /// SELECTIVETLS, on no export mandatory.
+    case allowed
+    /// FORCEDTLS: before it no option is answered but STARTTLS and ABORT.
+    case required
 }
 
 /// What an export offers, told when it is chosen.

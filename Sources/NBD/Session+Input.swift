@@ -75,6 +75,7 @@ extension Session {
                 let left = count - take(count, from: &rest).count
                 phase = .skippedOption(option, byteCount: left)
                 if left == 0 { perform(negotiation.refuseTooBig(option)) }
+            case .startingTLS: end(.violation(.dataBehindStartTLS))
             case .request:
                 guard let header = gather(Self.requestHeaderByteCount, from: &rest) else { break }
                 requestBegan(header)
@@ -142,10 +143,14 @@ extension Session {
         case .transmit(let export, let bytes):
             appendOptionReply(bytes)
             self.export = export
+            shape = export.shape
             table = RequestTable(capacity: limits.requestCount)
             negotiation.exports = []
             optionData = []
             phase = .request
+        case .startTLS(let bytes):
+            appendOptionReply(bytes)
+            phase = .startingTLS
         case .end(let reason, let bytes):
             if !bytes.isEmpty { appendOptionReply(bytes) }
             end(reason)

@@ -13,7 +13,7 @@ extension Session {
         request.pointee.offset = header.bigEndian(UInt64.self, at: 16)
         request.pointee.byteCount = Int(header.bigEndian(UInt32.self, at: 24))
 
-        if let error = refusal(of: request.pointee, by: export!) {
+        if let error = refusal(of: request.pointee) {
             // What follows a WRITE is its payload, right or wrong; nothing else has one.
             if command == .write, request.pointee.byteCount > 0 {
                 request.pointee.refusal = error
@@ -28,42 +28,37 @@ extension Session {
         case _ where request.pointee.byteCount == 0: reply(slot, nil)
         case .read, .write: giveMemory(slot, hasWaited: false)
         case .cache:
-            request.pointee.byteCount = min(request.pointee.byteCount, largestPayload(export!))
+            request.pointee.byteCount = min(request.pointee.byteCount, shape.largestCacheByteCount)
             giveMemory(slot, hasWaited: false)
         default: begin(slot)
         }
     }
 
-    /// A maximum that is no multiple of the block would make a request that no disk takes.
-    private func largestPayload(_ export: Export) -> Int {
-        Int(export.maximumPayloadByteCount / export.minimumBlockByteCount * export.minimumBlockByteCount)
-    }
-
     /// Why a request cannot be what it is; nil where the disk may have it.
-    private func refusal(of request: RequestSlot, by export: Export) -> ReplyError? {
+    private func refusal(of request: RequestSlot) -> ReplyError? {
+        let features = shape.features
         let allowed: CommandFlags
         switch request.command {
         case .read: allowed = negotiation.usesStructuredReplies ? [.forceUnitAccess, .dontFragment] : .forceUnitAccess
         case .write, .flush, .cache: allowed = .forceUnitAccess
-        case .trim where export.features.contains(.trim) || export.features.contains(.readOnly): allowed = .forceUnitAccess
+        case .trim where features.contains(.trim) || features.contains(.readOnly): allowed = .forceUnitAccess
         case .writeZeroes:
-            allowed = export.features.contains(.fastZero) ? [.forceUnitAccess, .noHole, .fastZero] : [.forceUnitAccess, .noHole]
+            allowed = features.contains(.fastZero) ? [.forceUnitAccess, .noHole, .fastZero] : [.forceUnitAccess, .noHole]
         default: return .invalid
         }
         guard allowed.isSuperset(of: request.flags) else { return .invalid }
         if request.command == .flush { return request.offset == 0 && request.byteCount == 0 ? nil : .invalid }
-        if request.command.changesBlocks, export.features.contains(.readOnly) { return .notPermitted }
-        return rangeRefusal(of: request, by: export)
+        if request.command.changesBlocks, features.contains(.readOnly) { return .notPermitted }
+        return rangeRefusal(of: request)
     }
 
-    private func rangeRefusal(of request: RequestSlot, by export: Export) -> ReplyError? {
+    private func rangeRefusal(of request: RequestSlot) -> ReplyError? {
         let count = UInt64(request.byteCount)
-        guard request.offset <= export.byteCount, count <= export.byteCount - request.offset else {
+        guard request.offset <= shape.byteCount, count <= shape.byteCount - request.offset else {
             return request.command == .write || request.command == .writeZeroes ? .noSpace : .invalid
         }
-        let mask = UInt64(export.minimumBlockByteCount) - 1
-        guard (request.offset | count) & mask == 0 else { return .invalid }
-        if request.command == .read || request.command == .write, request.byteCount > Int(export.maximumPayloadByteCount) {
+        guard (request.offset | count) & shape.blockMask == 0 else { return .invalid }
+        if request.command == .read || request.command == .write, request.byteCount > shape.maximumPayloadByteCount {
             return request.command == .read && negotiation.usesStructuredReplies ? .overflow : .invalid
         }
         return nil

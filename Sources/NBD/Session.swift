@@ -19,6 +19,10 @@ public enum SessionEnd: Hashable, Sendable {
         case optionMagic
         case optionTooBig
         case requestMagic
+        /// EXPORT_NAME, which has no other answer, where TLS is required.
+        case exportNameWithoutTLS
+        /// Plain bytes right behind STARTTLS: not the client's, perhaps, and never taken for what it says in TLS.
+        case dataBehindStartTLS
     }
 
     /// Whether answers are still sent before the connection is closed.
@@ -70,6 +74,8 @@ public struct Session: ~Copyable {
         case optionData(OptionCode, byteCount: Int)
         /// Too long to be kept.
         case skippedOption(OptionCode, byteCount: Int)
+        /// STARTTLS was acknowledged.
+        case startingTLS
         case request
         /// A READ or WRITE was understood, and has no memory yet.
         case memory(slot: Int)
@@ -94,6 +100,7 @@ public struct Session: ~Copyable {
     var phase = Phase.clientFlags
     /// The one that was chosen.
     public internal(set) var export: Export?
+    var shape = ExportShape()
 
     // Input.
     /// The beginning of a header whose rest has not come yet.
@@ -116,13 +123,17 @@ public struct Session: ~Copyable {
     var replySent = 0
 
     /// A session that has its greeting to send.
-    /// - Parameter defaultExport: what an empty name means; an index of `exports`.
-    public init(exports: [Export], defaultExport: Int?, pool: BufferPool, limits: Limits = Limits()) {
+    /// - Parameters:
+    ///   - defaultExport: what an empty name means; an index of `exports`.
+    ///   - security: other than ``TransportSecurity/none`` where the caller can do TLS: see ``isStartingTLS``.
+    public init(
+        exports: [Export], defaultExport: Int?, security: TransportSecurity = .none, pool: BufferPool, limits: Limits = Limits()
+    ) {
         precondition(
             (1...65_535).contains(limits.requestCount) && limits.memoryByteCount >= 32 << 20, "session limits out of range")
         self.limits = limits
         self.pool = pool
-        negotiation = Negotiation(exports: exports, defaultExport: defaultExport)
+        negotiation = Negotiation(exports: exports, defaultExport: defaultExport, security: security)
         scratch = .allocate(byteCount: Self.requestHeaderByteCount, alignment: 8)
         appendOptionReply(Negotiation.greeting)
     }
@@ -140,6 +151,13 @@ public struct Session: ~Copyable {
     }
 
     public var isNegotiating: Bool { export == nil && endReason == nil }
+
+    /// STARTTLS was acknowledged: once ``negotiationOutputByteCount`` bytes are out, what the socket carries is TLS, and
+    /// what the session is given and says goes through it. ``tlsEstablished()`` comes next.
+    public var isStartingTLS: Bool { if case .startingTLS = phase { true } else { false } }
+
+    /// Answers to options that were not yet reported sent.
+    public var negotiationOutputByteCount: Int { optionReplyByteCount - optionReplySent }
 
     /// Requests that the disk has.
     public var executingCount: Int { table?.executingCount ?? 0 }
@@ -169,6 +187,13 @@ public struct Session: ~Copyable {
     public mutating func setExports(_ exports: [Export], defaultExport: Int?) {
         negotiation.exports = exports
         negotiation.defaultExport = defaultExport
+    }
+
+    /// The handshake is over: the client begins anew to ask, with nothing agreed on.
+    public mutating func tlsEstablished() {
+        precondition(isStartingTLS, "the client asked for TLS")
+        negotiation.encrypted()
+        phase = .optionHeader
     }
 
     // MARK: ends

@@ -16,8 +16,8 @@ final class DiskExport: @unchecked Sendable {
     private let server: NBDServer
     private var queue: IOQueue?
     /// Asked in this turn, submitted at its end.
-    private var batch: [IORequest] = []
-    private var submitting: [IORequest] = []
+    @exclusivity(unchecked) private var batch: [IORequest] = []
+    @exclusivity(unchecked) private var submitting: [IORequest] = []
     private var isScheduled = false
     private var takesForceUnitAccess = true
     private var watcher: Task<Void, Never>?
@@ -36,7 +36,10 @@ final class DiskExport: @unchecked Sendable {
         self.server = server
         description = try Export(disk)
         let events = disk.events
-        queue = IOQueue(disk: disk) { [self] in for completion in $0 { ended(completion) } }
+        queue = IOQueue(disk: disk) { [self] in
+            for completion in $0 { ended(completion) }
+            self.server.settleTouched()
+        }
         let reactor = server.reactor
         watcher = Task { [weak self] in
             for await event in events {

@@ -44,13 +44,14 @@ package enum NBDAddress: Hashable, Sendable {
     }
 
     /// How NBD clients name an export here (doc/uri.md of the protocol).
-    package func uri(export name: String) -> String {
+    package func uri(export name: String, usesTLS: Bool = false) -> String {
+        let scheme = usesTLS ? "nbds" : "nbd"
         let name = name.addingPercentEncoding(withAllowedCharacters: Self.unreserved) ?? name
         switch self {
         case .unix(let path):
             let path = path.addingPercentEncoding(withAllowedCharacters: Self.unreserved.union(["/"])) ?? path
-            return "nbd+unix:///\(name)?socket=\(path)"
-        case .tcp(let address): return "nbd://\(address)/\(name)"
+            return "\(scheme)+unix:///\(name)?socket=\(path)"
+        case .tcp(let address): return "\(scheme)://\(address)/\(name)"
         }
     }
 

@@ -2,6 +2,7 @@ package import AsyncIO
 import Foundation
 package import MPIO
 package import NBD
+import TLS
 import Timebase
 
 /// Exports the disks of a manager over NBD, by name; on its reactor's thread.
@@ -18,6 +19,9 @@ package final class NBDServer: @unchecked Sendable {
         /// Data of requests, of all clients.
         package var memoryByteCount = 256 << 20
         package var session = Session.Limits()
+        package var security = NBDSecurity.none
+        /// Called on the reactor's thread, at most once a second, with what an administrator may want to know.
+        package var notice: (@Sendable (NBDNotice) -> Void)?
         package init() {}
 
         /// What the reactor needs room for.
@@ -30,6 +34,8 @@ package final class NBDServer: @unchecked Sendable {
         package var refused = 0
         package var requests = 0
         package var errors = 0
+        /// Handshakes that failed, and connections that TLS broke.
+        package var tlsFailures = 0
         /// Now.
         package var connections = 0
         package var lentByteCount = 0
@@ -44,16 +50,21 @@ package final class NBDServer: @unchecked Sendable {
     private var listeners: [ListenerID] = []
     private var files: [UnixSocketFile] = []
     private var exports: [DiskExport] = []
-    private var connections: [NBDConnection?] = []
+    @exclusivity(unchecked) private var connections: [NBDConnection?] = []
     private var freeIndexes: [Int] = []
     private var openCount = 0
     private let pool: BufferPool
     /// For memory, the longest first.
-    private var waiting: [NBDConnection] = []
+    @exclusivity(unchecked) private var waiting: [NBDConnection] = []
     private var isScheduled = false
     private var isSweeping = false
     private var isStopping = false
-    var counters = Counters()
+    private let scratch = SecureTransport.Scratch()
+    private var nextNoticeAt = Instant.zero
+    private var untoldCount = 0
+    @exclusivity(unchecked) var counters = Counters()
+    /// Clients that requests of the present batch of completions were of.
+    @exclusivity(unchecked) var touched: [NBDConnection] = []
 
     /// Any thread.
     /// - Parameter names: of the disks that are exported sooner or later; where it is one, it is the default export too.
@@ -188,6 +199,13 @@ package final class NBDServer: @unchecked Sendable {
 
     func connection(_ index: Int) -> NBDConnection? { connections[index] }
 
+    /// The last completion of a batch was dealt with: its clients go on, each once.
+    func settleTouched() {
+        memoryCameBack()
+        for index in touched.indices { touched[index].settle() }
+        touched.removeAll(keepingCapacity: true)
+    }
+
     /// Nothing of it is under way any more.
     func forget(_ connection: NBDConnection) {
         guard connections[connection.index] === connection else { return }
@@ -231,6 +249,23 @@ package final class NBDServer: @unchecked Sendable {
         port.schedule(self)
     }
 
+    // MARK: TLS
+
+    func makeTransport(plainByteCount: Int) throws(TLSFailure) -> SecureTransport {
+        guard let context = options.security.context else { preconditionFailure("a session starts what it was allowed to") }
+        return try SecureTransport(context, plainByteCount: plainByteCount, scratch: scratch)
+    }
+
+    func tlsFailed(_ failure: TLSFailure, of connection: NBDConnection) {
+        counters.tlsFailures += 1
+        guard let notice = options.notice else { return }
+        // A client that tries again and again must not fill the log.
+        guard port.now >= nextNoticeAt else { return untoldCount += 1 }
+        nextNoticeAt = port.now + .seconds(1)
+        notice(.tlsFailed(failure, peer: connection.peer, untoldCount: untoldCount))
+        untoldCount = 0
+    }
+
     // MARK: Time
 
     private static let sweepInterval = Duration.seconds(1)
@@ -252,8 +287,9 @@ extension NBDServer: ListenerHandler, TurnHandler, TimerHandler {
         let index = freeIndexes.popLast() ?? connections.count
         if index == connections.count { connections.append(nil) }
         let session = Session(
-            exports: exports.map(\.description), defaultExport: defaultExport, pool: pool, limits: options.session)
-        let connection = NBDConnection(index: index, socket: socket, session: session, server: self)
+            exports: exports.map(\.description), defaultExport: defaultExport, security: options.security.transport, pool: pool,
+            limits: options.session)
+        let connection = NBDConnection(index: index, socket: socket, peer: peer, session: session, server: self)
         connections[index] = connection
         port.requestSend(socket)
         sweepSoon()

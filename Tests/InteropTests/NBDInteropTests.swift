@@ -12,8 +12,10 @@ struct NBDInteropTests {
 
     init() throws { directory = try TemporaryDirectory("nbd") }
 
-    private static let program = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-        .deletingLastPathComponent().appendingPathComponent(".build/debug/mpio").path
+    /// `MPIO_PROGRAM` names another build of it.
+    static let program = ProcessInfo.processInfo.environment["MPIO_PROGRAM"]
+        ?? URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent().appendingPathComponent(".build/debug/mpio").path
 
     private var socketPath: String { directory.file("s") }
     private var uri: String { "nbd+unix:///\(name)?socket=\(socketPath)" }

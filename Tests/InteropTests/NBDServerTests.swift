@@ -9,7 +9,7 @@ import Testing
 import TestSupport
 
 /// A disk and its NBD server, in this process.
-private final class RunningServer: Sendable {
+final class RunningServer: Sendable {
     let behind: WatchedDisk
     let server: NBDServer
     let path: String

@@ -102,8 +102,10 @@ private struct Found: Decodable {
         let portal = "\(target.portals[0])"
         let none = try Mpio("discover", portal, folder: folder.path)
         #expect(none.status == 69 && none.output.contains("authentication failed"), "\(none)")
+        #expect(none.errors.contains("the target wants CHAP: name --user and --secret-file"), "\(none)")
         let wrong = try Mpio("discover", portal, "--user", "host-1", "--secret-file", "wrong", folder: folder.path)
         #expect(wrong.status == 69 && wrong.output.contains("authentication failed"), "\(wrong)")
+        #expect(wrong.errors.contains("does the target know the user 'host-1', by this secret?"), "\(wrong)")
         let right = try Mpio(
             "discover", portal, "--user", "host-1", "--secret-file", "secret", "--mutual-user", "array", "--mutual-secret-file", "mutual",
             "--write-config", "mpio.yaml", folder: folder.path)
@@ -117,5 +119,37 @@ private struct Found: Decodable {
         let open = try Mpio("discover", portal, "--user", "host-1", "--secret-file", "secret", folder: folder.path)
         #expect(open.status == 64 && open.errors.contains("chmod 600"), "\(open)")
         #expect(try Mpio("discover", portal, "--user", "host-1", folder: folder.path).status == 64)
+    }
+
+    @Test func whatGoesWrongSaysWhatToDo() throws {
+        let folder = Folder()
+        let target = try ServedTarget(portalCount: 1, in: folder)
+        let portal = "\(target.portals[0])"
+        let mistyped = try Mpio("discover", portal, "--write-confg", "mpio.yaml", folder: folder.path)
+        #expect(mistyped.status == 64 && mistyped.errors.contains("Did you mean '--write-config'?"), "\(mistyped)")
+        let nowhere = try Mpio("discover", portal, "--write-config", "missing/mpio.yaml", folder: folder.path)
+        #expect(nowhere.status == 64 && nowhere.errors.contains("the folder missing") && nowhere.output.isEmpty, "\(nowhere)")
+        let single = try Mpio("discover", portal, "--write-config", "mpio.yaml", folder: folder.path)
+        #expect(single.status == 0 && single.errors.contains("One path to each LUN"), "\(single)")
+        let unknown = try Mpio("paths", "vm-store", folder: folder.path)
+        #expect(unknown.status == 64 && unknown.errors.contains("has no LUN 'vm-store'; it has served-0"), "\(unknown)")
+        let noFile = try Mpio("paths", "--config", "other.yaml", folder: folder.path)
+        #expect(noFile.status == 65 && noFile.errors.contains("there is no policy file other.yaml. Write one by: mpio discover PORTAL --write-config other.yaml"), "\(noFile)")
+        let action = try Mpio("path", "drian", "served-0", portal, folder: folder.path)
+        #expect(action.status == 64 && action.errors.contains("did you mean 'drain'?"), "\(action)")
+        let policy = try Mpio("policy", "served-0", "round-robbin", folder: folder.path)
+        #expect(policy.status == 64 && policy.errors.contains("did you mean 'round-robin'?"), "\(policy)")
+    }
+
+    @Test func aLUNThatNoTargetHasIsSaidToBeThat() throws {
+        let folder = Folder()
+        let target = try ServedTarget(luns: ["0=memory,size=16M,identity=naa.6001405abcdef01234567890abcdef01"], in: folder)
+        #expect(try Mpio("discover", "\(target.portals[0])", "--write-config", "mpio.yaml", folder: folder.path).status == 0)
+        let file = try String(contentsOfFile: folder.path + "/mpio.yaml", encoding: .utf8)
+        try folder.write(file.replacing("7890abcdef01", with: "7890abcdef02"), to: "mpio.yaml")
+        let paths = try Mpio("paths", folder: folder.path)
+        #expect(paths.output.contains("no paths: no target that answers has this LUN"), "\(paths)")
+        let read = try Mpio("read", "served-0", "--length", "4k", folder: folder.path)
+        #expect(read.status == 69 && read.errors.contains("no target that answers has it"), "\(read)")
     }
 }

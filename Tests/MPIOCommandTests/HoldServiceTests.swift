@@ -124,6 +124,22 @@ private final class NotifySocket {
         withExtendedLifetime(idle) {}
     }
 
+    @Test func floodsLeaveRoomForTheNextOne() throws {
+        let folder = Folder()
+        let server = try MetricsServer(.unix(path: folder.path + "/m"), patience: .milliseconds(300)) { "# EOF\n" }
+        defer { server.stop() }
+        // A gibibyte, if anybody took it for so long.
+        let started = ContinuousClock.now
+        let endless = try MetricsClient(server.address)
+        let chunk = String(repeating: "x", count: 1 << 20)
+        for _ in 0..<1024 where ContinuousClock.now - started < .seconds(20) {
+            guard endless.send(chunk) else { break }
+        }
+        #expect(ContinuousClock.now - started < .seconds(20), "it is dropped, or all of it was thrown away")
+        for _ in 0..<10_000 { _ = try MetricsClient(server.address) }
+        #expect(try ask(server.address, "GET /metrics HTTP/1.1\r\n\r\n").hasSuffix("# EOF\n"))
+    }
+
     @Test(arguments: ["", "tcp:", "tcp:127.0.0.1", "tcp:host:80", "tcp:127.0.0.1:99999", "unix:", "127.0.0.1:80", "tcp:::1:80"])
     func anAddressThatIsNoneIsRefused(_ text: String) { #expect(MetricsAddress(argument: text) == nil) }
 
@@ -178,9 +194,11 @@ private final class MetricsClient {
 
     deinit { close(descriptor) }
 
-    func send(_ text: String) {
+    /// False where not all of it was taken.
+    @discardableResult
+    func send(_ text: String) -> Bool {
         let bytes = Array(text.utf8)
-        _ = Foundation.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL))
+        return Foundation.send(descriptor, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count
     }
 
     func receiveAll(seconds: Int) -> String {

@@ -77,7 +77,7 @@ private final class RawClient {
 
 @Suite struct ControlTests {
     static let requests: [ControlRequest] = [
-        .identify, .paths(luns: []), .paths(luns: ["a", "naa.6"]), .policy(lun: "a"), .setPolicy(lun: "a", policy: "LQD"),
+        .identify, .paths(luns: []), .paths(luns: ["a", "naa.6"]), .sample(luns: []), .sample(luns: ["a"]), .policy(lun: "a"), .setPolicy(lun: "a", policy: "LQD"),
         .path(.fail, lun: "a", path: "10.0.0.1:3260"), .path(.restore, lun: "a", path: "p"), .path(.drain, lun: "a", path: "p"),
         .connection(.drain, lun: "a", path: "p", number: 2),
         .explain(lun: "a", last: nil), .explain(lun: "a", last: 5), .events(after: nil), .events(after: .max), .metrics,

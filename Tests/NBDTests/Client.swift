@@ -115,11 +115,11 @@ final class Rig {
     static let export = Export(name: "disk", description: "a disk", byteCount: 1 << 20, features: [.trim, .fastZero])
 
     init(
-        _ exports: [Export] = [Rig.export], defaultExport: Int? = 0, pool: BufferPool = BufferPool(limitByteCount: 64 << 20),
+        _ exports: [Export] = [Rig.export], defaultExport: Int? = 0, security: TransportSecurity = .none, pool: BufferPool = BufferPool(limitByteCount: 64 << 20),
         limits: Session.Limits = .init(), byteCount: Int = 1 << 20
     ) {
         self.pool = pool
-        session = Session(exports: exports, defaultExport: defaultExport, pool: pool, limits: limits)
+        session = Session(exports: exports, defaultExport: defaultExport, security: security, pool: pool, limits: limits)
         disk = [UInt8](repeating: 0, count: byteCount)
     }
 
@@ -135,6 +135,10 @@ final class Rig {
     var hasOutput: Bool { session.hasOutput }
     var executingCount: Int { session.executingCount }
     var export: Export? { session.export }
+    var isStartingTLS: Bool { session.isStartingTLS }
+    var negotiationOutputByteCount: Int { session.negotiationOutputByteCount }
+
+    func tlsEstablished() { session.tlsEstablished() }
 
     /// Gives the session bytes, in pieces as a socket does.
     func receive(_ bytes: [UInt8], pieceByteCount: Int = .max) {

@@ -37,8 +37,11 @@ private final class NBDRun {
             Export(name: "big", byteCount: 1 << 40, minimumBlockByteCount: 4096, maximumPayloadByteCount: 1 << 20),
         ]
         let pool = pool
-        clients = (0..<2).map { _ in
-            Client(Session(exports: exports, defaultExport: settings & 0x40 != 0 ? 0 : nil, pool: pool, limits: limits))
+        clients = (0..<2).map { index in
+            // One that need not, and, in some runs, one that has to begin with TLS.
+            let security: TransportSecurity = index == 1 && settings & 7 == 7 ? .required : .allowed
+            return Client(
+                Session(exports: exports, defaultExport: settings & 0x40 != 0 ? 0 : nil, security: security, pool: pool, limits: limits))
         }
         if settings & 0x80 != 0 { for client in clients { enter(client, structured: settings & 0x40 != 0) } }
     }
@@ -46,7 +49,9 @@ private final class NBDRun {
     deinit { segments.deallocate() }
 
     private func enter(_ client: Client, structured: Bool) {
-        deliver(client, wire(UInt32(3)) + (structured ? option(8, []) : []) + option(7, wire(UInt32(1)) + [0x61, 0, 1, 0, 3]), chunk: 1 << 20)
+        deliver(client, wire(UInt32(3)) + option(5, []), chunk: 1 << 20)
+        secure(client)
+        deliver(client, (structured ? option(8, []) : []) + option(7, wire(UInt32(1)) + [0x61, 0, 1, 0, 3]), chunk: 1 << 20)
         read(client, limit: 1 << 20)
     }
 
@@ -55,7 +60,10 @@ private final class NBDRun {
         let client = clients[Int(kind >> 7)]
         switch kind & 0x0F {
         case 0, 1, 2, 3: request(client, &script)
-        case 4, 5: deliver(client, option(UInt32(script.below(13)), script.piece(limit: 600)), chunk: 1 + Int(script.byte()))
+        case 4, 5:
+            deliver(client, option(UInt32(script.below(13)), script.piece(limit: 600)), chunk: 1 + Int(script.byte()))
+            // Else what comes next comes in the clear.
+            if kind & 0x10 == 0 { secure(client) }
         case 6: deliver(client, script.piece(limit: 600), chunk: 1 + Int(script.byte()))
         case 7, 8, 9: read(client, limit: Int(script.word16()) << (kind >> 4 & 7))
         case 10, 11, 12: end(client, &script)
@@ -72,6 +80,15 @@ private final class NBDRun {
         }
         collect(client)
         require(pool.lentByteCount <= pool.limitByteCount, "the pool lends no more than it may")
+    }
+
+    /// The handshake, where one was asked for.
+    private func secure(_ client: Client) {
+        guard client.session.isStartingTLS else { return }
+        require(client.session.export == nil && client.session.negotiationOutputByteCount >= 0, "TLS is for who has no export yet")
+        read(client, limit: 1 << 20)
+        require(client.session.negotiationOutputByteCount == 0, "all that was said in the clear is out")
+        client.session.tlsEstablished()
     }
 
     private func request(_ client: Client, _ script: inout ByteScript) {

@@ -1,20 +1,22 @@
+import AsyncIO
 import Foundation
 
-/// Listens on a control socket and hands requests to a ``ControlHandler``, on a thread of its own: the reactor
-/// that carries I/O never sees a client, however slow or hostile.
+/// Listens on a control socket and hands requests to a ``ControlHandler``, on a thread of its own (``StreamServer``).
 ///
 /// What a client can take is bounded: 64 KiB of one line, one request at a time, ``maximumClientCount`` connections of
-/// which the one idle for longest makes room, and ``stallLimit`` for half a request or an answer that is not read.
+/// which the one idle for longest makes room, and a time limit (`stallLimit`) for half a request or an answer that is not read.
 public final class ControlServer: Sendable {
     /// Where it listens.
     public let path: String
-    private let loop: ControlServerLoop
+    private let server: StreamServer
 
+    /// A line longer than this is refused, and its client let go.
     public static var maximumLineByteCount: Int { 65_536 }
+    /// With more clients, the one that was idle for longest makes room.
     public static var maximumClientCount: Int { 64 }
 
     /// Listens in `directory`, which is made where it is missing, as `PID-N.sock`, mode 0600.
-    /// - Parameter stallLimit: how long a client may take over half a request or an unread answer.
+    /// `stallLimit` is how long a client may take over half a request or an unread answer.
     public convenience init(
         handler: any ControlHandler, directory: String = RuntimeDirectory.defaultPath(), stallLimit: Duration = .seconds(5)
     ) throws(ControlSocketError) {
@@ -35,16 +37,18 @@ public final class ControlServer: Sendable {
             throw .directory(error)
         }
         let (listener, path) = try Self.listen(in: directory, suffix: suffix)
-        var wake: [Int32] = [-1, -1]
-        guard pipe2(&wake, O_CLOEXEC) == 0 else {
-            let code = errno
+        do throws(IOError) {
+            server = try StreamServer(
+                listener: listener, name: "mpio-control",
+                limits: .init(clientCount: Self.maximumClientCount, patience: .stalled(stallLimit), whenFull: .idlestLeaves),
+                admits: UnixSocket.isTrusted
+            ) { LineConversation(lines: lines) }
+        } catch {
             close(listener)
             unlink(path)
-            throw .system(operation: "pipe2", code: code)
+            throw .system(operation: error.operation, code: error.code)
         }
         self.path = path
-        loop = ControlServerLoop(listener: listener, wake: wake[0], waker: wake[1], lines: lines, stallLimit: stallLimit)
-        loop.start()
     }
 
     deinit { stop() }
@@ -52,7 +56,7 @@ public final class ControlServer: Sendable {
     /// Removes the socket, drops every client and waits for the request under way, if any. Not from the handler.
     public func stop() {
         unlink(path)
-        loop.stop()
+        server.stop()
     }
 
     /// Bound and listening under a name that no client looks for, then renamed: so a socket that clients find and that
@@ -136,198 +140,24 @@ extension ControlServer {
     }
 }
 
-/// The thread's side of a ``ControlServer``.
-private final class ControlServerLoop: @unchecked Sendable {
-    // Everything but `waker` and `finished` belongs to the thread once it was started.
-    private let listener: Int32
-    private let wake: Int32
-    private let waker: Int32
-    private let lines: any ControlLines
-    private let stallLimit: Duration
-    private var clients: [Client] = []
-    private let finished = DispatchSemaphore(value: 0)
-    private let stopLock = NSLock()
-    private var isStopped = false
+/// A line of JSON, its answer, the next.
+private struct LineConversation: Conversation {
+    let lines: any ControlLines
 
-    private struct Client {
-        var descriptor: Int32
-        var input: [UInt8] = []
-        var output: [UInt8] = []
-        var sentCount = 0
-        var lastActivity: ContinuousClock.Instant
-        var closesAfterOutput = false
-
-        var isBusy: Bool { !output.isEmpty || !input.isEmpty }
-    }
-
-    init(listener: Int32, wake: Int32, waker: Int32, lines: any ControlLines, stallLimit: Duration) {
-        self.listener = listener
-        self.wake = wake
-        self.waker = waker
-        self.lines = lines
-        self.stallLimit = stallLimit
-    }
-
-    func start() {
-        let thread = Thread { self.run() }
-        thread.name = "mpio-control"
-        thread.start()
-    }
-
-    func stop() {
-        stopLock.lock()
-        defer { stopLock.unlock() }
-        guard !isStopped else { return }
-        isStopped = true
-        // The thread sees the pipe's end.
-        close(waker)
-        finished.wait()
-        close(wake)
-    }
-
-    private func run() {
-        var acceptsAgainAt: ContinuousClock.Instant?
-        while true {
-            var polls = [pollfd(fd: wake, events: Int16(POLLIN), revents: 0)]
-            let now = ContinuousClock.now
-            if let moment = acceptsAgainAt, moment <= now { acceptsAgainAt = nil }
-            polls.append(pollfd(fd: acceptsAgainAt == nil ? listener : -1, events: Int16(POLLIN), revents: 0))
-            for client in clients {
-                // One request at a time: while an answer is unread nothing more is taken.
-                polls.append(pollfd(fd: client.descriptor, events: Int16(client.output.isEmpty ? POLLIN : POLLOUT), revents: 0))
-            }
-            let count = poll(&polls, nfds_t(polls.count), timeoutMilliseconds(now, acceptsAgainAt))
-            if count < 0 && errno != EINTR { break }
-            if polls[0].revents != 0 { break }
-            for index in clients.indices where polls[index + 2].revents != 0 { serve(&clients[index]) }
-            dropStalled()
-            if polls[1].revents != 0, !accept() {
-                // Out of descriptors: the waiting connection would wake us again and again.
-                acceptsAgainAt = ContinuousClock.now + .milliseconds(100)
-            }
+    func next(_ input: inout [UInt8], from descriptor: Int32) -> ConversationStep {
+        if let end = input.firstIndex(of: 0x0A), end <= ControlServer.maximumLineByteCount {
+            let line = Array(input[..<end])
+            input.removeSubrange(...end)
+            return .answer(lines.answer(to: line) { Self.actor(descriptor) } + [0x0A])
         }
-        for client in clients where client.descriptor >= 0 { close(client.descriptor) }
-        clients.removeAll()
-        close(listener)
-        finished.signal()
-    }
-
-    private func timeoutMilliseconds(_ now: ContinuousClock.Instant, _ acceptsAgainAt: ContinuousClock.Instant?) -> Int32 {
-        var deadline = acceptsAgainAt
-        for client in clients where client.isBusy {
-            let limit = client.lastActivity + stallLimit
-            deadline = min(deadline ?? limit, limit)
-        }
-        guard let deadline else { return -1 }
-        let wait = deadline - now
-        return wait <= .zero ? 0 : Int32(clamping: wait.components.seconds * 1000 + wait.components.attoseconds / 1_000_000_000_000_000 + 1)
-    }
-
-    /// False where the process has no descriptor left.
-    private func accept() -> Bool {
-        // Bounded, so that a flood of connections can't keep the clients that are there waiting.
-        for _ in 0..<16 {
-            let descriptor = accept4(listener, __SOCKADDR_ARG(__sockaddr__: nil), nil, Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue))
-            if descriptor < 0 { return errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM }
-            guard UnixSocket.isTrusted(descriptor) else {
-                close(descriptor)
-                continue
-            }
-            if clients.count >= ControlServer.maximumClientCount,
-                let idlest = clients.indices.min(by: { clients[$0].lastActivity < clients[$1].lastActivity })
-            {
-                close(clients.remove(at: idlest).descriptor)
-            }
-            clients.append(Client(descriptor: descriptor, lastActivity: .now))
-        }
-        return true
-    }
-
-    private func dropStalled() {
-        let now = ContinuousClock.now
-        clients.removeAll { client in
-            if client.descriptor >= 0 {
-                guard client.isBusy, now - client.lastActivity >= stallLimit else { return false }
-                close(client.descriptor)
-            }
-            return true
-        }
-    }
-
-    private func serve(_ client: inout Client) {
-        if client.output.isEmpty { receive(&client) } else { send(&client) }
-        // Answer what came in one piece, as far as the client takes the answers.
-        while client.descriptor >= 0, client.output.isEmpty, !client.closesAfterOutput, let line = nextLine(&client) {
-            let descriptor = client.descriptor
-            client.output = lines.answer(to: line) { Self.actor(descriptor) } + [0x0A]
-            send(&client)
-        }
-        if client.descriptor >= 0, client.output.isEmpty, client.input.count > ControlServer.maximumLineByteCount {
-            refuse(&client)
-        }
-        if client.closesAfterOutput && client.output.isEmpty { drop(&client) }
+        guard input.count > ControlServer.maximumLineByteCount else { return .listen }
+        let failure = ControlFailure(.tooLong, "a request is at most \(ControlServer.maximumLineByteCount) bytes")
+        return .lastAnswer(ControlServer.encode(ControlResponse.failed(failure)) + [0x0A])
     }
 
     /// Who is at the other end. The process that connected may have ended since; its number is what the kernel noted.
     private static func actor(_ descriptor: Int32) -> ChangeActor {
         guard let peer = UnixSocket.peer(descriptor) else { return ChangeActor(pid: 0, uid: .max, command: "?") }
         return ChangeActor(pid: peer.pid, uid: peer.uid, command: ChangeActor.command(ofProcess: peer.pid))
-    }
-
-    private func refuse(_ client: inout Client) {
-        client.input.removeAll()
-        client.closesAfterOutput = true
-        let failure = ControlFailure(.tooLong, "a request is at most \(ControlServer.maximumLineByteCount) bytes")
-        client.output = ControlServer.encode(ControlResponse.failed(failure)) + [0x0A]
-        send(&client)
-    }
-
-    private func nextLine(_ client: inout Client) -> [UInt8]? {
-        guard let end = client.input.firstIndex(of: 0x0A), end <= ControlServer.maximumLineByteCount else { return nil }
-        let line = Array(client.input[..<end])
-        client.input.removeSubrange(...end)
-        return line
-    }
-
-    private func receive(_ client: inout Client) {
-        var chunk = [UInt8](repeating: 0, count: 16_384)
-        let descriptor = client.descriptor
-        let count = chunk.withUnsafeMutableBytes { recv(descriptor, $0.baseAddress, $0.count, 0) }
-        if count > 0 {
-            // Only what ends a line is progress: a byte now and then keeps nobody's place.
-            if client.input.isEmpty || chunk[..<count].contains(0x0A) { client.lastActivity = .now }
-            client.input.append(contentsOf: chunk[..<count])
-        } else if count == 0 || (errno != EAGAIN && errno != EINTR) {
-            drop(&client)
-        }
-    }
-
-    private func send(_ client: inout Client) {
-        while client.sentCount < client.output.count {
-            let descriptor = client.descriptor
-            let start = client.sentCount
-            let count = client.output.withUnsafeBytes {
-                Foundation.send(descriptor, $0.baseAddress! + start, $0.count - start, Int32(MSG_NOSIGNAL))
-            }
-            if count > 0 {
-                client.sentCount += count
-                client.lastActivity = .now
-            } else if errno == EINTR {
-                continue
-            } else {
-                if errno != EAGAIN { drop(&client) }
-                return
-            }
-        }
-        client.output.removeAll()
-        client.sentCount = 0
-    }
-
-    /// Closes; ``dropStalled()`` takes it out of the list.
-    private func drop(_ client: inout Client) {
-        if client.descriptor >= 0 { close(client.descriptor) }
-        client.descriptor = -1
-        client.input.removeAll()
-        client.output.removeAll()
     }
 }

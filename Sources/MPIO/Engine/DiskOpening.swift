@@ -76,7 +76,9 @@ package struct OpeningLimits: Sendable {
 
 /// A path that cannot be used, and why.
 public struct PathTrouble: Hashable, Sendable, CustomStringConvertible {
+    /// The path's name.
     public var name: String
+    /// What is wrong with it, in words.
     public var words: String
     public var description: String { "\(name): \(words)" }
 }

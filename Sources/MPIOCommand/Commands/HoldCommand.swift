@@ -17,9 +17,10 @@ struct HoldCommand: AsyncParsableCommand {
               mpio hold & mpio paths --watch
               mpio hold --metrics tcp:127.0.0.1:9464
               mpio hold vm-store --nbd unix:./mpio.sock & nbdinfo --list 'nbd+unix://?socket=mpio.sock'
+              psktool -u vm -p keys.psk && mpio hold --nbd tcp:10.0.0.5 --nbd-tls-psk keys.psk
             """)
 
-    @Argument(help: "LUNs by name or identity; all of the policy file's where none is given.")
+    @Argument(help: "LUNs by name or identity; all of the policy file's where none is given.", completion: Completions.luns)
     var luns: [String] = []
 
     @Option(help: ArgumentHelp("Answer GET /metrics with OpenMetrics there: unix:/path or tcp:ADDRESS:PORT.", valueName: "address"))
@@ -31,6 +32,7 @@ struct HoldCommand: AsyncParsableCommand {
 
     func run() async throws {
         let addresses = try nbd.parsed()
+        let security = try nbd.security()
         let policy = try policyFile.load()
         let names = try luns.map { try policy.lunName($0) }
         let logger = log.makeLogger()
@@ -44,7 +46,7 @@ struct HoldCommand: AsyncParsableCommand {
                 if let server { logger.info("metrics on \(server.address)") }
                 defer { server?.stop() }
                 let exporter = try NBDExporter(
-                    addresses, names: names.isEmpty ? policy.luns.map(\.name) : names, manager: manager, logger: logger)
+                    addresses, security: security, names: names.isEmpty ? policy.luns.map(\.name) : names, manager: manager, logger: logger)
                 await HoldService(manager: manager, names: names, logger: logger, service: service, exporter: exporter).run()
                 service.stopping()
                 await exporter.stop()

@@ -64,8 +64,13 @@ extension Configuration {
     /// The name of the LUN that the user named by its name or identity.
     func lunName(_ text: String) throws -> String {
         if let found = luns.first(where: { $0.isNamed(text) }) { return found.name }
+        throw CommandFailure(hasNone(text), status: ExitStatus.usage)
+    }
+
+    /// That no LUN has this name, and which there are.
+    func hasNone(_ text: String) -> String {
         let hint = luns.isEmpty ? "it has none" : "it has \(luns.map(\.name).joined(separator: ", "))"
-        throw CommandFailure("the policy file\(file.map { " \($0)" } ?? "") has no LUN '\(text)'; \(hint)", status: ExitStatus.usage)
+        return "the policy file\(file.map { " \($0)" } ?? "") has no LUN '\(text)'; \(hint)"
     }
 }
 
