@@ -24,6 +24,7 @@ struct MPIOCommand: AsyncParsableCommand {
 
             While another process holds a LUN open (or 'mpio hold &'):
               mpio paths --watch
+              mpio plot vm-store --out now.svg --for 30s         what happened when, as a picture
               mpio policy vm-store least-queue-depth
               mpio path drain vm-store 10.0.1.10:3260
 
