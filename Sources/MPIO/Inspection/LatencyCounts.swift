@@ -11,6 +11,7 @@ public struct LatencyCounts: Codable, Hashable, Sendable {
         case counts
     }
 
+    /// Counts of these latencies; as many of one as of the other.
     public init(nanoseconds: [UInt64] = [], counts: [UInt64] = []) {
         self.nanoseconds = nanoseconds
         self.counts = counts
