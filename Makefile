@@ -20,14 +20,14 @@ CYCLES ?= 1000
 SEED ?= 1
 POLICY ?= round-robin
 
-SWIFT = swift
+export SWIFT = swift
 # Two tests at a time, whatever the number of cores: some measure pauses. The variable is Swift Testing's; where a
 # toolchain does not know it, it has no effect.
 export SWT_EXPERIMENTAL_MAXIMUM_PARALLELIZATION_WIDTH = 2
 TEST_FLAGS = --skip-build --disable-xctest
 
 .DEFAULT_GOAL = build
-.PHONY: build release demo test soak torture bench fuzz install uninstall setup setup-build clean
+.PHONY: build release demo test soak torture bench fuzz docs examples install uninstall setup setup-build clean
 
 build: setup-build
 	$(SWIFT) build
@@ -35,19 +35,22 @@ build: setup-build
 release: setup-build
 	$(SWIFT) build -c release --product mpio
 
+# make demo PLOT=fail-over.svg draws the cut as well.
+PLOT ?=
+
 demo: release
-	"$$($(SWIFT) build -c release --product mpio --show-bin-path)/mpio" demo
+	"$$($(SWIFT) build -c release --product mpio --show-bin-path)/mpio" demo $(if $(PLOT),--plot "$(PLOT)")
 
 test: setup
 	$(SWIFT) build --build-tests
 ifeq ($(FILTER),)
 	# What measures pauses against real targets has the machine to itself, and so has the simulator, which
 	# keeps every processor busy.
-	timeout --kill-after=10 $(TEST_TIMEOUT) $(SWIFT) test $(TEST_FLAGS) --parallel --skip SimulationTests --skip InteropTests
-	timeout --kill-after=10 $(TEST_TIMEOUT) $(SWIFT) test $(TEST_FLAGS) --no-parallel --filter InteropTests
-	timeout --kill-after=10 $(TEST_TIMEOUT) $(SWIFT) test $(TEST_FLAGS) --parallel --filter SimulationTests
+	TEST_TIMEOUT=$(TEST_TIMEOUT) scripts/run-tests $(TEST_FLAGS) --parallel --skip SimulationTests --skip InteropTests
+	TEST_TIMEOUT=$(TEST_TIMEOUT) scripts/run-tests $(TEST_FLAGS) --no-parallel --filter InteropTests
+	TEST_TIMEOUT=$(TEST_TIMEOUT) scripts/run-tests $(TEST_FLAGS) --parallel --filter SimulationTests
 else
-	timeout --kill-after=10 $(TEST_TIMEOUT) $(SWIFT) test $(TEST_FLAGS) --parallel --filter $(FILTER)
+	TEST_TIMEOUT=$(TEST_TIMEOUT) scripts/run-tests $(TEST_FLAGS) --parallel --filter $(FILTER)
 endif
 
 soak: setup-build
@@ -69,15 +72,24 @@ bench: setup
 fuzz: setup-build
 	FUZZ_SECONDS=$(FUZZ_SECONDS) scripts/fuzz $(FUZZ)
 
+# What programs import, as a DocC archive in .build/docs; fails on a public symbol without a comment and on a dead link.
+docs: setup-build
+	$(SWIFT) build --target MPIO
+	scripts/docs "$$($(SWIFT) build --show-bin-path)"
+
+# Each of Examples/ as the package of its own that it is; make test builds them with everything else.
+examples: setup-build
+	for example in Examples/*/; do \
+		$(SWIFT) build --package-path "$$example" --scratch-path .build/examples || exit 1; \
+	done
+
+# The command, its manual pages, completions for bash, zsh and fish, and the systemd unit.
 install: release
-	install -d "$(DESTDIR)$(PREFIX)/bin"
-	install -m 755 "$$($(SWIFT) build -c release --product mpio --show-bin-path)/mpio" "$(DESTDIR)$(PREFIX)/bin/mpio"
-	install -d "$(DESTDIR)$(PREFIX)/lib/systemd/system"
-	sed 's|@BINDIR@|$(PREFIX)/bin|' packaging/mpio.service.in > "$(DESTDIR)$(PREFIX)/lib/systemd/system/mpio.service"
-	chmod 644 "$(DESTDIR)$(PREFIX)/lib/systemd/system/mpio.service"
+	$(SWIFT) build -c release --product ManualPages
+	DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" scripts/install-files install "$$($(SWIFT) build -c release --show-bin-path)"
 
 uninstall:
-	rm -f "$(DESTDIR)$(PREFIX)/bin/mpio" "$(DESTDIR)$(PREFIX)/lib/systemd/system/mpio.service"
+	DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" scripts/install-files uninstall
 
 # Everything that building, testing and benchmarking need.
 setup:

@@ -9,6 +9,11 @@ let strict: [SwiftSetting] = [
 // O_DIRECT, accept4 and preadv2 are declared only under _GNU_SOURCE.
 let gnuSource: [CSetting] = [.define("_GNU_SOURCE")]
 
+/// With what a package of its own has that depends on the product MPIO.
+func example(_ name: String) -> Target {
+    .executableTarget(name: name, dependencies: ["MPIO", "Multipath", "SCSI"], path: "Examples/\(name)/Sources/\(name)")
+}
+
 let package = Package(
     name: "mpio",
     products: [
@@ -68,6 +73,9 @@ let package = Package(
             ],
             cSettings: gnuSource, swiftSettings: strict),
 
+        // Writes the manual pages for `make install`, from the command's own help and docs/.
+        .executableTarget(name: "ManualPages", swiftSettings: strict),
+
         // The shipped code over a virtual network and clock. Not a library product.
         .target(
             name: "Simulation",
@@ -81,34 +89,32 @@ let package = Package(
             ],
             swiftSettings: strict),
 
-        // What the documentation shows; DocumentationTests run them.
-        .executableTarget(
-            name: "QuickStart", dependencies: ["MPIO"], path: "Examples/QuickStart", swiftSettings: strict),
-        .executableTarget(
-            name: "VendorDSM", dependencies: ["MPIO", "Multipath", "SCSI"], path: "Examples/VendorDSM",
-            swiftSettings: strict),
+        // The packages of Examples/ as targets of this one: DocumentationTests run them without building mpio for each.
+        example("QuickStart"), example("VendorDSM"), example("CopyTool"), example("KeyValueLog"),
 
         // Real processes (tgtd, qemu-io) and addresses for the tests that need them.
         .target(
             name: "TestSupport", dependencies: ["Timebase"], path: "Tests/TestSupport", cSettings: gnuSource,
             swiftSettings: strict),
+        // Counts the heap allocations of the process, and of each thread.
+        .target(name: "AllocationCount", path: "Tests/AllocationCount"),
         .testTarget(name: "AsyncIOTests", dependencies: ["AsyncIO"], swiftSettings: strict),
         .testTarget(name: "SCSITests", dependencies: ["SCSI"], swiftSettings: strict),
         .testTarget(name: "ISCSITests", dependencies: ["ISCSI"], swiftSettings: strict),
-        .testTarget(name: "MultipathTests", dependencies: ["Multipath"], swiftSettings: strict),
+        .testTarget(name: "MultipathTests", dependencies: ["Multipath", "AllocationCount"], swiftSettings: strict),
         .testTarget(name: "NBDTests", dependencies: ["NBD"], swiftSettings: strict),
         .testTarget(name: "TLSTests", dependencies: ["TLS", "COpenSSL", "TestSupport"], swiftSettings: strict),
-        .testTarget(name: "MPIOTests", dependencies: ["MPIO", "ISCSITarget", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "MPIOTests", dependencies: ["MPIO", "ISCSITarget", "TestSupport", "AllocationCount"], swiftSettings: strict),
         .testTarget(name: "ISCSITargetTests", dependencies: ["ISCSITarget", "TestSupport"], swiftSettings: strict),
         .testTarget(
-            name: "MPIOCommandTests", dependencies: ["MPIOCommand", "MPIO", "TestSupport"],
+            name: "MPIOCommandTests", dependencies: ["MPIOCommand", "ManualPages", "MPIO", "TestSupport"],
             swiftSettings: strict),
         .testTarget(name: "SimulationTests", dependencies: ["Simulation", "TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "DocumentationTests",
             dependencies: [
                 "MPIO", "ISCSITarget", "Multipath", "AsyncIO", "SCSI", "Timebase", "TestSupport", "MPIOCommand",
-                "QuickStart", "VendorDSM",
+                "QuickStart", "VendorDSM", "CopyTool", "KeyValueLog",
             ],
             swiftSettings: strict),
         .testTarget(

@@ -45,6 +45,10 @@ enum ControlPurpose: UInt8 {
     case recoveryAbort
     /// TASK REASSIGN.
     case reassignment
+    /// ABORT TASK for a write that TASK REASSIGN did not find.
+    case orphanAbort
+    /// A NOP-Out that takes the place of a lost CmdSN.
+    case filler
 }
 
 /// One task of the session. Plain data in a slab; meaning of the fields by kind.
@@ -65,7 +69,7 @@ struct TaskSlot {
     var wasSentBefore = false
     /// Where the kind is `.lost`.
     var lost = LostTask.unsent
-    /// Where the kind is `.control` or `.taskManagement`.
+    /// Where the kind is `.control`, `.taskManagement` or `.ping`.
     var purpose = ControlPurpose.owner
     /// Of a control request with a purpose of the session's own: the connection that it is about.
     var subject: UInt16 = 0
@@ -158,7 +162,8 @@ struct CommandTable: ~Copyable {
     }
 
     var hasRoomForCommand: Bool { commandCount < commandCapacity }
-    var hasRoomForControl: Bool { controlCount < CommandTable.controlCapacity }
+    var hasRoomForControl: Bool { hasRoomForControls(1) }
+    func hasRoomForControls(_ count: Int) -> Bool { controlCount + count <= CommandTable.controlCapacity }
 
     /// Slots ever used; those past it hold nothing that may be read.
     var usedCapacity: Int { untouched }

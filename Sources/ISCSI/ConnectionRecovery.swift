@@ -52,7 +52,9 @@ struct ConnectionRecovery {
     var barrier = 1
     /// The NOP-Out whose answer is waited for.
     var askSlot: Int?
-    /// The connection on which it went out, where it fills a hole.
+    /// The NOP-Out before it that fills a hole, until it is answered.
+    var fillSlot: Int?
+    /// The connection on which both went out.
     var fillCarrier: Int?
     /// That connection was lost with it: whether the hole is filled is not known before this one is ended, too.
     var heldUpBy: Int?

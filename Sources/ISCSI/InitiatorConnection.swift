@@ -20,7 +20,7 @@ struct InitiatorConnection: ~Copyable {
     static let dataAheadByteCount = 512 * 1024
 
     var phase = Phase.closed
-    /// The CID of this connection; never reused within a session.
+    /// The CID of this connection; not used again while it lives or has tasks at the target.
     var connectionID: UInt16 = 0
     var output: OutputQueue
     var decoder: PDUDecoder

@@ -50,6 +50,10 @@ public struct InitiatorSession: ~Copyable {
     var leavingCount = 0
     /// What a connection's loss may mean at the negotiated ErrorRecoveryLevel, at this target.
     var lossHandling = LossHandling.endsSession
+    /// CmdSNs that no command has any more, and that the target may wait for.
+    var openNumbers: [OpenNumber] = []
+    /// Tags of commands that ended while data of theirs, or R2Ts, may be on their way. None is used again for 65,535 commands.
+    var lateTags: [LateTag] = []
     /// By slot, at ErrorRecoveryLevel 1 and above: what is needed to send a command's PDU once more.
     var retained: UnsafeMutablePointer<RetainedCommand>?
     /// For the simulator alone.
@@ -188,6 +192,8 @@ public struct InitiatorSession: ~Copyable {
         if let recovery = connection.pointee.recovery, recovery.isReinstating {
             login.connectionID = recovery.connectionID
         } else {
+            // A login with the ID of a connection that lives would end that one.
+            while isInUse(connectionID: nextConnectionID) { nextConnectionID &+= 1 }
             login.connectionID = nextConnectionID
             nextConnectionID &+= 1
         }
@@ -223,6 +229,13 @@ public struct InitiatorSession: ~Copyable {
         }
         refusedCommand = true
         return false
+    }
+
+    private func isInUse(connectionID: UInt16) -> Bool {
+        (0..<connectionCount).contains {
+            connections[$0].recovery?.connectionID == connectionID
+                || connections[$0].phase != .closed && connections[$0].connectionID == connectionID
+        }
     }
 
     private var openConnectionCount: Int {
@@ -368,6 +381,8 @@ public struct InitiatorSession: ~Copyable {
         }
         recoveryCount = 0
         leavingCount = 0
+        openNumbers = []
+        lateTags = []
     }
 
     /// Whether a byte of the command's PDU was handed to the transport.
@@ -381,6 +396,12 @@ public struct InitiatorSession: ~Copyable {
         abandonAll()
         events.append(.loggedOut)
     }
+}
+
+/// A tag that PDUs of one connection may still name.
+struct LateTag {
+    let tag: UInt32
+    let connection: Int
 }
 
 /// What login agreed on, as the hot path needs it.

@@ -157,6 +157,8 @@ extension InitiatorSession {
     mutating func enqueueNOPOut(on c: ConnectionIndex, cmdSN: UInt32, isImmediate: Bool) -> Int {
         let slot = table.takeControl(.ping)
         table.slots[slot].connection = UInt16(truncatingIfNeeded: c.rawValue)
+        table.slots[slot].purpose = isImmediate ? .owner : .filler
+        table.slots[slot].cmdSN = cmdSN
         connections[c.rawValue].enqueue(.nopOut(
             tag: table.tag(of: slot), cmdSN: cmdSN, expStatSN: connections[c.rawValue].expStatSN, isImmediate: isImmediate))
         return slot
@@ -182,9 +184,10 @@ extension InitiatorSession {
         }
         try takeStatSN(header, on: c)
         let isPing = connection.pointee.liveness.pingSlot == slot
-        endPing(slot, on: c, at: now)
+        endPing(slot, header, on: c, at: now)
         if isPing, connection.pointee.recoversPDUs {
             sendDroppedCommandAgain(on: c)
+            if connection.pointee.phase != .closed, !openNumbers.isEmpty { fillDroppedNumber(on: c) }
             if connection.pointee.phase != .closed { askAgain(on: c) }
         }
     }
@@ -197,10 +200,11 @@ extension InitiatorSession {
     }
 
     /// The answer to a ping, or to a NOP-Out that filled a hole and that nobody waits for.
-    private mutating func endPing(_ slot: Int, on c: ConnectionIndex, at now: Instant) {
+    private mutating func endPing(_ slot: Int, _ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant) {
         let connection = connections + c.rawValue
         table.release(slot)
-        if recoveryCount > 0 { recoveryAnswered(slot, on: c, at: now) }
+        if !openNumbers.isEmpty { forgetFiller(slot) }
+        if recoveryCount > 0 { recoveryAnswered(slot, naming: header.expCmdSN, on: c, at: now) }
         guard connection.pointee.liveness.pingSlot == slot else { return }
         connection.pointee.owedCount -= 1
         connection.pointee.liveness.pingSlot = nil
@@ -224,12 +228,12 @@ extension InitiatorSession {
         connections[c.rawValue].owedCount -= 1
         let response = header.taskManagementResponse
         guard task.purpose == .owner else { return recoveryAnswered(task, response, at: now) }
-        if response == .functionComplete { abortCommands(of: task, at: now) }
+        if response == .functionComplete { abortCommands(of: task, answeredOn: c, at: now) }
         events.append(.taskManagementCompleted(token: task.token, response))
     }
 
     /// Ends the commands that a completed function covers: those issued before it (RFC 7143 section 4.2.3.3).
-    private mutating func abortCommands(of request: TaskSlot, at now: Instant) {
+    private mutating func abortCommands(of request: TaskSlot, answeredOn c: ConnectionIndex, at now: Instant) {
         switch request.function {
         case .abortTask:
             guard let slot = table.slot(forTag: request.referencedTaskTag), table.slots[slot].kind == .command else { return }
@@ -242,6 +246,7 @@ extension InitiatorSession {
                 let task = table.slots + slot
                 guard SerialNumber.isBefore(task.pointee.cmdSN, request.cmdSN) else { return }
                 guard task.pointee.kind == .command, coversAllUnits || task.pointee.lun == request.lun else { continue }
+                if Int(task.pointee.connection) != c.rawValue { expectLatePDUs(for: slot) }
                 abort(slot, by: request.token, at: now)
             }
         case .clearACA, .taskReassign:
@@ -261,6 +266,7 @@ extension InitiatorSession {
 
     private mutating func abort(_ slot: Int, by token: UInt64, at now: Instant) {
         commandProgressed(ConnectionIndex(rawValue: Int(table.slots[slot].connection)), at: now)
+        keepNumber(of: slot)
         let received = table.slots[slot].direction == .read ? table.slots[slot].receivedByteCount : 0
         finish(slot, outcome: .aborted(byTaskManagement: token), residual: .none, transferredByteCount: received)
     }
@@ -289,7 +295,7 @@ extension InitiatorSession {
             table.release(slot)
             connections[c.rawValue].owedCount -= 1
             loggedOut(Int(task.subject), header.logoutResponse, time2Wait: header.time2Wait, at: now)
-        case .owner, .recoveryAbort, .reassignment:
+        case .owner, .recoveryAbort, .reassignment, .orphanAbort, .filler:
             throw .unknownTask(header.opcode, tag: header.initiatorTaskTag)
         }
     }
@@ -430,7 +436,12 @@ extension InitiatorSession {
         case .nopOut:
             // It was heard, which is all that a ping asks.
             guard let slot = ping(rejected.initiatorTaskTag, on: c) else { return }
-            endPing(slot, on: c, at: now)
+            let isFiller = table.slots[slot].purpose == .filler
+            guard !isFiller || SerialNumber.isBefore(table.slots[slot].cmdSN, expCmdSN) else {
+                // The gap would stay, and hold up all that comes after it.
+                return failConnection(c, .rejected(.nopOut, reason))
+            }
+            endPing(slot, header, on: c, at: now)
         default:
             failConnection(c, .rejected(rejected.opcode, reason))
         }
@@ -451,17 +462,12 @@ extension InitiatorSession {
         }
         commandProgressed(c, at: now)
         let hole = table.slots[slot].cmdSN
+        keepNumber(of: slot)
         finish(slot, outcome: .rejected(reason), residual: .none, transferredByteCount: 0)
-        try plugHole(hole, on: c)
-    }
-
-    /// The CmdSN of a rejected command was not received, and every later one waits for it: a NOP-Out
-    /// takes its place (section 11.17.1). Targets that counted it all the same have moved ExpCmdSN on,
-    /// or drop the NOP-Out as a duplicate: its answer is not waited for.
-    private mutating func plugHole(_ hole: UInt32, on c: ConnectionIndex) throws(ProtocolViolation) {
+        // The CmdSN of a rejected command was not received, and every later one waits for it (section 11.17.1). Targets that
+        // counted it all the same have moved ExpCmdSN on. Where the connection is being logged out, its end fills the hole.
         guard SerialNumber.isAtMost(expCmdSN, hole), connections[c.rawValue].isOperational else { return }
-        guard connections[c.rawValue].hasRoomForControl(dataByteCount: 0), table.hasRoomForControl else { throw .flood }
-        _ = enqueueNOPOut(on: c, cmdSN: hole, isImmediate: false)
+        guard fill(hole, on: c.rawValue) else { throw .flood }
     }
 
     private mutating func rejectedTaskManagement(

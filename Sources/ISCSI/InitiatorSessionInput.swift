@@ -165,6 +165,17 @@ extension InitiatorSession {
         return table.slot(forTag: header.initiatorTaskTag) == nil && header.flags & DataInFlags.status.rawValue == 0
     }
 
+    /// A command was ended by a task management response on another connection. That response waits for the statuses which were
+    /// sent before it (section 4.2.2.3.4), but not for data and R2Ts, which may still be on their way here.
+    mutating func expectLatePDUs(for slot: Int) {
+        if lateTags.count >= table.commandCapacity { lateTags.removeFirst() }
+        lateTags.append(LateTag(tag: table.tag(of: slot), connection: Int(table.slots[slot].connection)))
+    }
+
+    private func isLate(_ header: BasicHeaderSegment, on c: ConnectionIndex) -> Bool {
+        lateTags.contains { $0.tag == header.initiatorTaskTag && $0.connection == c.rawValue }
+    }
+
     // MARK: Data-In (RFC 7143 section 11.7)
 
     /// Before the data: checks that it may go where it says, and has it put there.
@@ -172,7 +183,7 @@ extension InitiatorSession {
     private mutating func dataInArrived(_ header: BasicHeaderSegment, on c: ConnectionIndex) throws(ProtocolViolation) {
         let connection = connections + c.rawValue
         guard connection.pointee.phase != .loggingIn else { throw .unexpectedPDU(.dataIn) }
-        if connection.pointee.recoversPDUs, isGone(header, on: c) {
+        if connection.pointee.recoversPDUs && isGone(header, on: c) || !lateTags.isEmpty && isLate(header, on: c) {
             connection.pointee.decoder.discard()
             return
         }
@@ -231,13 +242,29 @@ extension InitiatorSession {
         guard header.flags & DataInFlags.status.rawValue != 0 else {
             guard task.pointee.isHeld, task.pointee.expectedDataSN == task.pointee.heldUntilDataSN else { return }
             let held = task.pointee.completion
+            var status = SCSIStatus.checkCondition
+            if case .status(let said, _) = held.outcome { status = said }
             return finish(
-                slot, outcome: held.outcome, residual: held.residual, transferredByteCount: task.pointee.receivedByteCount)
+                slot, outcome: held.outcome, residual: Self.residual(held.residual, of: task, status),
+                transferredByteCount: task.pointee.receivedByteCount)
         }
         try takeStatSN(header, on: c)
         finish(
-            slot, outcome: .status(header.status, sense: nil), residual: header.residual,
+            slot, outcome: .status(header.status, sense: nil), residual: Self.residual(header.residual, of: task, header.status),
             transferredByteCount: task.pointee.receivedByteCount)
+    }
+
+    /// What the target says, unless it says that a read went well and not all of its data came: whoever takes its word for that
+    /// takes for data what was in the buffer before.
+    @inline(__always)
+    private static func residual(
+        _ said: Residual, of task: UnsafeMutablePointer<TaskSlot>, _ status: SCSIStatus
+    ) -> Residual {
+        guard task.pointee.receivedByteCount < task.pointee.byteCount, task.pointee.direction == .read, status == .good else {
+            return said
+        }
+        if case .underflow = said { return said }
+        return .underflow(UInt32(truncatingIfNeeded: task.pointee.byteCount - task.pointee.receivedByteCount))
     }
 
     // MARK: SCSI Response (RFC 7143 section 11.4)
@@ -265,7 +292,7 @@ extension InitiatorSession {
         commandProgressed(c, at: now)
         if holdsStatus(header, of: slot, on: c, CommandCompletion(
             token: task.pointee.token, outcome: outcome, residual: residual, transferredByteCount: 0)) { return }
-        finish(slot, outcome: outcome, residual: residual, transferredByteCount: transferred)
+        finish(slot, outcome: outcome, residual: Self.residual(residual, of: task, header.status), transferredByteCount: transferred)
     }
 
     /// SenseLength and the sense data (RFC 7143 section 11.4.7.1). Nil where the target sent none.
@@ -287,6 +314,7 @@ extension InitiatorSession {
     private mutating func readyToTransfer(
         _ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant
     ) throws(ProtocolViolation) {
+        if !lateTags.isEmpty, isLate(header, on: c) { return }
         let slot = try command(header, on: c)
         let task = table.slots + slot
         guard task.pointee.direction == .write else { throw .wrongDirection(.readyToTransfer) }

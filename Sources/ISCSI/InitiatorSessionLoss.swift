@@ -7,13 +7,7 @@ import SCSI
 // connection ID, or a Logout of it over another connection, ends the old connection at the target
 // (RFC 7143 sections 6.3.4 and 11.14). From then on:
 //
-// - Below ErrorRecoveryLevel 2 its tasks are terminated, and commands that it had received but not
-//   delivered are discarded (section 11.14): their CmdSNs, and those of commands that never arrived, are
-//   holes that hold up every later command of the session. Each is filled by a NOP-Out with that CmdSN
-//   (section 7.2.1: nothing but the plugging of gaps may reuse a CmdSN), one after the other and only
-//   while the target names it as the ExpCmdSN that it waits for, so that no target ever sees
-//   one twice. Only when every hole is filled and ABORT TASK was answered for every write that was
-//   sent, the commands go back to the owner: from then on nothing of them can land.
+// - Below ErrorRecoveryLevel 2 its tasks are terminated: see InitiatorSessionSettlement.swift.
 // - At level 2 they wait for a new allegiance: see InitiatorSessionReassignment.swift.
 extension InitiatorSession {
     /// How soon a target is asked again whose ExpCmdSN has not come as far as the next hole.
@@ -60,6 +54,7 @@ extension InitiatorSession {
         connection.pointee.commandCount = 0
         connection.pointee.owedCount = 0
         connection.pointee.recovery = recovery
+        lateTags.removeAll { $0.connection == c.rawValue }
         events.append(.connectionLost(c, reason))
     }
 
@@ -91,6 +86,7 @@ extension InitiatorSession {
             unread += 1
         }
         loseControls(of: c)
+        for number in openNumbers where number.connection == c.rawValue { unread += 1 }
         return unread
     }
 
@@ -108,7 +104,7 @@ extension InitiatorSession {
                 }
             case .control:
                 if text?.slot == slot { abandonText() }
-            case .ping: break
+            case .ping: if !openNumbers.isEmpty { forgetFiller(slot) }
             }
             table.release(slot)
             forget(slot, of: task)
@@ -119,8 +115,9 @@ extension InitiatorSession {
     private mutating func forget(_ slot: Int, of task: TaskSlot) {
         guard recoveryCount > 0 else { return }
         for index in 0..<connectionCount {
-            guard connections[index].recovery?.askSlot == slot else { continue }
-            connections[index].recovery!.askSlot = nil
+            guard let recovery = connections[index].recovery, recovery.askSlot == slot || recovery.fillSlot == slot else { continue }
+            if recovery.askSlot == slot { connections[index].recovery!.askSlot = nil }
+            if recovery.fillSlot == slot { connections[index].recovery!.fillSlot = nil }
             if let carrier = connections[index].recovery!.fillCarrier, carrier != index {
                 connections[index].recovery!.heldUpBy = carrier
             }
@@ -183,7 +180,8 @@ extension InitiatorSession {
         for index in 0..<connectionCount where !isOver { advanceRecovery(of: index, at: now) }
     }
 
-    private mutating func advanceRecovery(of index: Int, at now: Instant) {
+    /// - Parameter named: the CmdSN that the target was just heard to wait for, in answer to this recovery's own question.
+    mutating func advanceRecovery(of index: Int, naming named: UInt32? = nil, at now: Instant) {
         guard let recovery = connections[index].recovery, case .loggedIn = state else { return }
         switch recovery.stage {
         case .lost, .loggingOut: return
@@ -192,7 +190,7 @@ extension InitiatorSession {
             guard now >= recovery.notBefore else { return }
             connections[index].recovery!.stage = .reassigning
             reassignTasks(of: index, at: now)
-        case .settling: settle(index, at: now)
+        case .settling: settle(index, naming: named, at: now)
         case .reassigning: reassignTasks(of: index, at: now)
         }
     }
@@ -297,170 +295,6 @@ extension InitiatorSession {
             connection.pointee.recovery!.deadline = now + timing.login
         }
         advanceRecoveries(at: now)
-    }
-
-    // MARK: asking
-
-    /// The connection that carries what has to be said about a lost one.
-    func carrier(for index: Int) -> Int? {
-        connections[index].phase == .fullFeature ? index : operationalConnection(except: index)
-    }
-
-    /// Sends a NOP-Out whose answer brings the target's present ExpCmdSN. False: there is no room now.
-    mutating func ask(for index: Int, on carrier: Int, filling hole: UInt32? = nil, at now: Instant) -> Bool {
-        guard canSendControl(on: ConnectionIndex(rawValue: carrier)) else {
-            connections[index].recovery!.askAgainAt = now + Self.askAgainPause
-            return false
-        }
-        connections[carrier].taskBegan(at: now)
-        if plantedMistake == .confirmsStatusEarly { connections[carrier].expStatSN &+= 1 }
-        connections[index].recovery!.fillCarrier = hole == nil ? nil : carrier
-        connections[index].recovery!.askSlot = enqueueNOPOut(
-            on: ConnectionIndex(rawValue: carrier), cmdSN: hole ?? cmdSN, isImmediate: hole == nil)
-        return true
-    }
-
-    /// A NOP-Out was answered on `c`.
-    mutating func recoveryAnswered(_ slot: Int, on c: ConnectionIndex, at now: Instant) {
-        for index in 0..<connectionCount where connections[index].recovery?.askSlot == slot {
-            connections[c.rawValue].owedCount -= 1
-            connections[index].recovery!.askSlot = nil
-            connections[index].recovery!.fillCarrier = nil
-            if connections[index].recovery!.barrier > 0 { connections[index].recovery!.barrier -= 1 }
-            return advanceRecovery(of: index, at: now)
-        }
-    }
-
-    // MARK: settling (below level 2)
-
-    private mutating func settle(_ index: Int, at now: Instant) {
-        guard let recovery = connections[index].recovery, recovery.askSlot == nil, let carrier = carrier(for: index),
-            !isHeldUp(index)
-        else { return }
-        if connections[index].recovery!.barrier > 0 {
-            _ = ask(for: index, on: carrier, at: now)
-            return
-        }
-        if let hole = firstHole(of: index), plantedMistake != .leavesGap {
-            if hole == expCmdSN {
-                _ = ask(for: index, on: carrier, filling: hole, at: now)
-            } else if recovery.askAgainAt == .distantFuture || now >= recovery.askAgainAt {
-                // Others' commands come first; they may be on their way, or be holes of another loss.
-                if ask(for: index, on: carrier, at: now) {
-                    connections[index].recovery!.askAgainAt = now + Self.askAgainPause
-                }
-            }
-            return
-        }
-        if abortWrites(of: index, on: carrier, at: now) { handBack(index) }
-    }
-
-    /// The filling of a hole may still lie unread in a connection that was lost since: sent once more, it would be a
-    /// duplicate, which the target does not answer (section 4.2.2.1).
-    private mutating func isHeldUp(_ index: Int) -> Bool {
-        guard let other = connections[index].recovery?.heldUpBy else { return false }
-        switch connections[other].recovery?.stage {
-        case .lost, .reinstating, .loggingOut: return true
-        case .waiting, .settling, .reassigning, nil: break
-        }
-        connections[index].recovery!.heldUpBy = nil
-        connections[index].recovery!.barrier = max(connections[index].recovery!.barrier, 1)
-        return false
-    }
-
-    /// The first CmdSN of a lost connection's commands that the target has not taken.
-    private func firstHole(of index: Int) -> UInt32? {
-        var next = table.firstSlot
-        while let slot = next {
-            next = table.slotAfter(slot)
-            let task = table.slots + slot
-            if task.pointee.kind == .lost, Int(task.pointee.connection) == index,
-                SerialNumber.isAtMost(expCmdSN, task.pointee.cmdSN)
-            {
-                return task.pointee.cmdSN
-            }
-        }
-        return nil
-    }
-
-    /// Makes sure of each write that was sent (RFC 7143 section 11.5.1): true once that is done.
-    private mutating func abortWrites(of index: Int, on carrier: Int, at now: Instant) -> Bool {
-        var isDone = true
-        var next = table.firstSlot
-        while let slot = next {
-            next = table.slotAfter(slot)
-            guard table.slots[slot].kind == .lost, Int(table.slots[slot].connection) == index else { continue }
-            switch table.slots[slot].lost {
-            case .unsent, .harmless, .ended: continue
-            case .aborting: isDone = false
-            case .live:
-                isDone = false
-                guard canSendControl(on: ConnectionIndex(rawValue: carrier)) else {
-                    connections[index].recovery!.askAgainAt = now + Self.askAgainPause
-                    return false
-                }
-                sendTaskManagement(.abortTask, for: slot, purpose: .recoveryAbort, on: carrier, at: now)
-                table.slots[slot].lost = .aborting
-            }
-        }
-        return isDone
-    }
-
-    /// Sends a function about one task, on whatever connection. ``canSendControl(on:)`` must have said yes.
-    mutating func sendTaskManagement(
-        _ function: TaskManagementFunction, for command: Int, purpose: ControlPurpose, on carrier: Int, at now: Instant
-    ) {
-        let task = table.slots[command]
-        let connection = connections + carrier
-        let slot = table.takeControl(.taskManagement)
-        table.slots[slot].function = function
-        table.slots[slot].purpose = purpose
-        table.slots[slot].subject = task.connection
-        table.slots[slot].connection = UInt16(truncatingIfNeeded: carrier)
-        table.slots[slot].referencedTaskTag = table.tag(of: command)
-        connection.pointee.taskBegan(at: now)
-        // RefCmdSN belongs to ABORT TASK, ExpDataSN to TASK REASSIGN (sections 11.5.5 and 11.5.6); the LUN is
-        // reserved in the latter.
-        let isAbort = function == .abortTask
-        connection.pointee.enqueue(.taskManagementRequest(
-            function, lun: isAbort ? task.lun : LogicalUnitNumber(rawValue: 0), tag: table.tag(of: slot),
-            referencedTaskTag: table.tag(of: command), refCmdSN: isAbort ? task.cmdSN : 0,
-            expDataSN: !isAbort && task.direction == .read ? task.expectedDataSN : 0, cmdSN: cmdSN,
-            expStatSN: connection.pointee.expStatSN))
-    }
-
-    /// An ABORT TASK or TASK REASSIGN of a recovery was answered.
-    mutating func recoveryAnswered(_ request: TaskSlot, _ response: TaskManagementResponse, at now: Instant) {
-        if request.purpose == .reassignment { return reassigned(request, response) }
-        switch response {
-        // That it does not exist is what a Logout of its connection makes of a task.
-        case .functionComplete, .taskDoesNotExist, .lunDoesNotExist: break
-        default: return failSession(.recoveryRefused(response))
-        }
-        if let slot = table.slot(forTag: request.referencedTaskTag), table.slots[slot].kind == .lost {
-            table.slots[slot].lost = .ended
-        }
-        advanceRecovery(of: Int(request.subject), at: now)
-    }
-
-    /// The target has nothing of the lost connection any more: its commands go back, in CmdSN order.
-    private mutating func handBack(_ index: Int) {
-        var next = table.firstSlot
-        while let slot = next {
-            next = table.slotAfter(slot)
-            let task = table.slots + slot
-            guard task.pointee.kind == .lost, Int(task.pointee.connection) == index else { continue }
-            events.append(.commandLost(token: task.pointee.token, wasSent: task.pointee.lost != .unsent))
-            table.release(slot)
-        }
-        endRecovery(of: index)
-    }
-
-    mutating func endRecovery(of index: Int) {
-        connections[index].recovery = nil
-        recoveryCount -= 1
-        events.append(.connectionRecovered(ConnectionIndex(rawValue: index)))
-        if refusedCommand { reportOpenWindow() }
     }
 
     // MARK: time

@@ -17,6 +17,10 @@ extension InitiatorSession {
             _ = ask(for: index, on: first, at: now)
             return
         }
+        if plantedMistake != .leavesGap, !openNumbers.isEmpty, !fillOpenNumbers(of: index, on: first) {
+            connections[index].recovery!.askAgainAt = now + Self.askAgainPause
+            return
+        }
         var next = table.firstSlot
         while let slot = next {
             next = table.slotAfter(slot)
@@ -32,6 +36,9 @@ extension InitiatorSession {
                 sendTaskManagement(.taskReassign, for: slot, purpose: .reassignment, on: carrier, at: now)
                 allege(slot, to: carrier, at: now)
                 table.slots[slot].isReassigned = true
+                // Its status comes again, behind data that may be cut differently.
+                table.slots[slot].isHeld = false
+                table.slots[slot].askedDataSN = 0xFFFF_FFFF
             }
         }
         endRecovery(of: index)
@@ -63,7 +70,6 @@ extension InitiatorSession {
 
     /// The command's PDU once more, with its own tag and CmdSN.
     private mutating func sendAgain(_ slot: Int, on carrier: Int, at now: Instant) {
-        let task = table.slots + slot
         let kept = retained![slot]
         allege(slot, to: carrier, at: now)
         enqueueAgain(slot, kept, on: carrier)
@@ -86,25 +92,43 @@ extension InitiatorSession {
     }
 
     /// The target's word on a TASK REASSIGN.
-    mutating func reassigned(_ request: TaskSlot, _ response: TaskManagementResponse) {
+    mutating func reassigned(_ request: TaskSlot, _ response: TaskManagementResponse, at now: Instant) {
         switch response {
         case .functionComplete: return
         case .taskDoesNotExist:
-            // Its status may have come just before. Otherwise it is gone, and nothing of it can land.
+            // Its status may have come just before.
             guard let slot = table.slot(forTag: request.referencedTaskTag), table.slots[slot].kind == .command else {
                 return
             }
-            let connection = connections + Int(table.slots[slot].connection)
-            connection.pointee.commandCount -= 1
-            connection.pointee.owedCount -= 1
-            if connection.pointee.placingSlot == slot {
-                connection.pointee.decoder.discard()
-                connection.pointee.placingSlot = nil
-            }
-            events.append(.commandLost(token: table.slots[slot].token, wasSent: true))
-            table.release(slot)
+            if table.slots[slot].direction == .write { abortOrphan(slot, at: now) } else { handBackOrphan(slot) }
         default: failSession(.recoveryRefused(response))
         }
+    }
+
+    /// That the target cannot continue a write does not say that it no longer executes it: it may have given it up, its time
+    /// being over, while the medium is still at it. ABORT TASK is answered when nothing of it can land any more
+    /// (section 11.5.1); only then may what is written next to the same blocks go out.
+    private mutating func abortOrphan(_ slot: Int, at now: Instant) {
+        let carrier = Int(table.slots[slot].connection)
+        // Otherwise the connection's own end sees to it.
+        guard connections[carrier].isOperational else { return }
+        guard canSendControl(on: ConnectionIndex(rawValue: carrier)) else { return failSession(.recoveryRefused(.taskDoesNotExist)) }
+        sendTaskManagement(.abortTask, for: slot, purpose: .orphanAbort, on: carrier, at: now)
+    }
+
+    /// The target has nothing of this command any more.
+    mutating func handBackOrphan(_ slot: Int) {
+        let task = table.slots[slot]
+        let connection = connections + Int(task.connection)
+        // A target that asks for the data of a task, or sends it, and has no such task contradicts itself.
+        guard task.pendingBursts == 0, connection.pointee.output.sentPosition >= task.dataEndPosition,
+            connection.pointee.placingSlot != slot
+        else { return failSession(.recoveryRefused(.taskDoesNotExist)) }
+        connection.pointee.commandCount -= 1
+        connection.pointee.owedCount -= 1
+        events.append(.commandLost(token: task.token, wasSent: true))
+        table.release(slot)
+        if refusedCommand { reportOpenWindow() }
     }
 
     // MARK: data of a reassigned task

@@ -66,7 +66,7 @@ extension InitiatorSession {
         guard response == .closed else { return failSession(.logoutRefused(response)) }
         let connection = connections + c.rawValue
         guard connection.pointee.commandCount == 0, connection.pointee.drainingCount == 0,
-            connection.pointee.recovery == nil
+            connection.pointee.recovery == nil, firstOpenNumber(of: c.rawValue) == nil
         else {
             // What was still open on it was ended by the Logout, and leaves holes as a loss does.
             loseConnection(c, .closedLocally)

@@ -9,7 +9,7 @@ import Timebase
 // StatSN; what comes behind it is taken, and its number remembered.
 extension InitiatorSession {
     /// So many requests to send again without a command that ended, and the connection is called broken.
-    private static var snackLimit: Int { 256 }
+    static var snackLimit: Int { 256 }
 
     // MARK: StatSN
 

@@ -109,7 +109,7 @@ extension TargetConnection {
         let tag = header.targetTransferTag
         let slot = Int(tag >> 4 & 0xFFFF)
         let transfer = Int(tag & 0x7)
-        guard slot < session.capacity, session.tasks[slot].state == .receiving,
+        guard slot < session.usedCapacity, session.tasks[slot].state == .receiving,
             UInt32(session.tasks[slot].generation & 0x7FF) == tag >> 20,
             session.tasks[slot].initiatorTaskTag == header.initiatorTaskTag,
             session.tasks[slot].connection == key, session.tasks[slot].transfers[transfer].isSecondTag == (tag & 0x8 != 0)

@@ -43,7 +43,7 @@ extension TargetConnection {
         let tag = header.targetTransferTag
         let slot = Int(tag >> 4 & 0xFFFF)
         let burst = UInt32(parameters.maxBurstByteCount)
-        if slot < session.capacity, session.tasks[slot].state == .responding, session.tasks[slot].connection == key,
+        if slot < session.usedCapacity, session.tasks[slot].state == .responding, session.tasks[slot].connection == key,
             session.tasks[slot].dataTag(slot) == tag, session.tasks[slot].lun == header.lun,
             session.tasks[slot].confirm(header.begRun, burst: burst) {
             return
@@ -243,7 +243,7 @@ extension TargetConnection {
     func watchTransfers() {
         guard let session, endReason == nil else { return }
         var isAny = false
-        for slot in 0..<session.capacity where session.tasks[slot].state == .receiving && session.tasks[slot].connection == key {
+        for slot in 0..<session.usedCapacity where session.tasks[slot].state == .receiving && session.tasks[slot].connection == key {
             let task = session.tasks + slot
             task.pointee.isUnsolicitedWatched = task.pointee.expectsUnsolicited && task.pointee.isArrived
             isAny = isAny || task.pointee.isUnsolicitedWatched
@@ -258,7 +258,7 @@ extension TargetConnection {
     /// The time for what is watched is over.
     func recoverTransfers() {
         guard let session, endReason == nil else { return }
-        for slot in 0..<session.capacity where session.tasks[slot].state == .receiving && session.tasks[slot].connection == key {
+        for slot in 0..<session.usedCapacity where session.tasks[slot].state == .receiving && session.tasks[slot].connection == key {
             if session.tasks[slot].isUnsolicitedWatched {
                 session.tasks[slot].isUnsolicitedWatched = false
                 solicitRest(slot)

@@ -210,7 +210,8 @@ public final class TargetConnection {
             acknowledgedStatSN = statSN
             isFullFeature = true
             if recoveryLevel > 0 {
-                retention = TargetRetention(service: service, recordLimit: 2 * service.settings.queueDepth + 1024)
+                retention = TargetRetention(
+                    service: service, recordLimit: TargetRetention.recordLimit(queueDepth: service.settings.queueDepth))
                 decoder.toleratesHeaderDigestErrors = true
             }
             decoder.maxDataSegmentByteCount = parameters.maxRecvDataSegmentByteCount

@@ -34,6 +34,9 @@ final class TargetRetention {
 
     deinit { removeAll() }
 
+    /// So many PDUs of a connection are kept.
+    static func recordLimit(queueDepth: Int) -> Int { 2 * queueDepth + 1024 }
+
     var count: Int { records.count - first }
 
     // MARK: keeping

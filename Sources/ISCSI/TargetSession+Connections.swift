@@ -106,7 +106,7 @@ extension TargetSession {
     private func keep(_ connection: TargetConnection, isLoggedOut: Bool) {
         // What the dead connection named to be sent may be given back by the one that takes over.
         connection.retention?.shareData(with: connection)
-        for slot in 0..<capacity where tasks[slot].connection == connection.key {
+        for slot in 0..<usedCapacity where tasks[slot].connection == connection.key {
             switch tasks[slot].state {
             case .receiving:
                 if tasks[slot].isArrived { break }
@@ -131,11 +131,13 @@ extension TargetSession {
         return false
     }
 
-    /// All of a connection's tasks end without a word to the initiator.
+    /// All of a connection's tasks end without a word to the initiator. Requests that ExpCmdSN does not acknowledge are
+    /// discarded (section 11.14): their numbers are missing again, and may come once more on another connection.
     private func terminateTasks(of key: UInt32, sentBy connection: TargetConnection?) {
-        for slot in 0..<capacity where tasks[slot].state != .free && tasks[slot].connection == key {
+        discardUnacknowledged(key)
+        for slot in 0..<usedCapacity where tasks[slot].state != .free && tasks[slot].connection == key {
             if let connection { adoptData(slot, connection) }
-            drop(slot, isReceived: false)
+            drop(slot)
         }
     }
 
@@ -221,7 +223,7 @@ extension TargetSession {
     /// An answer says that no write of the connection reaches the medium any more.
     func answerPendingLogouts() {
         func isBusy(_ logout: PendingLogout) -> Bool {
-            (0..<capacity).contains { tasks[$0].state == .executing && logout.keys.contains(tasks[$0].connection) }
+            (0..<usedCapacity).contains { tasks[$0].state == .executing && logout.keys.contains(tasks[$0].connection) }
         }
         while let index = pendingLogouts.firstIndex(where: { !isBusy($0) }) {
             let logout = pendingLogouts.remove(at: index)

@@ -103,7 +103,7 @@ extension TargetSession {
 
     private func executing(lun: LogicalUnitNumber, from cmdSN: UInt32) -> [Int] {
         guard SerialNumber.isBefore(cmdSN, window.expCmdSN) else { return [] }
-        return (0..<capacity).filter {
+        return (0..<usedCapacity).filter {
             tasks[$0].state == .executing && !tasks[$0].isImmediate && tasks[$0].lun == lun
                 && SerialNumber.isAtMost(cmdSN, tasks[$0].cmdSN)
         }
@@ -120,7 +120,7 @@ extension TargetSession {
         // Its status is on the way, unless nobody is there to take it.
         case .responding where self.connection(ofSlot: slot) != nil: return .taskDoesNotExist
         case .free, .receiving, .responding:
-            drop(slot, isReceived: true)
+            drop(slot)
             deliverInTurn()
             return .functionComplete
         }
@@ -141,9 +141,9 @@ extension TargetSession {
     public func dropUndelivered(lun: LogicalUnitNumber?) { dropUndelivered(lun: lun, before: nil) }
 
     private func dropUndelivered(lun: LogicalUnitNumber?, before cmdSN: UInt32?) {
-        for slot in 0..<capacity where tasks[slot].state == .receiving && (lun == nil || tasks[slot].lun == lun) {
+        for slot in 0..<usedCapacity where tasks[slot].state == .receiving && (lun == nil || tasks[slot].lun == lun) {
             if let cmdSN, !tasks[slot].isImmediate, !SerialNumber.isBefore(tasks[slot].cmdSN, cmdSN) { continue }
-            drop(slot, isReceived: true)
+            drop(slot)
         }
         deliverInTurn()
     }

@@ -47,12 +47,18 @@ public final class TargetSession {
     private var lastKey: UInt32 = 0
 
     // Tasks. Of the slots, two window's worths are for commands: one may be outstanding, the other holds results
-    // that wait to be sent. The rest is for immediate commands, and for those that TASK REASSIGN brings back.
+    // that wait to be sent. The rest is for immediate commands, and for those that TASK REASSIGN brings back. Slots that
+    // were never used are not touched: what a session might need is more than what most ever do.
     let tasks: UnsafeMutablePointer<TargetTask>
     let capacity: Int
     private static let immediateLimit = 16
-    private var freeHead: Int32 = 0
+    /// Results that were sent and not confirmed may come back, as many as a connection keeps: the window opens when a
+    /// result leaves, so an initiator that hears of it on one connection can have any number open on another.
+    let restoredLimit: Int
+    private var freeHead: Int32 = -1
     private var freeCount: Int
+    /// Slots from here on were never used.
+    private(set) var usedCapacity = 0
     private var immediateCount = 0
     private var restoredCount = 0
     private var tags: TargetTagTable
@@ -99,10 +105,10 @@ public final class TargetSession {
         self.portalGroupTag = portalGroupTag
         let depth = identity.sessionType == .discovery ? 1 : service.settings.queueDepth
         queueDepth = depth
-        capacity = 3 * depth + Self.immediateLimit
+        restoredLimit = identity.sessionType == .normal && parameters.errorRecoveryLevel >= 2
+            ? TargetRetention.recordLimit(queueDepth: depth) : 0
+        capacity = 2 * depth + Self.immediateLimit + restoredLimit
         tasks = .allocate(capacity: capacity)
-        tasks.initialize(repeating: TargetTask(), count: capacity)
-        for index in 0..<capacity - 1 { tasks[index].next = Int32(index + 1) }
         freeCount = capacity
         tags = TargetTagTable(capacity: capacity)
         readyCapacity = capacity + Self.managementCapacity
@@ -111,7 +117,7 @@ public final class TargetSession {
     }
 
     deinit {
-        for index in 0..<capacity where tasks[index].state != .free {
+        for index in 0..<usedCapacity where tasks[index].state != .free {
             service.pool.release(tasks[index].buffer)
             service.pool.release(tasks[index].dataBuffer)
         }
@@ -150,7 +156,7 @@ public final class TargetSession {
         while let action = nextAction() {
             if case .command(let slot) = action { free(slot) }
         }
-        for slot in 0..<capacity where tasks[slot].state != .free && tasks[slot].state != .executing {
+        for slot in 0..<usedCapacity where tasks[slot].state != .free && tasks[slot].state != .executing {
             if let connection = ended.first(where: { $0.key == tasks[slot].connection }) { adoptData(slot, connection) }
             free(slot)
         }
@@ -169,12 +175,19 @@ public final class TargetSession {
         switch kind {
         case .command: break
         case .immediate: guard immediateCount < Self.immediateLimit else { return nil }
-        case .restored: guard restoredCount < queueDepth else { return nil }
+        case .restored: guard restoredCount < restoredLimit else { return nil }
         }
         guard freeCount > 0 else { return nil }
-        let slot = Int(freeHead)
-        freeHead = tasks[slot].next
         freeCount -= 1
+        let slot: Int
+        if freeHead >= 0 {
+            slot = Int(freeHead)
+            freeHead = tasks[slot].next
+        } else {
+            slot = usedCapacity
+            usedCapacity += 1
+            (tasks + slot).initialize(to: TargetTask())
+        }
         if kind == .immediate { immediateCount += 1 }
         if kind == .restored { restoredCount += 1 }
         return slot
@@ -210,14 +223,14 @@ public final class TargetSession {
         if !tasks[slot].isImmediate { outstanding -= 1 }
     }
 
-    /// Drops a task without an answer. What the device server has stays its until it lets go. `isReceived`: its
-    /// number counts as received even if its PDU did not come whole.
-    func drop(_ slot: Int, isReceived: Bool) {
+    /// Drops a task without an answer; its number counts as received, even if its PDU did not come whole. What the device
+    /// server has stays its until it lets go.
+    func drop(_ slot: Int) {
         switch tasks[slot].state {
         case .free: return
         case .executing: abandon(slot)
         case .receiving:
-            giveUpTurn(slot, isReceived: isReceived || tasks[slot].isArrived)
+            giveUpTurn(slot, isReceived: true)
             free(slot)
         case .responding: free(slot)
         }
@@ -385,7 +398,7 @@ public final class TargetSession {
 
     /// What a connection brought ahead of its turn is forgotten, as if it never came.
     func discardUnacknowledged(_ key: UInt32) {
-        for slot in 0..<capacity where tasks[slot].connection == key && !tasks[slot].isDelivered && !tasks[slot].isImmediate {
+        for slot in 0..<usedCapacity where tasks[slot].connection == key && !tasks[slot].isDelivered && !tasks[slot].isImmediate {
             commandDiscarded(slot)
         }
         for index in early.indices {

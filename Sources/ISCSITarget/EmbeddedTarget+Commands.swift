@@ -116,6 +116,7 @@ extension EmbeddedTarget {
 
     private func execute(_ session: TargetSession, _ slot: Int) {
         guard let entry = sessions[session.ownerIndex] else { return session.aborted(slot) }
+        executedCount += 1
         let command = DeviceCommand(
             token: UInt64(session.ownerIndex) << 32 | UInt64(slot), nexus: entry.nexus, portGroup: entry.portGroup,
             attribute: session.attribute(slot), cdb: session.cdb(slot), dataOut: session.dataOut(slot),

@@ -53,6 +53,9 @@ public final class EmbeddedTarget: @unchecked Sendable {
     var sessions: [SessionEntry?] = []
     var held: [HeldCommand] = []
     var waits: [ManagementWait?] = []
+    /// Nil: commands are taken as they come.
+    @exclusivity(unchecked) private var gathering: CommandGathering?
+    @exclusivity(unchecked) var executedCount = 0
     /// For what the protocol half does by the clock.
     var alarmTimer: TimerID?
     var alarmDeadline = Instant.distantFuture
@@ -122,6 +125,7 @@ public final class EmbeddedTarget: @unchecked Sendable {
         self.port = port
         pool = TargetBufferPool(limitByteCount: configuration.bufferByteCount)
         faultRandom = FaultRandom(seed: configuration.faultSeed)
+        gathering = configuration.gathersCommands ? CommandGathering() : nil
         let devices = plan.devices.map {
             TargetNode(
                 name: $0.name, ports: $0.ports, allowsExplicitTransitions: configuration.allowsExplicitTransitions)
@@ -253,6 +257,15 @@ public final class EmbeddedTarget: @unchecked Sendable {
         abortHeld { _ in true }
         for unit in devices.flatMap(\.units) { unit.backend.close() }
         isStarted = false
+    }
+
+    /// A connection's input was dealt with.
+    func noteInput() {
+        guard executedCount > 0 else { return }
+        if gathering?.received(executedCount, at: port.now.nanoseconds) == true {
+            port.coalesceReceives(nanoseconds: gathering?.nanoseconds ?? 0)
+        }
+        executedCount = 0
     }
 
     // MARK: looking in

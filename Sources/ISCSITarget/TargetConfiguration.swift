@@ -47,6 +47,9 @@ public struct TargetConfiguration: Sendable {
     public var accessStates: [UInt16: AccessState] = [:]
     /// Further iSCSI nodes: targets with units of their own, or peers behind the same units.
     public var furtherNodes: [TargetNodeConfiguration] = []
+    /// Commands may lie for up to 80 µs, where that is measured to cost the initiators nothing, so that several are received and
+    /// answered together: it halves what a small write costs. For a target that has its ``AsyncIO/IOPort`` to itself.
+    public var gathersCommands = false
     /// Where the chances of faults begin.
     public var faultSeed: UInt64 = 1
 

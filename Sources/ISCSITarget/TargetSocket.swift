@@ -80,6 +80,7 @@ final class TargetSocket: SocketHandler, TimerHandler {
     func socketReceived(_ socket: SocketID, placedByteCount: Int, spill: UnsafeRawBufferPointer) {
         connection.received(placedByteCount: placedByteCount, spill: spill, at: port.now)
         target.pump(connection)
+        target.noteInput()
         guard !isClosed else { return }
         if !isLoggedIn, connection.isFullFeature {
             isLoggedIn = true

@@ -34,7 +34,7 @@ struct MPIOCommand: AsyncParsableCommand {
         version: "mpio \(Version.text)",
         groupedSubcommands: [
             CommandGroup(name: "Look and find", subcommands: [
-                PathsCommand.self, DiscoverCommand.self, CheckCommand.self, ExplainCommand.self, EventsCommand.self, MetricsCommand.self,
+                PathsCommand.self, DiscoverCommand.self, CheckCommand.self, ExplainCommand.self, EventsCommand.self, PlotCommand.self, MetricsCommand.self,
             ]),
             CommandGroup(name: "Blocks", subcommands: [ReadCommand.self, WriteCommand.self, CopyCommand.self, BenchCommand.self]),
             CommandGroup(name: "Change while I/O runs", subcommands: [PolicyCommand.self, PathCommand.self, ReloadCommand.self, HoldCommand.self]),
@@ -45,7 +45,7 @@ struct MPIOCommand: AsyncParsableCommand {
         // A reader that goes away is an error of write(2), not the end of the process with sessions open.
         signal(SIGPIPE, SIG_IGN)
         do {
-            try checkSubcommand(CommandLine.arguments.dropFirst().first)
+            try checkSubcommand(Array(CommandLine.arguments.dropFirst()))
             var command = try parseAsRoot()
             if var asynchronous = command as? any AsyncParsableCommand {
                 try await asynchronous.run()
@@ -58,11 +58,18 @@ struct MPIOCommand: AsyncParsableCommand {
     }
 
     /// The parser calls a mistyped command an unexpected argument, and leaves it at that.
-    private static func checkSubcommand(_ word: String?) throws {
+    private static func checkSubcommand(_ words: [String]) throws {
         let known = configuration.subcommands.map { $0._commandName } + ["help"]
         // Names that begin with two dashes are the parser's own, for completions.
-        guard let word, !word.hasPrefix("-"), !known.contains(word) else { return }
-        let hint = suggestion(for: word, among: known)
-        throw ValidationError("There is no command '\(word)'\(hint.isEmpty ? "." : hint)")
+        guard let word = words.first, !word.hasPrefix("-") else { return }
+        guard known.contains(word) else {
+            let hint = suggestion(for: word, among: known)
+            throw ValidationError("There is no command '\(word)'\(hint.isEmpty ? "." : hint)")
+        }
+        let actions = PathCommand.configuration.subcommands.map { $0._commandName }
+        guard word == PathCommand._commandName, words.count > 1, !words[1].hasPrefix("-"), !actions.contains(words[1]) else { return }
+        let hint = suggestion(for: words[1], among: actions)
+        throw ValidationError(
+            "There is no command 'path \(words[1])'\(hint.isEmpty ? "." : hint) 'mpio paths' shows LUNs and their paths; \(actions.joined(separator: ", ")) change one.")
     }
 }

@@ -19,14 +19,17 @@ open class ALUADSM: DefaultDSM {
         return grade == .optimized && isPreferred ? .preferred : grade
     }
 
+    /// By ``ExplicitTransitions``.
     override open func wantedTransition(
         _ groups: [GroupAccess], since: Instant, isImplicit: Bool, at now: Instant
     ) -> ExplicitTransition? {
         transitions.wanted(groups, since: since, isImplicit: isImplicit, at: now)
     }
 
+    /// When a refused transition may be asked for again.
     override open var nextTransition: Instant { transitions.nextTry }
 
+    /// A refusal, or none in time, is waited out; see ``ExplicitTransitions``.
     override open func transitionEnded(_ transition: ExplicitTransition, _ outcome: PathOutcome, at now: Instant) {
         transitions.ended(transition, outcome)
     }

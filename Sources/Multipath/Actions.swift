@@ -25,6 +25,7 @@ public enum PseudoLUNAction: Sendable {
     case fence(PathIndex, FenceStep)
     /// Send SET TARGET PORT GROUPS with this one change on the path. Answered by `transitionFinished`.
     case setTargetPortGroup(PathIndex, TargetPortGroupChange)
+    /// Tell whoever listens.
     case event(MultipathEvent)
 }
 
@@ -57,8 +58,9 @@ struct Ring<Element> {
     mutating func pop() -> Element? {
         guard count > 0 else { return nil }
         let element = (storage + head).move()
-        head = (head + 1) & (capacity - 1)
         count -= 1
+        // Emptied, it begins again where it is warm: going round would touch all of its memory.
+        head = count == 0 ? 0 : (head + 1) & (capacity - 1)
         return element
     }
 

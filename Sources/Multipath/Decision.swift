@@ -3,11 +3,15 @@ public import Timebase
 /// One choice of a path, for `mpio explain --last`.
 @frozen
 public struct Decision: Hashable, Sendable {
+    /// When the path was chosen.
     public var at: Instant
+    /// The request that it was chosen for.
     public var request: RequestDescriptor
     /// 1 for the first issue, more for retries and re-drives.
     public var tries: UInt16
+    /// The path.
     public var path: PathIndex
+    /// Why this one.
     public var reason: SelectionReason
 }
 

@@ -3,7 +3,9 @@ public import Timebase
 
 /// What kind of transport a path uses.
 public enum TransportKind: String, Hashable, Sendable, CaseIterable {
+    /// An iSCSI session.
     case iSCSI = "iscsi"
+    /// A block device of the kernel's, or a file.
     case kernelDevice = "device"
 }
 
@@ -16,6 +18,7 @@ public protocol DeviceSpecificModule: AnyObject, SendableMetatype {
     /// Whether this kind of module wants the LUN. The first registered module that does gets it.
     static func claims(_ device: DeviceDescription, transport: TransportKind) -> Bool
 
+    /// A module for one LUN, which is to use this policy.
     init(policy: PolicySettings)
 
     /// The name that the inspector shows.
@@ -26,6 +29,7 @@ public protocol DeviceSpecificModule: AnyObject, SendableMetatype {
 
     // MARK: Choosing a path
 
+    /// The LUN's policy and its options, as last set.
     var policy: PolicySettings { get }
     /// Changes the policy from the next selection on.
     func setPolicy(_ settings: PolicySettings)
@@ -65,18 +69,26 @@ public protocol DeviceSpecificModule: AnyObject, SendableMetatype {
 
     // MARK: What happened
 
+    /// A path was added; it is not usable yet.
     func pathAdded(_ path: PathIndex, at now: Instant)
+    /// A path was lost, with the reason.
     func pathLost(_ path: PathIndex, failure: PathFailure, at now: Instant)
+    /// A path is usable, for the first time or again; `device` is what it shows.
     func pathRegained(_ path: PathIndex, device: DeviceDescription, at now: Instant)
+    /// A path is gone for good; its index is not given out again.
     func pathRemoved(_ path: PathIndex, at now: Instant)
 }
 
 extension DeviceSpecificModule {
+    /// By the access state alone.
     public func grade(of state: AccessState, isPreferred: Bool) -> PathGrade { PathGrade(state) }
+    /// None: the array's states are left as they are.
     public func wantedTransition(
         _ groups: [GroupAccess], since: Instant, isImplicit: Bool, at now: Instant
     ) -> ExplicitTransition? { nil }
+    /// Never.
     public var nextTransition: Instant { .distantFuture }
+    /// Ignored.
     public func transitionEnded(_ transition: ExplicitTransition, _ outcome: PathOutcome, at now: Instant) {}
 }
 

@@ -3,11 +3,14 @@ public import Timebase
 
 /// A port group as the path that leads to it describes it.
 public struct GroupAccess: Hashable, Sendable {
+    /// The path that was asked.
     public var path: PathIndex
+    /// What it said of its group.
     public var group: TargetPortGroup
     /// The path's place in the configured order.
     public var order: Int32
 
+    /// A group as a path describes it.
     public init(path: PathIndex, group: TargetPortGroup, order: Int32) {
         self.path = path
         self.group = group
@@ -18,9 +21,12 @@ public struct GroupAccess: Hashable, Sendable {
 /// A SET TARGET PORT GROUPS to be sent: one group, through a port of its own, which knows itself best.
 @frozen
 public struct ExplicitTransition: Hashable, Sendable {
+    /// The path on which to ask.
     public var path: PathIndex
+    /// The group, and the state that it is to take.
     public var change: TargetPortGroupChange
 
+    /// A request for a transition.
     public init(path: PathIndex, change: TargetPortGroupChange) {
         self.path = path
         self.change = change
@@ -37,7 +43,9 @@ public struct ExplicitTransitions: Sendable {
     public static let implicitGrace = Duration.seconds(2)
     /// How long the choice of another initiator stands.
     public static let contentionPause = Duration.seconds(5)
+    /// The pause after the first try.
     public static let firstPause = Duration.seconds(1)
+    /// The longest pause.
     public static let pauseMaximum = Duration.seconds(60)
     /// So long after the last try the next counts as the first.
     public static let forgiveness = Duration.seconds(240)
@@ -48,8 +56,10 @@ public struct ExplicitTransitions: Sendable {
     private var refusals: [UInt16] = []
     /// The group that was made active last.
     private var chosen: UInt16?
+    /// Not before this moment; `.distantFuture` where nothing is wanted.
     public private(set) var nextTry = Instant.distantFuture
 
+    /// Nothing was tried yet.
     public init() {}
 
     /// What to ask for now. Nil: nothing, or not before ``nextTry``.
@@ -58,6 +68,7 @@ public struct ExplicitTransitions: Sendable {
     ///   - groups: of all paths that are up; none of them carries data or is in transition.
     ///   - since: since when no path carries data.
     ///   - isImplicit: the array also changes states by itself.
+    ///   - now: the present.
     public mutating func wanted(
         _ groups: [GroupAccess], since: Instant, isImplicit: Bool, at now: Instant
     ) -> ExplicitTransition? {

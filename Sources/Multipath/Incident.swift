@@ -3,6 +3,7 @@ public import Timebase
 /// One request that did not go as it was meant to, for `mpio explain --last`.
 @frozen
 public struct Incident: Hashable, Sendable {
+    /// What happened to the attempt.
     @frozen
     public enum Kind: Hashable, Sendable {
         /// An attempt ended like this, and the request was retried, or failed.
@@ -13,11 +14,15 @@ public struct Incident: Hashable, Sendable {
         case redrivenFromStall
     }
 
+    /// When.
     public var at: Instant
+    /// The request.
     public var request: RequestDescriptor
     /// The attempt's number, from 1.
     public var tries: UInt16
+    /// The path that had the attempt.
     public var path: PathIndex
+    /// What happened.
     public var kind: Kind
 }
 

@@ -24,7 +24,9 @@ public protocol LoadBalancePolicy: Sendable {
 }
 
 extension LoadBalancePolicy {
+    /// Never: only events change the choice.
     public var nextDeadline: Instant { .distantFuture }
+    /// Nothing: the policy has no preferred candidate.
     public mutating func failBack(_ table: CandidateTable, at now: Instant) {}
 }
 

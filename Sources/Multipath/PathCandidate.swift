@@ -8,11 +8,14 @@ public enum PathGrade: UInt8, Hashable, Comparable, Sendable {
     case unusable
     /// Works, but failed so often lately that it is taken only when nothing else is left.
     case marginal
+    /// Works, but the array would rather have it left alone (ALUA active/non-optimized).
     case nonOptimized
+    /// Works (ALUA active/optimized, or a target without ALUA).
     case optimized
     /// Optimized, and the array would rather have it used than others that are.
     case preferred
 
+    /// By how good they are; the best is the greatest.
     @inlinable
     public static func < (left: PathGrade, right: PathGrade) -> Bool { left.rawValue < right.rawValue }
 
@@ -29,8 +32,11 @@ public enum PathGrade: UInt8, Hashable, Comparable, Sendable {
 /// One row of the table that a policy chooses from: a path of a LUN, or a connection of a session.
 @frozen
 public struct PathCandidate {
+    /// How good it is now.
     public var grade: PathGrade
+    /// Primary or standby, for policies that tell them apart.
     public var role: PathRole
+    /// 1…65,535, for policies that weigh.
     public var weight: UInt16
     /// Whether it was ever lost: only what was lost can "return" (fail-back).
     public var wasLost: Bool
@@ -40,11 +46,14 @@ public struct PathCandidate {
     public var order: Int32
     /// What this owner has outstanding here, and how much it may have.
     public var inFlight: Int32
+    /// What it may have outstanding; see ``inFlight``.
     public var depthLimit: Int32
+    /// Since when it is usable, where it is.
     public var usableSince: Instant
     /// Shared with every owner that uses the same transport.
     public var load: UnsafeMutablePointer<LoadCounters>
 
+    /// A row. `load` has to outlive it.
     @inlinable
     public init(
         grade: PathGrade = .unusable, role: PathRole = .primary, weight: UInt16 = 1, order: Int32,
@@ -62,21 +71,26 @@ public struct PathCandidate {
         usableSince = .zero
     }
 
+    /// Whether it may have one more request outstanding.
     @inlinable public var hasRoom: Bool { inFlight < depthLimit }
 }
 
 /// The rows a policy chooses from. A view: whoever made the table owns the memory.
 @frozen
 public struct CandidateTable {
+    /// The first row.
     public var rows: UnsafeMutablePointer<PathCandidate>
+    /// How many rows; removed paths keep theirs.
     public var count: Int
 
+    /// A table over rows that somebody else owns.
     @inlinable
     public init(rows: UnsafeMutablePointer<PathCandidate>, count: Int) {
         self.rows = rows
         self.count = count
     }
 
+    /// The row of a path, by its index, 0 ..< ``count``. Not checked in release builds.
     @inlinable public subscript(_ index: Int32) -> PathCandidate {
         unsafeAddress { UnsafePointer(rows + Int(index)) }
     }
@@ -100,12 +114,16 @@ public struct CandidateTable {
 /// What a policy may look at in a request.
 @frozen
 public struct PolicyRequest: Hashable, Sendable {
+    /// The first block.
     public var lba: UInt64
+    /// How many blocks.
     public var blockCount: UInt32
+    /// How many bytes are carried, either way.
     public var byteCount: UInt32
     /// Whether data comes from the LUN.
     public var isRead: Bool
 
+    /// A request as a policy sees it.
     @inlinable
     public init(lba: UInt64 = 0, blockCount: UInt32 = 0, byteCount: UInt32 = 0, isRead: Bool = true) {
         self.lba = lba

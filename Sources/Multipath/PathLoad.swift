@@ -1,8 +1,11 @@
 /// What is outstanding on one transport; plain counters behind a pointer.
 @frozen
 public struct LoadCounters: Sendable {
+    /// Requests that are outstanding.
     public var requests: Int = 0
+    /// Their bytes, either way.
     public var bytes: Int = 0
+    /// Nothing outstanding.
     @inlinable public init() {}
 }
 
@@ -14,6 +17,7 @@ public struct LoadCounters: Sendable {
 public final class PathLoad {
     @usableFromInline let pointer: UnsafeMutablePointer<LoadCounters>
 
+    /// Nothing outstanding.
     public init() {
         pointer = .allocate(capacity: 1)
         pointer.initialize(to: LoadCounters())
@@ -21,5 +25,6 @@ public final class PathLoad {
 
     deinit { pointer.deallocate() }
 
+    /// The counters as they are now.
     @inlinable public var counters: LoadCounters { pointer.pointee }
 }

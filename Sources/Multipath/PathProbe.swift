@@ -6,7 +6,9 @@ public enum ProbeResult: Hashable, Sendable {
     case usable(PathReport)
     /// The verification command was answered well. Groups are nil where the device has no access states.
     case verified([TargetPortGroup]?, unitAttentions: [SenseData])
+    /// The target port groups, as the path describes them.
     case accessStates([TargetPortGroup], unitAttentions: [SenseData])
+    /// The path can't be used, and why.
     case failed(PathFailure)
 }
 
@@ -17,11 +19,13 @@ public enum ProbeResult: Hashable, Sendable {
 /// reported, because what they tell must not get lost. A device that is busy (SAM-5 clause 5.3.1) is asked again a
 /// few seconds long: BUSY and TASK SET FULL say nothing against a path.
 public struct PathProbe {
+    /// What the probe wants next.
     public enum Step {
         /// Send this and call ``answered(_:data:)`` with what came; up to so many bytes of data come in.
         case send(CommandDescriptorBlock, dataInByteCount: Int)
         /// Call ``resumed()`` after so long.
         case wait(Duration)
+        /// The probe is over.
         case finished(ProbeResult)
     }
 
@@ -61,9 +65,8 @@ public struct PathProbe {
     private var asksExtended = false
     private var transitionTime: Duration?
 
-    /// - Parameters:
-    ///   - targetName: the iSCSI name, which a locally assigned identity needs.
-    ///   - known: what the LUN or the path is known to be, if anything.
+    /// A probe for a reason. `targetName` is the iSCSI name, which a locally assigned identity needs; `known` is what the LUN or
+    /// the path is known to be, if anything; `dsm` says how a path is verified.
     public init(
         reason: ProbeReason, targetName: String?, known: DeviceDescription?, dsm: any DeviceSpecificModule
     ) {

@@ -3,19 +3,27 @@ public import Timebase
 
 /// What a path is doing, as the inspector shows it.
 public enum PathState: Hashable, Sendable {
+    /// Being connected, or proving itself.
     case connecting
+    /// Carries requests.
     case activeOptimized
+    /// Carries requests where no optimized path is left.
     case activeNonOptimized
+    /// The array keeps it in reserve (ALUA).
     case standby
+    /// The array does not let it carry data (ALUA).
     case unavailable
+    /// Its ALUA state is changing.
     case transitioning
     /// TCP acknowledges but nothing speaks.
     case stalled(since: Instant)
+    /// Lost; nil: it is being tried now, or is not to be tried again.
     case failed(PathFailure, nextTry: Instant?)
     /// Works, but is held out because it failed too often.
     case marginal(until: Instant)
     /// Taken out by hand: no new requests.
     case drained
+    /// Leads to another unit, or to one that has changed.
     case refused(RefusalReason)
 
     /// The name that the inspector's JSON uses.
@@ -56,7 +64,9 @@ public enum RefusalReason: Hashable, Sendable, CustomStringConvertible {
 
 /// What a full probe of a path found.
 public struct PathReport: Hashable, Sendable {
+    /// What the path shows.
     public var device: DeviceDescription
+    /// The ALUA state of the path's port group; active/optimized where the device has none.
     public var accessState: AccessState
     /// Empty where the device has no asymmetric access.
     public var targetPortGroups: [TargetPortGroup]
@@ -68,6 +78,7 @@ public struct PathReport: Hashable, Sendable {
     /// How long a transition of its own may take (SPC-4 clause 6.37); nil where it does not say.
     public var implicitTransitionTime: Duration?
 
+    /// A report of a path that answered everything.
     public init(
         device: DeviceDescription, accessState: AccessState = .optimized,
         targetPortGroups: [TargetPortGroup] = [], isCapacityVerified: Bool = true,

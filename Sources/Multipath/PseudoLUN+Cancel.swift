@@ -10,7 +10,7 @@ extension PseudoLUN {
     /// flight goes on: its memory may be in use. False: not waiting.
     @discardableResult
     public func cancel(slot: UInt32, at now: Instant) -> Bool {
-        guard slot < UInt32(requestCapacity) else { return false }
+        guard slot < UInt32(untouchedSlots) else { return false }
         let index = Int32(truncatingIfNeeded: slot)
         switch slots[Int(index)].state {
         case .ready, .delayed, .blocked:

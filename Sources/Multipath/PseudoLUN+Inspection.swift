@@ -4,6 +4,7 @@ extension PseudoLUN {
     /// Requests admitted whose `.finish` was not taken yet.
     public var requestCount: Int { liveCount }
 
+    /// Paths that were ever added; removed ones keep their index.
     public var pathCount: Int { paths.count }
 
     /// The name of a path; empty for an index that never was.
@@ -16,11 +17,13 @@ extension PseudoLUN {
         paths.firstIndex { $0.settings.name == name && !$0.isRemoved }.map { PathIndex($0) }
     }
 
+    /// The path's state; nil for a path that is not there.
     public func pathState(_ path: PathIndex) -> PathState? { known(path).map { paths[$0].state } }
 
     /// Requests of this LUN that the path carries; nil for a path that is not there.
     public func inFlightCount(on path: PathIndex) -> Int? { known(path).map { Int(rows[$0].inFlight) } }
 
+    /// The LUN's state as a whole.
     public var state: LUNState {
         guard bestGrade > .unusable else { return .failed }
         let isWhole = paths.allSatisfy { record in
@@ -33,6 +36,7 @@ extension PseudoLUN {
         return isWhole ? .optimal : .degraded
     }
 
+    /// What the stale-write guard waits for.
     public var guardState: GuardState {
         if staleWrites.isClear { return .clear }
         return .raised(

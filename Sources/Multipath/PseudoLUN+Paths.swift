@@ -57,6 +57,7 @@ extension PseudoLUN {
         settle(at: now)
     }
 
+    /// Makes a path primary or standby, from the next request on.
     public func setRole(_ role: PathRole, of path: PathIndex, at now: Instant) {
         guard let index = known(path), paths[index].settings.role != role else { return }
         post(.roleChanged(path, from: paths[index].settings.role, to: role))

@@ -3,10 +3,9 @@ public import Timebase
 extension PseudoLUN {
     /// Takes a request in. Nil while as many are admitted as there is room for; the caller keeps it then.
     public func admit(_ request: RequestDescriptor, at now: Instant) -> RequestIndex? {
-        let slot = freeSlots
+        let slot = takeSlot()
         guard slot >= 0 else { return nil }
         let entry = slots + Int(slot)
-        freeSlots = entry.pointee.next
         entry.pointee.descriptor = request
         entry.pointee.wanted = -1
         entry.pointee.avoided = -1
@@ -39,11 +38,26 @@ extension PseudoLUN {
         return RequestIndex(slot: UInt32(slot), attempt: entry.pointee.attempt)
     }
 
+    /// The slot that was given back last, or the next that was never used; -1 where all are in use.
+    @inline(__always)
+    private func takeSlot() -> Int32 {
+        let slot = freeSlots
+        if slot >= 0 {
+            freeSlots = slots[Int(slot)].next
+            return slot
+        }
+        guard untouchedSlots < requestCapacity else { return -1 }
+        let fresh = untouchedSlots
+        (slots + Int(fresh)).initialize(to: RequestSlot())
+        untouchedSlots += 1
+        return fresh
+    }
+
     /// An attempt ended. Answers of attempts that were given up are welcome too: they end old copies.
     public func completed(
         _ request: RequestIndex, on path: PathIndex, outcome: PathOutcome, at now: Instant
     ) {
-        guard request.slot < UInt32(requestCapacity), path.index >= 0, path.index < paths.count else { return }
+        guard request.slot < UInt32(untouchedSlots), path.index >= 0, path.index < paths.count else { return }
         let slot = Int32(truncatingIfNeeded: request.slot)
         let entry = slots + Int(slot)
         guard entry.pointee.state == .inFlight, entry.pointee.attempt == request.attempt,

@@ -13,10 +13,13 @@ public final class PseudoLUN {
     /// So many retries that cost nothing may follow one another before they count after all.
     public static let freeRetryLimit = 32
 
+    /// The name in the policy file.
     public let name: String
+    /// What the user decided; changed by ``update(_:at:)`` and ``setPolicy(_:at:)``.
     public internal(set) var settings: LUNSettings
     /// What the LUN is; nil until a path has shown it. ``pin(_:)`` says beforehand what it must be.
     public internal(set) var device: DeviceDescription?
+    /// The device-specific module that decides for it.
     @exclusivity(unchecked) public internal(set) var dsm: any DeviceSpecificModule
     let registry: DSMRegistry?
     var pinnedIdentity: LogicalUnitIdentity?
@@ -32,6 +35,8 @@ public final class PseudoLUN {
     let slots: Slots
     let scratch: UnsafeMutablePointer<Int32>
     @exclusivity(unchecked) var freeSlots: Int32 = -1
+    /// Slots from here on were never used and hold nothing: a LUN that has little to do takes little memory.
+    @exclusivity(unchecked) var untouchedSlots: Int32 = 0
     @exclusivity(unchecked) var ready = SlotQueue()
     @exclusivity(unchecked) var delayed: DelayHeap
     /// Admission order, for `command-timeout`.
@@ -82,14 +87,15 @@ public final class PseudoLUN {
     @exclusivity(unchecked) var decisions = DecisionRing()
     @exclusivity(unchecked) var incidents = IncidentRing()
     @exclusivity(unchecked) var controlDeadline = Instant.distantFuture
+    /// How often traffic left a path because it failed.
     public internal(set) var failOverCount = 0
+    /// Requests that were sent again because their path was lost.
     public internal(set) var redrivenCount: UInt64 = 0
     /// Set by simulations only.
     package var plantedMistake: PlantedMistake?
 
-    /// - Parameters:
-    ///   - registry: asked for a module when the first path shows what the LUN is.
-    ///   - requestCapacity: requests admitted at a time, at least 1; more are turned away by `admit`.
+    /// A LUN without paths. `registry` is asked for a module when the first path shows what the LUN is; `requestCapacity`
+    /// requests, at least 1, are admitted at a time, and more are turned away by `admit`.
     public convenience init(
         name: String, settings: LUNSettings, registry: DSMRegistry = DSMRegistry(), requestCapacity: Int
     ) {
@@ -117,13 +123,7 @@ public final class PseudoLUN {
         self.registry = registry
         self.requestCapacity = requestCapacity
         slots = .allocate(capacity: requestCapacity)
-        slots.initialize(repeating: RequestSlot(), count: requestCapacity)
         scratch = .allocate(capacity: requestCapacity)
-        scratch.initialize(repeating: -1, count: requestCapacity)
-        for slot in stride(from: requestCapacity - 1, through: 0, by: -1) {
-            slots[slot].next = freeSlots
-            freeSlots = Int32(slot)
-        }
         delayed = DelayHeap(capacity: requestCapacity)
         rows = .allocate(capacity: rowCapacity)
         hot = .allocate(capacity: rowCapacity)
@@ -154,7 +154,7 @@ public final class PseudoLUN {
         return action
     }
 
-    /// When ``timerFired(at:)`` wants to be called; ``Timebase/Instant/distantFuture`` for never.
+    /// When ``timerFired(at:)`` wants to be called; `Instant.distantFuture` for never.
     public var nextDeadline: Instant {
         var deadline = controlDeadline.nanoseconds
         if delayed.first >= 0 { deadline = min(deadline, slots[Int(delayed.first)].dueAt) }

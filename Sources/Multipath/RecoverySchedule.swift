@@ -2,8 +2,10 @@ public import Timebase
 
 /// When a lost path is tried again: after an interval that doubles with each failed try.
 public struct RecoverySchedule: Hashable, Sendable {
+    /// Tries since the path was last well.
     public private(set) var attempts: Int = 0
 
+    /// No try yet.
     public init() {}
 
     /// The pause before the next try, which this counts.
@@ -18,6 +20,7 @@ public struct RecoverySchedule: Hashable, Sendable {
         return min(pause, maximum)
     }
 
+    /// The path is well: the next loss begins with the first pause.
     public mutating func reset() { attempts = 0 }
 }
 
@@ -28,6 +31,7 @@ public struct MarginalTracker: Hashable, Sendable {
     private var holds: Int = 0
     private var lastLoss: Instant = .zero
 
+    /// No loss yet.
     public init() {}
 
     /// Counts a loss; the hold that it earns, nil while the path is not marginal. Each loss while it is

@@ -105,7 +105,6 @@ struct DelayHeap {
 
     init(capacity: Int) {
         places = .allocate(capacity: max(capacity, 1))
-        places.initialize(repeating: -1, count: max(capacity, 1))
     }
 
     func deallocate() { places.deallocate() }

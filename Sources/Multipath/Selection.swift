@@ -1,4 +1,4 @@
-/// Why a policy chose what it chose; plain data, put into words by ``Selection/words(policy:name:)``.
+/// Why a policy chose what it chose; plain data, put into words by ``Selection/words``.
 @frozen
 public enum SelectionReason: Hashable, Sendable {
     /// Nothing usable.
@@ -44,16 +44,21 @@ public enum SelectionReason: Hashable, Sendable {
 public struct Selection: Hashable, Sendable {
     /// The row, or -1 where none can take the request now.
     public var index: Int32
+    /// Why this row, or why none.
     public var reason: SelectionReason
 
+    /// A row and the reason for it.
     @inlinable
     public init(index: Int32, reason: SelectionReason) {
         self.index = index
         self.reason = reason
     }
 
+    /// No row can ever take the request, as things are.
     @inlinable public static var none: Selection { Selection(index: -1, reason: .noCandidate) }
+    /// Rows are usable, and all of them full.
     @inlinable public static var noRoom: Selection { Selection(index: -1, reason: .noRoom) }
+    /// Whether a row was chosen.
     @inlinable public var isChosen: Bool { index >= 0 }
 }
 

@@ -1,10 +1,16 @@
 /// The six load-balance policies. Raw values are the names of the policy file and the inspector.
 public enum PolicyKind: String, Hashable, Sendable, CaseIterable {
+    /// One path carries everything; the next one in order when it fails.
     case failOverOnly = "fail-over-only"
+    /// Requests rotate over all paths.
     case roundRobin = "round-robin"
+    /// Primaries rotate; standbys stand in for those that fail.
     case roundRobinWithSubset = "round-robin-with-subset"
+    /// The path with the fewest requests outstanding.
     case leastQueueDepth = "least-queue-depth"
+    /// In proportion to the paths' weights.
     case weightedPaths = "weighted-paths"
+    /// The path with the fewest blocks outstanding.
     case leastBlocks = "least-blocks"
 
     /// The abbreviation that administrators use, e.g. `LQD`.
@@ -60,10 +66,15 @@ public enum PolicyKind: String, Hashable, Sendable, CaseIterable {
 
 /// The keys of the policy options, as the policy file spells them.
 public enum PolicyOption: String, Hashable, Sendable, CaseIterable {
+    /// ``SwitchAfter``
     case switchAfter = "switch-after"
+    /// ``FailBack``
     case failBack = "fail-back"
+    /// ``ActivateStandby``
     case activateStandby = "activate-standby"
+    /// ``WeightMeaning``
     case weights
+    /// Whether a sequential stream stays on its path.
     case sequentialAffinity = "sequential-affinity"
 }
 
@@ -77,6 +88,7 @@ public enum SwitchAfter: Hashable, Sendable {
 
 /// What fail-over-only does when a path of earlier order is usable again.
 public enum FailBack: Hashable, Sendable {
+    /// At once.
     case immediate
     /// After it has been usable for this long without a break.
     case after(Duration)
@@ -102,12 +114,18 @@ public enum WeightMeaning: String, Hashable, Sendable, CaseIterable {
 
 /// The options of all policies. Each policy reads its own (``PolicyKind/options``).
 public struct PolicyOptions: Hashable, Sendable {
+    /// For the round-robin policies.
     public var switchAfter: SwitchAfter
+    /// For fail-over-only.
     public var failBack: FailBack
+    /// For round robin with subset.
     public var activateStandby: ActivateStandby
+    /// For weighted paths.
     public var weights: WeightMeaning
+    /// For least blocks: a sequential stream stays on its path.
     public var sequentialAffinity: Bool
 
+    /// Options; those not given have their defaults.
     public init(
         switchAfter: SwitchAfter = .requests(1), failBack: FailBack = .immediate,
         activateStandby: ActivateStandby = .perFailedPrimary, weights: WeightMeaning = .proportional,
@@ -123,8 +141,11 @@ public struct PolicyOptions: Hashable, Sendable {
 
 /// A policy with its options.
 public struct PolicySettings: Hashable, Sendable {
+    /// Which policy.
     public var kind: PolicyKind
+    /// Its options; those of other policies mean nothing.
     public var options: PolicyOptions
+    /// A policy, with its default options where none are given.
     public init(_ kind: PolicyKind, options: PolicyOptions = PolicyOptions()) {
         self.kind = kind
         self.options = options
@@ -147,10 +168,13 @@ public struct Timers: Hashable, Sendable {
     public var retryCount: Int = 3
     /// The pause before a retry on the same path.
     public var retryInterval: Duration = .seconds(1)
+    /// How long requests wait while the LUN has no path; Windows' PDORemovePeriod.
     public var pdoRemovePeriod: RemovePeriod = .after(.seconds(20))
     /// The first pause before a failed path is tried again; it doubles up to the maximum.
     public var pathRecoveryInterval: Duration = .seconds(1)
+    /// The longest pause between two tries.
     public var pathRecoveryIntervalMaximum: Duration = .seconds(40)
+    /// The bound on each login.
     public var loginTimeout: Duration = .seconds(5)
     /// The bound on one command, retries included. Zero: no bound.
     public var commandTimeout: Duration = .seconds(60)
@@ -159,6 +183,7 @@ public struct Timers: Hashable, Sendable {
     /// After this, a write left on a lost path is taken for dead where nothing else can show it.
     public var quiesceTime: Duration = .seconds(30)
 
+    /// The defaults.
     public init() {}
 }
 
@@ -166,11 +191,14 @@ public struct Timers: Hashable, Sendable {
 public struct MarginalPathSettings: Hashable, Sendable {
     /// So many losses within `window` make a path marginal, at least 2.
     public var lossCount: Int = 3
+    /// See ``lossCount``.
     public var window: Duration = .seconds(60)
     /// The first hold; each further loss doubles it, up to the maximum.
     public var firstHold: Duration = .seconds(10)
+    /// The longest hold.
     public var holdMaximum: Duration = .seconds(300)
 
+    /// The defaults.
     public init() {}
 }
 
@@ -181,6 +209,7 @@ public struct StaleWriteGuardSettings: Hashable, Sendable {
     /// Whether LOGICAL UNIT RESET may be sent: it ends the commands of every initiator of the LUN.
     public var allowsLogicalUnitReset: Bool = false
 
+    /// The defaults.
     public init() {}
 }
 
@@ -193,17 +222,24 @@ public struct AsymmetricAccessSettings: Hashable, Sendable {
     /// by SET TARGET PORT GROUPS. Off where something else is in charge of the array's fail-over.
     public var setsTargetPortGroups: Bool = true
 
+    /// The defaults.
     public init() {}
 }
 
 /// All that a user decides about one LUN, paths apart.
 public struct LUNSettings: Hashable, Sendable {
+    /// How paths are chosen.
     public var policy: PolicySettings
+    /// How long things may take.
     public var timers: Timers
+    /// What becomes of a path that keeps failing.
     public var marginalPaths: MarginalPathSettings
+    /// How late writes are kept out.
     public var staleWriteGuard: StaleWriteGuardSettings
+    /// How ALUA is followed.
     public var asymmetricAccess: AsymmetricAccessSettings
 
+    /// Settings; those not given have their defaults.
     public init(
         policy: PolicySettings = PolicySettings(.roundRobin), timers: Timers = Timers(),
         marginalPaths: MarginalPathSettings = MarginalPathSettings(),
@@ -221,7 +257,9 @@ public struct LUNSettings: Hashable, Sendable {
 /// What a path is for. Only round robin with subset treats a usable standby differently from a primary;
 /// fail-over-only takes primaries first.
 public enum PathRole: String, Hashable, Sendable, CaseIterable {
+    /// Carries requests whenever it is usable.
     case primary
+    /// Waits until the policy calls it in.
     case standby
 }
 
@@ -229,6 +267,7 @@ public enum PathRole: String, Hashable, Sendable, CaseIterable {
 public struct PathSettings: Hashable, Sendable {
     /// The name that the inspector shows and commands take, e.g. `10.0.1.10:3260`.
     public var name: String
+    /// Primary or standby.
     public var role: PathRole
     /// 1…65,535.
     public var weight: UInt16
@@ -236,6 +275,7 @@ public struct PathSettings: Hashable, Sendable {
     /// which they were added.
     public var order: Int
 
+    /// Settings of a path with this name.
     public init(name: String, role: PathRole = .primary, weight: UInt16 = 1, order: Int = 0) {
         self.name = name
         self.role = role

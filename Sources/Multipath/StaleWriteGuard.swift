@@ -13,8 +13,10 @@ public enum FenceStep: Hashable, Sendable {
     case logicalUnitReset(via: PathIndex)
 }
 
+/// How a step towards the end of old writes came out.
 @frozen
 public enum FenceResult: Hashable, Sendable {
+    /// It was done.
     case done
     /// Of `.reinstateNexus`: logged in through another portal of the target port group, and ABORT TASK SET was
     /// answered there. The path itself is as lost as before.
@@ -27,13 +29,17 @@ public enum FenceResult: Hashable, Sendable {
 
 /// How an old copy of a write came to be known dead.
 public enum StaleCopyEnd: String, Hashable, Sendable {
+    /// The path gave it back unsent.
     case neverSent = "never sent"
     /// Its late answer came.
     case answered
     /// The connection that carried it was lost, and its session has ended its tasks.
     case taskEnded = "ended with its connection"
+    /// The session was logged in to anew by the same ISID, and its old task set aborted.
     case taskSetAborted = "nexus reinstated and task set aborted"
+    /// LOGICAL UNIT RESET was answered.
     case logicalUnitReset = "logical unit reset"
+    /// `quiesce-time` has passed, by which the user says that nothing can come any more.
     case quiesceTimePassed = "quiesce time passed"
 }
 

@@ -1,11 +1,13 @@
 /// Consecutive logical blocks, as a CDB or a descriptor names them.
 @frozen
 public struct BlockRange: Hashable, Sendable {
+    /// The first block.
     public var lba: UInt64
     /// In blocks. What 0 means depends on the command: nothing at all for reads and writes, up to the
     /// last block for SYNCHRONIZE CACHE, PRE-FETCH and WRITE SAME.
     public var blockCount: UInt32
 
+    /// A range of blocks.
     @inlinable
     public init(lba: UInt64, blockCount: UInt32) {
         self.lba = lba
@@ -38,7 +40,9 @@ public struct BlockRange: Hashable, Sendable {
 /// The flags of byte 1 of reads and writes (SBC-3 clause 5.11), in their places on the wire.
 @frozen
 public struct TransferOptions: OptionSet, Hashable, Sendable {
+    /// The CDB's second byte, as it is sent.
     public var rawValue: UInt8
+    /// Flags by their bits.
     @inlinable public init(rawValue: UInt8) { self.rawValue = rawValue }
 
     /// FUA: the data must come from, or be on, the medium when the command ends.

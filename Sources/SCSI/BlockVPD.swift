@@ -24,11 +24,16 @@ public struct BlockLimits: Hashable, Sendable {
     public var maxWriteSameBlockCount: UInt64 = 0
     /// In blocks.
     public var maxAtomicTransferBlockCount: UInt32 = 0
+    /// ATOMIC ALIGNMENT, in blocks.
     public var atomicAlignment: UInt32 = 0
+    /// ATOMIC TRANSFER LENGTH GRANULARITY, in blocks.
     public var atomicTransferGranularity: UInt32 = 0
+    /// MAXIMUM ATOMIC TRANSFER LENGTH WITH ATOMIC BOUNDARY, in blocks.
     public var maxAtomicTransferBlockCountWithBoundary: UInt32 = 0
+    /// MAXIMUM ATOMIC BOUNDARY SIZE, in blocks.
     public var maxAtomicBoundaryBlockCount: UInt32 = 0
 
+    /// A device that tells no limits.
     public init() {}
 
     /// Nil where this is no page B0h; fields that were not received are 0 (SBC-2's page ended at 10h).
@@ -79,6 +84,7 @@ public struct BlockLimits: Hashable, Sendable {
 public struct BlockDeviceCharacteristics: Hashable, Sendable {
     /// 0: not told. 1: the medium does not turn. 401h…FFFEh: turns per minute.
     public var mediumRotationRate: UInt16 = 0
+    /// PRODUCT TYPE: what kind of card or chip; 0: not told.
     public var productType: UInt8 = 0
     /// NOMINAL FORM FACTOR, 0…15.
     public var nominalFormFactor: UInt8 = 0
@@ -87,10 +93,13 @@ public struct BlockDeviceCharacteristics: Hashable, Sendable {
     /// VBULS: VERIFY checks unmapped blocks too.
     public var verifiesUnmappedBlocks = false
 
+    /// A device that tells nothing.
     public init() {}
 
+    /// Whether the medium is known not to turn: a solid-state drive.
     public var isNonRotating: Bool { mediumRotationRate == 1 }
 
+    /// Nil where this is no page B1h; fields that were not received count as 0.
     public init?(parsing bytes: [UInt8]) {
         guard let page = VPDPage.blockDeviceCharacteristics.payload(bytes) else { return nil }
         mediumRotationRate = page.uint16(at: 0) ?? 0
@@ -113,16 +122,22 @@ public struct BlockDeviceCharacteristics: Hashable, Sendable {
 
 /// How the device keeps room for blocks (PROVISIONING TYPE, SBC-4 table 247). An open set.
 public struct ProvisioningType: RawRepresentable, Hashable, Sendable {
+    /// The field's three bits.
     public var rawValue: UInt8
+    /// Higher bits are dropped.
     public init(rawValue: UInt8) { self.rawValue = rawValue & 0x07 }
 
+    /// Every block has room, or nothing is known.
     public static let fullOrUnknown = ProvisioningType(rawValue: 0)
+    /// Room comes from a resource that can run out, and is not thin.
     public static let resource = ProvisioningType(rawValue: 1)
+    /// Thin: blocks get room when they are written.
     public static let thin = ProvisioningType(rawValue: 2)
 }
 
 /// Page B2h: logical block provisioning (SBC-4 clause 6.6.7).
 public struct LogicalBlockProvisioning: Hashable, Sendable {
+    /// THRESHOLD EXPONENT: thresholds count in 2 to this power blocks; 0: there are none.
     public var thresholdExponent: UInt8 = 0
     /// LBPU.
     public var supportsUnmap = false
@@ -136,15 +151,20 @@ public struct LogicalBlockProvisioning: Hashable, Sendable {
     public var supportsAnchor = false
     /// 0…31.
     public var minimumPercentage: UInt8 = 0
+    /// How room is kept.
     public var type = ProvisioningType.fullOrUnknown
+    /// THRESHOLD PERCENTAGE; 0: not told.
     public var thresholdPercentage: UInt8 = 0
     /// DP's descriptor, where there is one.
     public var provisioningGroup: [UInt8] = []
 
+    /// A device that offers none of it.
     public init() {}
 
+    /// Whether unmapped blocks read as zeroes.
     public var unmappedReadsZero: Bool { readsZeroField & 1 == 1 }
 
+    /// Nil where this is no page B2h.
     public init?(parsing bytes: [UInt8]) {
         guard let page = VPDPage.logicalBlockProvisioning.payload(bytes) else { return nil }
         thresholdExponent = page.byte(at: 0) ?? 0
@@ -159,6 +179,7 @@ public struct LogicalBlockProvisioning: Hashable, Sendable {
         if page.bit(0, at: 1) { provisioningGroup = page.clamped(4..<max(4, page.count)) }
     }
 
+    /// 8 bytes, and the provisioning group's descriptor where there is one.
     public func encode() -> [UInt8] {
         var flags: UInt8 = (supportsUnmap ? 0x80 : 0) | (supportsWriteSame16Unmap ? 0x40 : 0)
         flags |= (supportsWriteSame10Unmap ? 0x20 : 0) | (readsZeroField & 0x07) << 2

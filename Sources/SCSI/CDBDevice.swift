@@ -2,7 +2,9 @@
 
 /// What PREVENT ALLOW MEDIUM REMOVAL asks (SBC-3 clause 5.10): the PREVENT field.
 public enum MediumRemoval: UInt8, Hashable, Sendable {
+    /// The medium may be taken out.
     case allow = 0
+    /// The medium is locked.
     case prevent = 1
 }
 
@@ -18,8 +20,10 @@ public struct StartStopRequest: Hashable, Sendable {
     public var skipsFlush: Bool
     /// POWER CONDITION, 0…15, and its modifier, 0…15.
     public var powerCondition: UInt8
+    /// See ``powerCondition``.
     public var powerConditionModifier: UInt8
 
+    /// A request; by default the unit is started, and the answer waited for.
     public init(
         start: Bool, loadEject: Bool = false, isImmediate: Bool = false, skipsFlush: Bool = false,
         powerCondition: UInt8 = 0, powerConditionModifier: UInt8 = 0
@@ -35,7 +39,9 @@ public struct StartStopRequest: Hashable, Sendable {
 
 /// Which logical units REPORT LUNS lists (SPC-4 table 291). An open set.
 public struct LUNReportSelection: RawRepresentable, Hashable, Sendable {
+    /// The code.
     public var rawValue: UInt8
+    /// A selection by its code.
     public init(rawValue: UInt8) { self.rawValue = rawValue }
 
     /// All but the well-known logical units.
@@ -47,6 +53,7 @@ public struct LUNReportSelection: RawRepresentable, Hashable, Sendable {
 }
 
 extension CommandDescriptorBlock {
+    /// TEST UNIT READY.
     @inlinable
     public static func testUnitReady() -> Self { Self(operationCode: 0x00) }
 
@@ -90,6 +97,7 @@ extension CommandDescriptorBlock {
         return block
     }
 
+    /// START STOP UNIT.
     public static func startStopUnit(_ request: StartStopRequest) -> Self {
         var block = Self(operationCode: OperationCode.startStopUnit)
         block.bytes[1] = request.isImmediate ? 1 : 0
@@ -100,6 +108,7 @@ extension CommandDescriptorBlock {
         return block
     }
 
+    /// PREVENT ALLOW MEDIUM REMOVAL.
     public static func preventAllowMediumRemoval(_ removal: MediumRemoval) -> Self {
         var block = Self(operationCode: OperationCode.preventAllowMediumRemoval)
         block.bytes[4] = removal.rawValue
@@ -110,7 +119,9 @@ extension CommandDescriptorBlock {
     public static func reserve6() -> Self { Self(operationCode: OperationCode.reserve6) }
     /// RELEASE (6) (SPC-2 clause 7.17).
     public static func release6() -> Self { Self(operationCode: OperationCode.release6) }
+    /// RESERVE (10), of the whole unit for this I_T nexus.
     public static func reserve10() -> Self { Self(operationCode: OperationCode.reserve10) }
+    /// RELEASE (10), of the whole unit.
     public static func release10() -> Self { Self(operationCode: OperationCode.release10) }
 
     /// READ DEFECT DATA (10); `format` is the defect list format, 0…7.

@@ -2,7 +2,9 @@
 
 /// The flags of WRITE SAME (SBC-3 clause 5.43), in their places in byte 1.
 public struct WriteSameOptions: OptionSet, Hashable, Sendable {
+    /// The CDB's second byte, as it is sent.
     public var rawValue: UInt8
+    /// Flags by their bits.
     public init(rawValue: UInt8) { self.rawValue = rawValue }
 
     /// NDOB: no block is sent, zeroes are meant. WRITE SAME (16) only.

@@ -78,14 +78,17 @@ extension CommandDescriptorBlock {
         tenByte(OperationCode.read10, lba: UInt64(lba), blockCount: UInt32(blockCount), options: options)
     }
 
+    /// WRITE (10), whatever the range.
     public static func write10(lba: UInt32, blockCount: UInt16, options: TransferOptions = []) -> Self {
         tenByte(OperationCode.write10, lba: UInt64(lba), blockCount: UInt32(blockCount), options: options)
     }
 
+    /// READ (12), whatever the range.
     public static func read12(lba: UInt32, blockCount: UInt32, options: TransferOptions = []) -> Self {
         twelveByte(OperationCode.read12, lba: lba, blockCount: blockCount, options: options)
     }
 
+    /// WRITE (12), whatever the range.
     public static func write12(lba: UInt32, blockCount: UInt32, options: TransferOptions = []) -> Self {
         twelveByte(OperationCode.write12, lba: lba, blockCount: blockCount, options: options)
     }
@@ -95,6 +98,7 @@ extension CommandDescriptorBlock {
         sixteenByte(OperationCode.read16, lba: lba, blockCount: blockCount, options: options)
     }
 
+    /// WRITE (16), whatever the range.
     public static func write16(lba: UInt64, blockCount: UInt32, options: TransferOptions = []) -> Self {
         sixteenByte(OperationCode.write16, lba: lba, blockCount: blockCount, options: options)
     }
@@ -109,6 +113,7 @@ extension CommandDescriptorBlock {
             code10: OperationCode.writeAndVerify10, code16: OperationCode.writeAndVerify16)
     }
 
+    /// WRITE AND VERIFY (12), whatever the range.
     public static func writeAndVerify12(
         lba: UInt32, blockCount: UInt32, mode: VerifyMode = .mediumOnly, options: TransferOptions = []
     ) -> Self {
@@ -125,6 +130,7 @@ extension CommandDescriptorBlock {
             code10: OperationCode.verify10, code16: OperationCode.verify16)
     }
 
+    /// VERIFY (12), whatever the range.
     public static func verify12(
         lba: UInt32, blockCount: UInt32, mode: VerifyMode = .mediumOnly, options: TransferOptions = []
     ) -> Self {
@@ -174,8 +180,8 @@ extension CommandDescriptorBlock {
         return block
     }
 
-    /// WRITE ATOMIC (16): all of the blocks are written or none (SBC-4 clause 5.49).
-    /// - Parameter boundaryBlockCount: ATOMIC BOUNDARY; 0 asks for the whole transfer in one.
+    /// WRITE ATOMIC (16): all of the blocks are written or none (SBC-4 clause 5.49). `boundaryBlockCount` is
+    /// ATOMIC BOUNDARY; 0 asks for the whole transfer in one.
     public static func writeAtomic16(
         lba: UInt64, blockCount: UInt16, boundaryBlockCount: UInt16 = 0, options: TransferOptions = []
     ) -> Self {

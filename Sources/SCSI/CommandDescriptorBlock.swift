@@ -1,6 +1,7 @@
 /// A command descriptor block of up to 16 bytes, as it goes on the wire (SPC-4 clause 4.2.5).
 @frozen
 public struct CommandDescriptorBlock: Sendable {
+    /// The CDB, padded with zeroes to 16 bytes.
     public var bytes: InlineArray<16, UInt8>
     /// 6, 10, 12 or 16.
     public var count: UInt8
@@ -44,6 +45,7 @@ public struct CommandDescriptorBlock: Sendable {
         }
     }
 
+    /// The first byte.
     @inlinable public var operationCode: UInt8 { bytes[0] }
 
     /// A big-endian field of `width` bytes that starts at `offset`; it must lie within the 16 bytes.
@@ -54,6 +56,7 @@ public struct CommandDescriptorBlock: Sendable {
         return value
     }
 
+    /// Writes a big-endian field of `width` bytes that starts at `offset`; it must lie within the 16 bytes.
     @inlinable
     public mutating func setField(at offset: Int, width: Int, to value: UInt64) {
         for index in 0..<width {
@@ -90,6 +93,7 @@ public struct CommandDescriptorBlock: Sendable {
 }
 
 extension CommandDescriptorBlock: Equatable {
+    /// Whether the bytes and their count are equal.
     public static func == (left: Self, right: Self) -> Bool {
         left.count == right.count && (0..<Int(left.count)).allSatisfy { left.bytes[$0] == right.bytes[$0] }
     }

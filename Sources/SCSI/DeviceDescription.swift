@@ -5,7 +5,9 @@ public struct DeviceDescription: Hashable, Sendable {
     public var identity: LogicalUnitIdentity?
     /// Texts without padding; bytes that are no printable ASCII are written `\xNN`.
     public var vendor: String
+    /// As ``vendor``.
     public var product: String
+    /// As ``vendor``.
     public var revision: String
     /// Page 80h; empty where there is none.
     public var serial: String
@@ -23,18 +25,22 @@ public struct DeviceDescription: Hashable, Sendable {
     public var isThinlyProvisioned: Bool
     /// Unmapped blocks read as zeroes.
     public var unmappedReadsZero: Bool
+    /// Whether writes are refused (WP of the mode parameters).
     public var isWriteProtected: Bool
+    /// Whether the medium is known not to turn.
     public var isNonRotating: Bool
     /// Nil where the device has no page B0h: no limit is known.
     public var blockLimits: BlockLimits?
     /// Nil where the device has no page B2h.
     public var provisioning: LogicalBlockProvisioning?
+    /// How the unit does ALUA; empty: not at all.
     public var targetPortGroupSupport: TargetPortGroupSupport
     /// Of the port that answered.
     public var targetPortGroup: UInt16?
     /// Of the port that answered.
     public var relativeTargetPort: UInt16?
 
+    /// A description of these facts; what is not given is unknown or off.
     public init(
         identity: LogicalUnitIdentity?, vendor: String = "", product: String = "", revision: String = "",
         serial: String = "", blockSize: UInt32, blockCount: UInt64, physicalBlockExponent: UInt8 = 0,
@@ -65,10 +71,8 @@ public struct DeviceDescription: Hashable, Sendable {
         self.relativeTargetPort = relativeTargetPort
     }
 
-    /// What the answers of one path come to.
-    /// - Parameter capacity: of READ CAPACITY (16), or made of READ CAPACITY (10)'s numbers.
-    /// - Parameter isWriteProtected: WP of a MODE SENSE.
-    /// - Parameter targetName: the name of the target that was asked, for units without a better identity.
+    /// What the answers of one path come to. `capacity` is that of READ CAPACITY (16), or made of READ CAPACITY (10)'s numbers;
+    /// `isWriteProtected` is WP of a MODE SENSE; `targetName` names the target that was asked, for units without a better identity.
     public init(
         inquiry: InquiryData, capacity: ReadCapacity16Data, identification: DeviceIdentification? = nil,
         unitSerial: UnitSerialNumber? = nil, blockLimits: BlockLimits? = nil,
@@ -100,6 +104,7 @@ public struct DeviceDescription: Hashable, Sendable {
 
 /// Why two paths can't lead to one disk.
 public enum DeviceMismatch: Hashable, Sendable {
+    /// The identities differ, or one has none.
     case identity(expected: LogicalUnitIdentity?, found: LogicalUnitIdentity?)
     /// Page 80h, under one T10 vendor identification.
     case serial(expected: String, found: String, LogicalUnitIdentity)
@@ -110,6 +115,7 @@ public enum DeviceMismatch: Hashable, Sendable {
 }
 
 extension DeviceMismatch: CustomStringConvertible {
+    /// In words, with both values.
     public var description: String {
         switch self {
         case .identity(let expected, let found):

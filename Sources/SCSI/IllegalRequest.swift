@@ -4,6 +4,7 @@ public enum IllegalRequest: Error, Hashable, Sendable {
     case operationCode(UInt8)
     /// A field of the CDB is wrong; the bit is the field's highest, where it is no whole byte.
     case fieldInCommand(byte: UInt16, bit: UInt8? = nil)
+    /// A field of the parameter list is wrong; the bit as with ``fieldInCommand(byte:bit:)``.
     case fieldInParameterList(byte: UInt16, bit: UInt8? = nil)
     /// The parameter list ends within a field that the CDB's PARAMETER LIST LENGTH should have covered.
     case parameterListLength

@@ -1,7 +1,9 @@
 /// How a device takes part in asymmetric logical unit access (TPGS, SPC-4 table 175).
 @frozen
 public struct TargetPortGroupSupport: OptionSet, Hashable, Sendable {
+    /// The field's two bits.
     public var rawValue: UInt8
+    /// By its bits.
     @inlinable public init(rawValue: UInt8) { self.rawValue = rawValue }
     /// The target changes states by itself.
     public static let implicit = TargetPortGroupSupport(rawValue: 1)
@@ -15,11 +17,13 @@ public struct InquiryData: Hashable, Sendable {
     public var peripheralQualifier: UInt8
     /// 00h: direct-access block device. 0…31.
     public var deviceType: UInt8
+    /// RMB: the medium can be taken out.
     public var isRemovable: Bool
     /// The SPC version: 05h SPC-3, 06h SPC-4, 07h SPC-5.
     public var version: UInt8
     /// HISUP: LUNs may be addressed as SAM's hierarchy has it.
     public var supportsHierarchy: Bool
+    /// TPGS: how the unit does ALUA.
     public var targetPortGroupSupport: TargetPortGroupSupport
     /// 3PC: third-party copy.
     public var supportsThirdPartyCopy: Bool
@@ -31,11 +35,14 @@ public struct InquiryData: Hashable, Sendable {
     public var supportsCommandQueuing: Bool
     /// Texts without padding; bytes that are no printable ASCII are written `\xNN`.
     public var vendor: String
+    /// As ``vendor``.
     public var product: String
+    /// As ``vendor``.
     public var revision: String
     /// Up to eight standards, by their version descriptors.
     public var versionDescriptors: [UInt16]
 
+    /// The data of a unit; what is not given is what a plain block device says.
     public init(
         peripheralQualifier: UInt8 = 0, deviceType: UInt8 = 0, isRemovable: Bool = false, version: UInt8 = 6,
         supportsHierarchy: Bool = true, targetPortGroupSupport: TargetPortGroupSupport = [],

@@ -26,6 +26,7 @@ public enum LogicalUnitIdentity: Hashable, Sendable {
 
 /// An EUI-64 based identifier: 8, 12 or 16 bytes (SPC-4 clause 7.8.6.5).
 public struct EUI64Identifier: Hashable, Sendable {
+    /// 8, 12 or 16 bytes.
     public let bytes: [UInt8]
 
     /// Nil for other lengths.
@@ -42,7 +43,7 @@ extension LogicalUnitIdentity {
     /// port lists them does not matter. Designators that are all zero, or have nothing behind the vendor,
     /// are placeholders and do not count; nor do NAA designators whose IEEE company identifier is 0. (tgt makes
     /// such ones of the hexadecimal digits in any text it was given, alike for most units of most instances.)
-    /// - Parameter targetName: the name of the target that was asked, for a locally assigned NAA.
+    /// `targetName` names the target that was asked, for a locally assigned NAA.
     public static func best(
         designators: [DesignationDescriptor], unitSerial: String?, vendor: String, product: String,
         targetName: String?

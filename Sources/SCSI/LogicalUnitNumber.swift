@@ -4,6 +4,7 @@ public struct LogicalUnitNumber: Hashable, Sendable {
     /// The eight bytes, big-endian: the first addressing level is in the top 16 bits.
     public var rawValue: UInt64
 
+    /// A number by its eight bytes.
     @inlinable public init(rawValue: UInt64) { self.rawValue = rawValue }
 
     /// Unit `index` (0…16,383) addressed at one level: peripheral device addressing up to 255, flat

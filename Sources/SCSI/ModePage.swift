@@ -9,6 +9,7 @@ public struct ModePage: Hashable, Sendable {
     /// What follows the header; at most 255 bytes without a subpage, 65,535 with one.
     public var content: [UInt8]
 
+    /// A page of these bytes.
     public init(code: UInt8, subpage: UInt8 = 0, isSavable: Bool = false, content: [UInt8]) {
         self.code = code & 0x3F
         self.subpage = subpage
@@ -46,13 +47,21 @@ public struct ModePage: Hashable, Sendable {
 
 /// Codes of the pages that a block device has.
 public enum ModePageCode {
+    /// Read-write error recovery.
     public static let readWriteErrorRecovery: UInt8 = 0x01
+    /// Disconnect-reconnect.
     public static let disconnectReconnect: UInt8 = 0x02
+    /// Rigid disk geometry, of SCSI-2.
     public static let rigidDiskGeometry: UInt8 = 0x04
+    /// Caching (SBC-3 clause 6.4.5).
     public static let caching: UInt8 = 0x08
+    /// Control (SPC-4 clause 7.5.8).
     public static let control: UInt8 = 0x0A
+    /// Power condition.
     public static let powerCondition: UInt8 = 0x1A
+    /// Informational exceptions control.
     public static let informationalExceptions: UInt8 = 0x1C
+    /// In a request: every page.
     public static let all: UInt8 = 0x3F
 }
 
@@ -65,6 +74,7 @@ public struct CachingModePage: Hashable, Sendable {
     /// DRA: nothing is read ahead.
     public var isReadAheadDisabled: Bool
 
+    /// A page; caches are on where nothing else is said.
     public init(isWriteCacheEnabled: Bool, isReadCacheDisabled: Bool = false, isReadAheadDisabled: Bool = false) {
         self.isWriteCacheEnabled = isWriteCacheEnabled
         self.isReadCacheDisabled = isReadCacheDisabled
@@ -79,6 +89,7 @@ public struct CachingModePage: Hashable, Sendable {
             isReadAheadDisabled: page.content.bit(5, at: 10))
     }
 
+    /// The page as a device sends it.
     public var page: ModePage {
         var content = [UInt8](repeating: 0, count: 18)
         content[0] = (isWriteCacheEnabled ? 0x04 : 0) | (isReadCacheDisabled ? 0x01 : 0)
@@ -106,6 +117,7 @@ public struct ControlModePage: Hashable, Sendable {
     /// In 100 ms; FFFFh means no limit.
     public var busyTimeoutPeriod: UInt16 = 0
 
+    /// A device of the plainest kind.
     public init() {}
 
     /// Nil where this is another page or shorter than ten bytes.
@@ -122,6 +134,7 @@ public struct ControlModePage: Hashable, Sendable {
         busyTimeoutPeriod = content.uint16(at: 6) ?? 0
     }
 
+    /// The page as a device sends it.
     public var page: ModePage {
         var content = [UInt8](repeating: 0, count: 10)
         content[0] = (taskSetType & 7) << 5 | (usesDescriptorSense ? 0x04 : 0) | (disablesGlobalLogSave ? 0x02 : 0)
@@ -137,16 +150,19 @@ public struct ControlModePage: Hashable, Sendable {
 public struct RigidDiskGeometryModePage: Hashable, Sendable {
     /// 24 bits.
     public var cylinderCount: UInt32
+    /// Heads of a cylinder.
     public var headCount: UInt8
     /// Turns per minute.
     public var rotationRate: UInt16
 
+    /// A geometry; numbers that fit the capacity are the caller's business.
     public init(cylinderCount: UInt32, headCount: UInt8, rotationRate: UInt16) {
         self.cylinderCount = cylinderCount & 0xFF_FFFF
         self.headCount = headCount
         self.rotationRate = rotationRate
     }
 
+    /// Nil where this is another page, or one that is cut.
     public init?(_ page: ModePage) {
         guard page.code == ModePageCode.rigidDiskGeometry, page.subpage == 0,
             let cylinders = page.content.bigEndian(at: 0, width: 3), let heads = page.content.byte(at: 3)
@@ -155,6 +171,7 @@ public struct RigidDiskGeometryModePage: Hashable, Sendable {
             cylinderCount: UInt32(cylinders), headCount: heads, rotationRate: page.content.uint16(at: 18) ?? 0)
     }
 
+    /// The page as a device sends it.
     public var page: ModePage {
         var content = [UInt8](repeating: 0, count: 22)
         content[0] = UInt8(truncatingIfNeeded: cylinderCount >> 16)

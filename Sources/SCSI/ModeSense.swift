@@ -2,26 +2,33 @@
 
 /// Which values of a mode page are asked for (PC, SPC-4 table 167).
 public enum ModePageControl: UInt8, Hashable, Sendable {
+    /// The values in force.
     case current = 0
     /// A mask: bits that MODE SELECT can change.
     case changeable = 1
+    /// The values that the device was made with.
     case `default` = 2
+    /// The values that a power loss leaves.
     case saved = 3
 }
 
 /// The two lengths that MODE SENSE, MODE SELECT and their headers come in.
 public enum ModeHeaderFormat: Hashable, Sendable {
+    /// The 6-byte commands, with a 4-byte header.
     case six
+    /// The 10-byte commands, with an 8-byte header.
     case ten
 }
 
 /// What MODE SENSE asks.
 public struct ModeSenseRequest: Hashable, Sendable {
+    /// Which command.
     public var format: ModeHeaderFormat
     /// 0…62; 63 asks for all.
     public var page: UInt8
     /// 0 for a page without subpages; 255 asks for all.
     public var subpage: UInt8
+    /// Which values.
     public var control: ModePageControl
     /// DBD: no block descriptor wanted.
     public var disableBlockDescriptors: Bool
@@ -30,6 +37,7 @@ public struct ModeSenseRequest: Hashable, Sendable {
     /// At most 255 for `.six`.
     public var allocationByteCount: UInt16
 
+    /// A question for one page, or for all.
     public init(
         format: ModeHeaderFormat, page: UInt8, subpage: UInt8 = 0, control: ModePageControl = .current,
         disableBlockDescriptors: Bool = false, acceptsLongLBA: Bool = false, allocationByteCount: UInt16
@@ -46,6 +54,7 @@ public struct ModeSenseRequest: Hashable, Sendable {
 
 /// What MODE SELECT announces.
 public struct ModeSelectRequest: Hashable, Sendable {
+    /// Which command.
     public var format: ModeHeaderFormat
     /// PF: the pages are as SPC has them.
     public var isPageFormat: Bool
@@ -54,6 +63,7 @@ public struct ModeSelectRequest: Hashable, Sendable {
     /// At most 255 for `.six`.
     public var parameterByteCount: UInt16
 
+    /// An announcement of a parameter list.
     public init(
         format: ModeHeaderFormat, isPageFormat: Bool = true, savesPages: Bool = false, parameterByteCount: UInt16
     ) {
@@ -65,6 +75,7 @@ public struct ModeSelectRequest: Hashable, Sendable {
 }
 
 extension CommandDescriptorBlock {
+    /// MODE SENSE (SPC-4 clauses 6.13 and 6.14).
     public static func modeSense(_ request: ModeSenseRequest) -> Self {
         let isSix = request.format == .six
         var block = Self(operationCode: isSix ? OperationCode.modeSense6 : OperationCode.modeSense10)
@@ -75,6 +86,7 @@ extension CommandDescriptorBlock {
         return block
     }
 
+    /// MODE SELECT (SPC-4 clauses 6.11 and 6.12).
     public static func modeSelect(_ request: ModeSelectRequest) -> Self {
         let isSix = request.format == .six
         var block = Self(operationCode: isSix ? OperationCode.modeSelect6 : OperationCode.modeSelect10)
@@ -88,12 +100,14 @@ extension CommandDescriptorBlock {
 public struct ModeParameters: Hashable, Sendable {
     /// A direct-access device's block descriptor (SBC-3 clause 6.4.2).
     public struct BlockDescriptor: Hashable, Sendable {
+        /// The unit's blocks; 2^32 − 1 in the short form where there are more.
         public var blockCount: UInt64
         /// In bytes; 24 bits in the short form.
         public var blockSize: UInt32
         /// The 16-byte form (LONGLBA).
         public var isLong: Bool
 
+        /// A descriptor.
         public init(blockCount: UInt64, blockSize: UInt32, isLong: Bool = false) {
             self.blockCount = blockCount
             self.blockSize = blockSize
@@ -101,14 +115,18 @@ public struct ModeParameters: Hashable, Sendable {
         }
     }
 
+    /// MEDIUM TYPE; 0 for block devices.
     public var mediumType: UInt8
     /// WP.
     public var isWriteProtected: Bool
     /// DPOFUA: the device heeds DPO and FUA.
     public var supportsForceUnitAccess: Bool
+    /// Nil where none was asked for or given.
     public var blockDescriptor: BlockDescriptor?
+    /// The pages, in the device's order.
     public var pages: [ModePage]
 
+    /// A list of pages and what goes before them.
     public init(
         mediumType: UInt8 = 0, isWriteProtected: Bool = false, supportsForceUnitAccess: Bool = false,
         blockDescriptor: BlockDescriptor? = nil, pages: [ModePage] = []

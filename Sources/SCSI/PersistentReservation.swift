@@ -2,14 +2,22 @@
 
 /// The kind of a persistent reservation (TYPE, SPC-4 table 219). An open set, four bits.
 public struct ReservationType: RawRepresentable, Hashable, Sendable {
+    /// The code, four bits.
     public var rawValue: UInt8
+    /// Higher bits are dropped.
     public init(rawValue: UInt8) { self.rawValue = rawValue & 0x0F }
 
+    /// Others may read, but not write.
     public static let writeExclusive = ReservationType(rawValue: 0x1)
+    /// Others may neither read nor write.
     public static let exclusiveAccess = ReservationType(rawValue: 0x3)
+    /// Only registrants may write; one of them holds the reservation.
     public static let writeExclusiveRegistrantsOnly = ReservationType(rawValue: 0x5)
+    /// Only registrants may read or write; one of them holds the reservation.
     public static let exclusiveAccessRegistrantsOnly = ReservationType(rawValue: 0x6)
+    /// Only registrants may write; all of them hold the reservation.
     public static let writeExclusiveAllRegistrants = ReservationType(rawValue: 0x7)
+    /// Only registrants may read or write; all of them hold the reservation.
     public static let exclusiveAccessAllRegistrants = ReservationType(rawValue: 0x8)
 
     /// One of the six that SPC-4 defines.
@@ -25,6 +33,7 @@ public struct ReservationType: RawRepresentable, Hashable, Sendable {
 }
 
 extension ReservationType: CustomStringConvertible {
+    /// As SPC-4 writes it, in lower case.
     public var description: String {
         switch self {
         case .writeExclusive: "write exclusive"
@@ -40,26 +49,40 @@ extension ReservationType: CustomStringConvertible {
 
 /// PERSISTENT RESERVE IN's service actions (SPC-4 table 215).
 public enum PersistentReserveInAction: UInt8, Hashable, Sendable, CaseIterable {
+    /// The registered keys.
     case readKeys = 0
+    /// The reservation, if there is one.
     case readReservation = 1
+    /// What the device can do.
     case reportCapabilities = 2
+    /// Every registration with its key and port.
     case readFullStatus = 3
 }
 
 /// PERSISTENT RESERVE OUT's service actions (SPC-4 table 222).
 public enum PersistentReserveOutAction: UInt8, Hashable, Sendable, CaseIterable {
+    /// Registers this nexus' key, or with a new key of 0 ends the registration.
     case register = 0
+    /// Reserves the unit.
     case reserve = 1
+    /// Gives the reservation up.
     case release = 2
+    /// Ends the reservation and all registrations.
     case clear = 3
+    /// Ends others' registrations, and takes their reservation.
     case preempt = 4
+    /// The same, and ends their commands.
     case preemptAndAbort = 5
+    /// As ``register``, whatever key this nexus has now.
     case registerAndIgnoreExistingKey = 6
+    /// Registers another nexus, and gives it the reservation.
     case registerAndMove = 7
+    /// Takes the place of a reservation that the device has lost.
     case replaceLostReservation = 8
 }
 
 extension CommandDescriptorBlock {
+    /// PERSISTENT RESERVE IN (SPC-4 clause 6.15).
     public static func persistentReserveIn(
         _ action: PersistentReserveInAction, allocationByteCount: UInt16
     ) -> Self {
@@ -141,5 +164,6 @@ public struct TransportID: Hashable, Sendable {
         content = Array(bytes[(offset + 1)..<(offset + count)])
     }
 
+    /// The bytes as a parameter list holds them.
     public func encode() -> [UInt8] { [format << 6 | protocolIdentifier & 0x0F] + content }
 }

@@ -3,9 +3,12 @@
 
 /// READ KEYS.
 public struct RegisteredKeys: Hashable, Sendable {
+    /// PRGENERATION: counts changes of registrations.
     public var generation: UInt32
+    /// A key for each registration; the same one may come several times.
     public var keys: [UInt64]
 
+    /// An answer.
     public init(generation: UInt32, keys: [UInt64]) {
         self.generation = generation
         self.keys = keys
@@ -18,6 +21,7 @@ public struct RegisteredKeys: Hashable, Sendable {
         self.init(generation: generation, keys: stride(from: 8, to: end - 7, by: 8).compactMap { bytes.uint64(at: $0) })
     }
 
+    /// Header and keys.
     public func encode() -> [UInt8] {
         var bytes: [UInt8] = []
         bytes.append(bigEndian: generation)
@@ -29,20 +33,25 @@ public struct RegisteredKeys: Hashable, Sendable {
 
 /// READ RESERVATION.
 public struct ReservationReport: Hashable, Sendable {
+    /// Who reserved the unit, and how.
     public struct Holder: Hashable, Sendable {
         /// 0 where all registrants hold the reservation.
         public var key: UInt64
+        /// The kind of reservation.
         public var type: ReservationType
+        /// A holder by its key.
         public init(key: UInt64, type: ReservationType) {
             self.key = key
             self.type = type
         }
     }
 
+    /// PRGENERATION: counts changes of registrations.
     public var generation: UInt32
     /// Nil: nothing is reserved.
     public var reservation: Holder?
 
+    /// An answer.
     public init(generation: UInt32, reservation: Holder?) {
         self.generation = generation
         self.reservation = reservation
@@ -59,6 +68,7 @@ public struct ReservationReport: Hashable, Sendable {
         }
     }
 
+    /// 8 bytes, 24 where there is a reservation.
     public func encode() -> [UInt8] {
         var bytes: [UInt8] = []
         bytes.append(bigEndian: generation)
@@ -90,6 +100,7 @@ public struct ReservationCapabilities: Hashable, Sendable {
     /// Which types are served; nil where the device does not say (TMV not set).
     public var types: [ReservationType]?
 
+    /// A device that offers none of it.
     public init() {}
 
     /// Nil below 6 bytes.
@@ -128,15 +139,20 @@ public struct ReservationCapabilities: Hashable, Sendable {
 
 /// READ FULL STATUS.
 public struct FullReservationStatus: Hashable, Sendable {
+    /// One registered I_T nexus.
     public struct Registration: Hashable, Sendable {
+        /// Its key.
         public var key: UInt64
         /// ALL_TG_PT: it counts for all target ports, and `relativeTargetPort` means nothing.
         public var coversAllTargetPorts: Bool
         /// Nil where this nexus does not hold the reservation.
         public var heldType: ReservationType?
+        /// The relative identifier of the target port; meaningless where it counts for all.
         public var relativeTargetPort: UInt16
+        /// The initiator port.
         public var transportID: TransportID
 
+        /// A registration.
         public init(
             key: UInt64, coversAllTargetPorts: Bool = false, heldType: ReservationType?,
             relativeTargetPort: UInt16, transportID: TransportID
@@ -149,9 +165,12 @@ public struct FullReservationStatus: Hashable, Sendable {
         }
     }
 
+    /// PRGENERATION: counts changes of registrations.
     public var generation: UInt32
+    /// Every registration.
     public var registrations: [Registration]
 
+    /// An answer.
     public init(generation: UInt32, registrations: [Registration]) {
         self.generation = generation
         self.registrations = registrations
@@ -175,6 +194,7 @@ public struct FullReservationStatus: Hashable, Sendable {
         }
     }
 
+    /// Header and descriptors.
     public func encode() -> [UInt8] {
         var bytes: [UInt8] = []
         bytes.append(bigEndian: generation)

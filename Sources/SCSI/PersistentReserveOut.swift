@@ -11,6 +11,7 @@ public struct ReservationParameters: Hashable, Sendable {
     /// SPEC_I_PT: initiator ports to register beside this one; nil where the bit is not set.
     public var initiatorPorts: [TransportID]?
 
+    /// A list; what is not given is 0 or off.
     public init(
         key: UInt64, actionKey: UInt64 = 0, persistsThroughPowerLoss: Bool = false,
         coversAllTargetPorts: Bool = false, initiatorPorts: [TransportID]? = nil
@@ -68,7 +69,9 @@ public struct ReservationParameters: Hashable, Sendable {
 
 /// The parameter list of REGISTER AND MOVE (SPC-4 clause 6.16.4).
 public struct RegisterAndMoveParameters: Hashable, Sendable {
+    /// RESERVATION KEY: the one that this I_T nexus is registered with.
     public var key: UInt64
+    /// SERVICE ACTION RESERVATION KEY: the one that the other nexus is to be registered with.
     public var actionKey: UInt64
     /// UNREG: this nexus' own registration ends.
     public var unregisters: Bool
@@ -76,8 +79,10 @@ public struct RegisterAndMoveParameters: Hashable, Sendable {
     public var persistsThroughPowerLoss: Bool
     /// The target port and the initiator port that the reservation moves to.
     public var relativeTargetPort: UInt16
+    /// See ``relativeTargetPort``.
     public var initiatorPort: TransportID
 
+    /// A list.
     public init(
         key: UInt64, actionKey: UInt64, unregisters: Bool = false, persistsThroughPowerLoss: Bool = false,
         relativeTargetPort: UInt16, initiatorPort: TransportID
@@ -90,6 +95,7 @@ public struct RegisterAndMoveParameters: Hashable, Sendable {
         self.initiatorPort = initiatorPort
     }
 
+    /// The list as a target received it. Throws where its lengths do not agree, or the initiator port is none.
     public init(parsing bytes: [UInt8]) throws(IllegalRequest) {
         guard let key = bytes.uint64(at: 0), let actionKey = bytes.uint64(at: 8),
             let port = bytes.uint16(at: 18), let count = bytes.uint32(at: 20), bytes.count - 24 == Int(count)
@@ -102,6 +108,7 @@ public struct RegisterAndMoveParameters: Hashable, Sendable {
             persistsThroughPowerLoss: bytes.bit(0, at: 17), relativeTargetPort: port, initiatorPort: initiatorPort)
     }
 
+    /// 24 bytes and the initiator port.
     public func encode() -> [UInt8] {
         let transportID = initiatorPort.encode()
         var bytes: [UInt8] = []

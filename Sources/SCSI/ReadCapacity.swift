@@ -1,5 +1,6 @@
 /// The answer to READ CAPACITY (10) (SBC-3 clause 5.15.2).
 public enum ReadCapacity10Data: Hashable, Sendable {
+    /// How many blocks there are, and of how many bytes.
     case capacity(blockCount: UInt64, blockSize: UInt32)
     /// The last LBA does not fit 32 bits; READ CAPACITY (16) tells.
     case tooLarge(blockSize: UInt32)
@@ -16,6 +17,7 @@ public enum ReadCapacity10Data: Hashable, Sendable {
             : .tooLarge(blockSize: blockSize)
     }
 
+    /// 8 bytes.
     public func encode() -> [UInt8] {
         var bytes: [UInt8] = []
         switch self {
@@ -51,6 +53,7 @@ public struct ReadCapacity16Data: Hashable, Sendable {
     /// The first LBA that begins a physical block, 0…16,383.
     public var lowestAlignedLBA: UInt16
 
+    /// A medium; what is not given is 0 or off.
     public init(
         blockCount: UInt64, blockSize: UInt32, isProtectionEnabled: Bool = false, protectionTypeField: UInt8 = 0,
         protectionIntervalExponent: UInt8 = 0, physicalBlockExponent: UInt8 = 0, isThinlyProvisioned: Bool = false,

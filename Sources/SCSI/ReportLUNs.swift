@@ -1,9 +1,11 @@
 /// The answer to REPORT LUNS (SPC-4 clause 6.36).
 public struct LUNList: Hashable, Sendable {
+    /// The units, in the target's order.
     public var luns: [LogicalUnitNumber]
     /// How many bytes the target has, header included; over what was received, the list is cut.
     public var declaredByteCount: Int
 
+    /// A list of these units.
     public init(luns: [LogicalUnitNumber]) {
         self.luns = luns
         declaredByteCount = 8 + 8 * luns.count
@@ -18,6 +20,7 @@ public struct LUNList: Hashable, Sendable {
         }
     }
 
+    /// The header and eight bytes for each unit.
     public func encode() -> [UInt8] {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(8 + 8 * luns.count)

@@ -1,17 +1,26 @@
 /// A command as a device server sees it: what its CDB asks, checked as far as the CDB alone allows. Whether
 /// blocks exist, and whether the device serves the command at all, is the device server's to say.
 public enum SCSICommand: Hashable, Sendable {
+    /// TEST UNIT READY.
     case testUnitReady
+    /// REQUEST SENSE.
     case requestSense(SenseFormat, allocationByteCount: UInt8)
     /// Standard data where the page is nil.
     case inquiry(page: VPDPage?, allocationByteCount: UInt16)
+    /// REPORT LUNS.
     case reportLUNs(LUNReportSelection, allocationByteCount: UInt32)
+    /// READ CAPACITY (10).
     case readCapacity10
+    /// READ CAPACITY (16).
     case readCapacity16(allocationByteCount: UInt32)
 
+    /// READ (6), (10), (12) and (16).
     case read(BlockRange, TransferOptions)
+    /// WRITE (6), (10), (12) and (16).
     case write(BlockRange, TransferOptions)
+    /// WRITE AND VERIFY (10), (12) and (16).
     case writeAndVerify(BlockRange, TransferOptions, VerifyMode)
+    /// VERIFY (10), (12) and (16).
     case verify(BlockRange, TransferOptions, VerifyMode)
     /// A count of 0: up to the last block.
     case synchronizeCache(BlockRange, isImmediate: Bool)
@@ -19,28 +28,43 @@ public enum SCSICommand: Hashable, Sendable {
     case preFetch(BlockRange, isImmediate: Bool)
     /// At most 255 blocks; the buffer has twice as many.
     case compareAndWrite(BlockRange, TransferOptions)
+    /// ORWRITE (16).
     case orWrite(BlockRange, TransferOptions)
     /// All of the blocks or none; a boundary of 0: none is asked for.
     case writeAtomic(BlockRange, TransferOptions, boundaryBlockCount: UInt16)
 
+    /// UNMAP; its ranges are in the parameter list.
     case unmap(anchor: Bool, parameterByteCount: UInt16)
     /// A count of 0: up to the last block.
     case writeSame(BlockRange, WriteSameOptions)
+    /// GET LBA STATUS.
     case getLBAStatus(startingLBA: UInt64, allocationByteCount: UInt32)
 
+    /// MODE SENSE (6) and (10).
     case modeSense(ModeSenseRequest)
+    /// MODE SELECT (6) and (10).
     case modeSelect(ModeSelectRequest)
+    /// START STOP UNIT.
     case startStopUnit(StartStopRequest)
+    /// PREVENT ALLOW MEDIUM REMOVAL.
     case preventAllowMediumRemoval(MediumRemoval)
+    /// READ DEFECT DATA (10) and (12).
     case readDefectData(DefectDataRequest)
 
+    /// RESERVE (6) and (10), of the whole unit.
     case reserve
+    /// RELEASE (6) and (10), of the whole unit.
     case release
+    /// PERSISTENT RESERVE IN.
     case persistentReserveIn(PersistentReserveInAction, allocationByteCount: UInt16)
+    /// PERSISTENT RESERVE OUT.
     case persistentReserveOut(PersistentReserveOutAction, ReservationType, parameterByteCount: UInt32)
 
+    /// REPORT TARGET PORT GROUPS.
     case reportTargetPortGroups(extendedHeader: Bool, allocationByteCount: UInt32)
+    /// SET TARGET PORT GROUPS.
     case setTargetPortGroups(parameterByteCount: UInt32)
+    /// REPORT SUPPORTED OPERATION CODES.
     case reportSupportedOperationCodes(OperationQuery, withTimeouts: Bool, allocationByteCount: UInt32)
 }
 
@@ -48,12 +72,16 @@ public enum SCSICommand: Hashable, Sendable {
 public struct DefectDataRequest: Hashable, Sendable {
     /// The 12-byte command, whose answer has an 8-byte header rather than a 4-byte one.
     public var isTwelve: Bool
+    /// PLIST: the defects that the unit was made with.
     public var primaryList: Bool
+    /// GLIST: those that came since.
     public var grownList: Bool
     /// DEFECT LIST FORMAT, 0…7.
     public var format: UInt8
+    /// How many bytes the answer may have.
     public var allocationByteCount: UInt32
 
+    /// A question for defects.
     public init(isTwelve: Bool, primaryList: Bool, grownList: Bool, format: UInt8, allocationByteCount: UInt32) {
         self.isTwelve = isTwelve
         self.primaryList = primaryList
@@ -71,6 +99,7 @@ public struct DefectDataRequest: Hashable, Sendable {
 
 /// The data phase of a command.
 public enum DataTransfer: Hashable, Sendable {
+    /// No data.
     case none
     /// To the initiator, at most this many bytes.
     case dataIn(byteCount: UInt64)

@@ -35,6 +35,7 @@ extension SenseData: CustomStringConvertible {
 }
 
 extension FieldPointer: CustomStringConvertible {
+    /// For instance `byte 2 bit 4 of the CDB`.
     public var description: String {
         "byte \(byte)" + (bit.map { " bit \($0)" } ?? "") + (isInCommand ? " of the CDB" : " of the parameter list")
     }

@@ -1,6 +1,8 @@
 /// The two layouts of sense data (SPC-4 clauses 4.5.2 and 4.5.3).
 public enum SenseFormat: Hashable, Sendable {
+    /// 18 bytes or more, each field at its place.
     case fixed
+    /// 8 bytes, then a descriptor for each field.
     case descriptor
 }
 
@@ -17,6 +19,7 @@ extension SenseData {
         }
     }
 
+    /// The same for an array.
     public init?(parsing bytes: [UInt8]) {
         guard let sense = bytes.withUnsafeBytes({ SenseData(parsing: $0) }) else { return nil }
         self = sense

@@ -2,6 +2,7 @@
 
 /// What REPORT SUPPORTED OPERATION CODES asks about (REPORTING OPTIONS, SPC-4 table 298).
 public enum OperationQuery: Hashable, Sendable {
+    /// 0: every command.
     case all
     /// 1: a code without service actions; a code that has them is an error.
     case code(UInt8)
@@ -12,7 +13,7 @@ public enum OperationQuery: Hashable, Sendable {
 }
 
 extension CommandDescriptorBlock {
-    /// - Parameter withTimeouts: RCTD, also report how long the command may take.
+    /// REPORT SUPPORTED OPERATION CODES; `withTimeouts` (RCTD) asks also how long the commands may take.
     public static func reportSupportedOperationCodes(
         _ query: OperationQuery, withTimeouts: Bool = false, allocationByteCount: UInt32
     ) -> Self {
@@ -37,6 +38,7 @@ extension CommandDescriptorBlock {
 
 /// A command that a device serves.
 public struct SupportedOperation: Hashable, Sendable {
+    /// The operation code.
     public var operationCode: UInt8
     /// Nil for codes without service actions.
     public var serviceAction: UInt16?
@@ -44,6 +46,7 @@ public struct SupportedOperation: Hashable, Sendable {
     /// the device looks at. Its count is the CDB's length.
     public var usage: [UInt8]
 
+    /// A command with the bits that the device heeds.
     public init(operationCode: UInt8, serviceAction: UInt16? = nil, usage: [UInt8]) {
         self.operationCode = operationCode
         self.serviceAction = serviceAction
@@ -102,13 +105,17 @@ public struct SupportedOperation: Hashable, Sendable {
 
 /// The answer to `OperationQuery.all`, as an initiator reads it: without usage data.
 public struct SupportedOperationList: Hashable, Sendable {
+    /// A command of the list.
     public struct Entry: Hashable, Sendable {
+        /// The operation code.
         public var operationCode: UInt8
+        /// Nil for codes without service actions.
         public var serviceAction: UInt16?
         /// CDB LENGTH, in bytes.
         public var commandByteCount: UInt16
     }
 
+    /// The commands, in the device's order.
     public var entries: [Entry]
 
     /// Nil below 4 bytes; of a cut list, the descriptors that were received whole.
@@ -135,7 +142,9 @@ public struct SupportedOperationList: Hashable, Sendable {
 public enum OperationSupport: Hashable, Sendable {
     /// The device can't tell now.
     case unknown
+    /// Not served.
     case notSupported
+    /// Served as the standard has it, with these bits heeded.
     case supported(usage: [UInt8])
     /// Served, but not as the standard has it.
     case vendorSpecific(usage: [UInt8])

@@ -1,16 +1,24 @@
 /// How well a target port group reaches a unit (ASYMMETRIC ACCESS STATE, SPC-4 table 307).
 @frozen
 public enum AccessState: UInt8, Hashable, Sendable, CaseIterable {
+    /// Active/optimized: the best way to the unit.
     case optimized = 0x0
+    /// Active/non-optimized: a way that costs the array something.
     case nonOptimized = 0x1
+    /// Standby: commands that touch blocks are refused.
     case standby = 0x2
+    /// Unavailable: hardly any command is served.
     case unavailable = 0x3
+    /// Some blocks are better reached through this group, others through another one.
     case lbaDependent = 0x4
+    /// Offline: the ports are out of work.
     case offline = 0xE
+    /// On the way from one state to another.
     case transitioning = 0xF
 }
 
 extension AccessState: CustomStringConvertible {
+    /// As users read it, such as `active/optimized`.
     public var description: String {
         switch self {
         case .optimized: "active/optimized"
@@ -26,17 +34,27 @@ extension AccessState: CustomStringConvertible {
 
 /// Which states a group can be in (SPC-4 table 306, byte 1), in their places on the wire.
 public struct SupportedAccessStates: OptionSet, Hashable, Sendable {
+    /// The field's bits.
     public var rawValue: UInt8
+    /// By its bits.
     public init(rawValue: UInt8) { self.rawValue = rawValue }
 
+    /// AO_SUP.
     public static let optimized = SupportedAccessStates(rawValue: 0x01)
+    /// AN_SUP.
     public static let nonOptimized = SupportedAccessStates(rawValue: 0x02)
+    /// S_SUP.
     public static let standby = SupportedAccessStates(rawValue: 0x04)
+    /// U_SUP.
     public static let unavailable = SupportedAccessStates(rawValue: 0x08)
+    /// LBD_SUP.
     public static let lbaDependent = SupportedAccessStates(rawValue: 0x10)
+    /// O_SUP.
     public static let offline = SupportedAccessStates(rawValue: 0x40)
+    /// T_SUP.
     public static let transitioning = SupportedAccessStates(rawValue: 0x80)
 
+    /// Whether the group can be in this state.
     public func contains(_ state: AccessState) -> Bool {
         switch state {
         case .optimized: contains(.optimized as SupportedAccessStates)
@@ -52,28 +70,37 @@ public struct SupportedAccessStates: OptionSet, Hashable, Sendable {
 
 /// Why the group is in its state (STATUS CODE, SPC-4 table 308). An open set.
 public struct TargetPortGroupStatus: RawRepresentable, Hashable, Sendable {
+    /// The code.
     public var rawValue: UInt8
+    /// A status by its code.
     public init(rawValue: UInt8) { self.rawValue = rawValue }
 
+    /// Nothing is told.
     public static let none = TargetPortGroupStatus(rawValue: 0)
     /// By SET TARGET PORT GROUPS.
     public static let alteredExplicitly = TargetPortGroupStatus(rawValue: 1)
+    /// By the target itself.
     public static let alteredImplicitly = TargetPortGroupStatus(rawValue: 2)
 }
 
 /// A target port group descriptor (SPC-4 table 306).
 public struct TargetPortGroup: Hashable, Sendable {
+    /// TARGET PORT GROUP: the group's number.
     public var identifier: UInt16
     /// The state as the target wrote it, 0…15; see `state`.
     public var stateCode: UInt8
     /// PREF: the target would like this group to be used.
     public var isPreferred: Bool
+    /// The states that the group can be in.
     public var supportedStates: SupportedAccessStates
+    /// Why the group is in its state.
     public var status: TargetPortGroupStatus
+    /// VENDOR SPECIFIC.
     public var vendorSpecific: UInt8
     /// The ports of the group, by relative target port identifier; at most 255.
     public var relativePorts: [UInt16]
 
+    /// A group in a state; what is not given is not told.
     public init(
         identifier: UInt16, state: AccessState, isPreferred: Bool = false,
         supportedStates: SupportedAccessStates = [.optimized], status: TargetPortGroupStatus = .none,
@@ -121,12 +148,14 @@ public struct TargetPortGroup: Hashable, Sendable {
 
 /// The answer to REPORT TARGET PORT GROUPS (SPC-4 clause 6.37), with or without the extended header.
 public struct TargetPortGroupReport: Hashable, Sendable {
+    /// The groups, in the target's order.
     public var groups: [TargetPortGroup]
     /// IMPLICIT TRANSITION TIME, in seconds, of an extended header; 0 where it says nothing.
     public var implicitTransitionSeconds: UInt8?
     /// How many bytes the target has, header included; over what was received, the list is cut.
     public var declaredByteCount: Int
 
+    /// An answer.
     public init(groups: [TargetPortGroup], implicitTransitionSeconds: UInt8? = nil) {
         self.groups = groups
         self.implicitTransitionSeconds = implicitTransitionSeconds
@@ -170,14 +199,17 @@ public struct TargetPortGroupReport: Hashable, Sendable {
 
 /// The parameter list of SET TARGET PORT GROUPS (SPC-4 clause 6.45).
 public struct TargetPortGroupChange: Hashable, Sendable {
+    /// The group's number.
     public var identifier: UInt16
     /// The state asked for.
     public var state: AccessState
+    /// A group and the state that it is to take.
     public init(identifier: UInt16, state: AccessState) {
         self.identifier = identifier
         self.state = state
     }
 
+    /// Header and descriptors.
     public static func encode(_ changes: [TargetPortGroupChange]) -> [UInt8] {
         var bytes: [UInt8] = [0, 0, 0, 0]
         for change in changes {

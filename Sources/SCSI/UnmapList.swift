@@ -1,6 +1,8 @@
 /// The parameter list of UNMAP (SBC-3 clause 5.28.2).
 public struct UnmapList: Hashable, Sendable {
+    /// The ranges to unmap, in the initiator's order.
     public var ranges: [BlockRange]
+    /// A list of these ranges.
     public init(ranges: [BlockRange]) { self.ranges = ranges }
 
     /// As many descriptors as the list's 16-bit lengths can count.
@@ -27,8 +29,8 @@ public struct UnmapList: Hashable, Sendable {
     }
 
     /// The list as a target received it. An empty one is no error, nor is one with fewer than 8 bytes where
-    /// there are none at all (SBC-3 clause 5.28.1).
-    /// - Parameter maxRangeCount: MAXIMUM UNMAP BLOCK DESCRIPTOR COUNT of page B0h.
+    /// there are none at all (SBC-3 clause 5.28.1). `maxRangeCount` is MAXIMUM UNMAP BLOCK
+    /// DESCRIPTOR COUNT of page B0h.
     public init(parsing bytes: [UInt8], maxRangeCount: Int = UnmapList.maxRangeCount) throws(IllegalRequest) {
         ranges = []
         guard !bytes.isEmpty else { return }
@@ -45,26 +47,37 @@ public struct UnmapList: Hashable, Sendable {
 
 /// Whether blocks have room on the medium (PROVISIONING STATUS, SBC-3 table 65). An open set.
 public struct ProvisioningStatus: RawRepresentable, Hashable, Sendable {
+    /// The code, four bits.
     public var rawValue: UInt8
+    /// Higher bits are dropped.
     public init(rawValue: UInt8) { self.rawValue = rawValue & 0x0F }
 
+    /// Has room.
     public static let mapped = ProvisioningStatus(rawValue: 0)
+    /// Has none.
     public static let deallocated = ProvisioningStatus(rawValue: 1)
+    /// Has none, but room is kept for it.
     public static let anchored = ProvisioningStatus(rawValue: 2)
 }
 
 /// The answer to GET LBA STATUS (SBC-3 clause 5.6.2).
 public struct LBAStatusReport: Hashable, Sendable {
+    /// Blocks in a row that have the same status.
     public struct Extent: Hashable, Sendable {
+        /// The blocks.
         public var range: BlockRange
+        /// Whether they have room.
         public var status: ProvisioningStatus
+        /// An extent.
         public init(range: BlockRange, status: ProvisioningStatus) {
             self.range = range
             self.status = status
         }
     }
 
+    /// The extents, by ascending blocks.
     public var extents: [Extent]
+    /// An answer.
     public init(extents: [Extent]) { self.extents = extents }
 
     /// Nil below 8 bytes; of a cut list, the descriptors that were received whole.
@@ -78,6 +91,7 @@ public struct LBAStatusReport: Hashable, Sendable {
         }
     }
 
+    /// Header and descriptors.
     public func encode() -> [UInt8] {
         var bytes: [UInt8] = []
         bytes.append(bigEndian: (4 + 16 * extents.count).saturated(to: UInt32.self))

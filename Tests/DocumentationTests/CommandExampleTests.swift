@@ -39,9 +39,10 @@ import TestSupport
             if goesOn(line) {
                 let child = try array.startLine(line.replacing(" &", with: ""))
                 try await Task.sleep(for: .milliseconds(400))
+                #expect(try await eventually { child.catches(signal: SIGINT) }, "\(block): \(line)")
                 #expect(child.isRunning, "\(block): \(line) ended by itself")
                 child.send(signal: SIGINT)
-                let end = child.wait(timeout: .seconds(5))
+                let end = child.wait(timeout: .seconds(20))
                 #expect(end == .exited(0) || end == .exited(130), "\(block): \(line): \(String(describing: end))")
             } else {
                 let result = try await array.runLine(line)

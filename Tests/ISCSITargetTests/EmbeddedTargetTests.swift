@@ -164,26 +164,26 @@ final class HoldsWrites: CommandFilter, Sendable {
         try running.stop()
     }
 
-    @Test func aSilentPortalAnswersWhenItSpeaksAgain() throws {
+    @Test func aSilentPortalAnswersWhenItSpeaksAgain() async throws {
         let running = try RunningTarget(units: ["0=null,size=1M"])
         try running.onTarget { $0.setSilent(portal: 0, true) }
         let url = running.url(0)
         let client = try ChildProcess(
             executable: try Tool.path("iscsi-inq"), arguments: [url])
+        #expect(try await eventually { try running.onTarget { $0.acceptedCount(portal: 0) } == 1 })
         #expect(client.wait(timeout: .milliseconds(300)) == nil, "connected, and nothing comes")
-        #expect(try running.onTarget { $0.acceptedCount(portal: 0) } == 1)
         try running.onTarget { $0.setSilent(portal: 0, false) }
         #expect(client.wait(timeout: .seconds(10)) == .exited(0))
         try running.stop()
     }
 
-    @Test func aHeldWriteOutlivesItsSessionAndLandsWhenReleased() throws {
+    @Test func aHeldWriteOutlivesItsSessionAndLandsWhenReleased() async throws {
         let running = try RunningTarget(portalCount: 2, units: ["0=memory,size=1M"])
         try running.onTarget { $0.filter = HoldsWrites() }
         let writer = try ChildProcess(
             executable: try Tool.path("qemu-io"), arguments: ["-f", "raw", "-c", "write -P 7 0 4k", running.url(0)])
         func held() throws -> [UInt64] { try running.onTarget { $0.heldTokens } }
-        for _ in 0..<200 where try held().isEmpty { usleep(10_000) }
+        #expect(try await eventually { try !held().isEmpty })
         let token = try #require(try held().first)
         writer.killAndWait()
         try running.onTarget { $0.dropConnections(portal: 0) }

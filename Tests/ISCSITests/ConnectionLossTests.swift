@@ -52,6 +52,54 @@ import Timebase
         #expect(rig.ended == [1])
     }
 
+    /// The answer to a reset waits for the statuses of other connections, but R2Ts and data have no place in their order.
+    @Test(arguments: [0, 1, 2]) func whatWasOnItsWayWhenAResetEndedItsCommandIsIgnored(level: Int) {
+        let rig = MultiConnectionRig(2, level: level)
+        let data = UnsafeMutableRawBufferPointer.filled(200_000)
+        defer { data.deallocate() }
+        rig.submit(.write, token: 1, on: 1, memory: data)
+        rig.submit(.read, token: 2, on: 1, memory: memory)
+        let commands = rig.sent(1)
+        let write = commands.first { $0.opcode == .scsiCommand }!.header
+        let read = commands.last { $0.opcode == .scsiCommand }!.header
+        rig.expCmdSN = 102
+        let isSent = rig.session.submitTaskManagement(.logicalUnitReset, lun: write.lun, token: 9, on: rig.c(0), at: rig.now)
+        #expect(isSent)
+        rig.put(0, .taskManagementResponse(
+            .functionComplete, tag: rig.sent(0)[0].header.initiatorTaskTag, numbers: rig.numbers(0)))
+        #expect(rig.ended.sorted() == [1, 2])
+        let numbers = ResponseNumbers(statSN: rig.ends[1].statSN, expCmdSN: 102, maxCmdSN: 163)
+        rig.put(1, .readyToTransfer(
+            lun: write.lun, tag: write.initiatorTaskTag, targetTransferTag: 5, r2tSN: 0, bufferOffset: 65_536,
+            desiredDataTransferByteCount: 16_384, numbers: numbers))
+        rig.put(1, .dataIn(
+            tag: read.initiatorTaskTag, flags: [], dataSN: 0, bufferOffset: 0, byteCount: 4096, numbers: numbers),
+            [UInt8](repeating: 7, count: 4096))
+        #expect(rig.failure == nil && rig.recoveryCount == 0)
+        #expect(rig.sent(1).filter { $0.opcode == .dataOut }.isEmpty)
+        #expect(!memory.contains(7))
+        // On the connection that brought the answer nothing can be late, and no other tag is let pass.
+        rig.put(1, .readyToTransfer(
+            lun: write.lun, tag: write.initiatorTaskTag &+ 0x10000, targetTransferTag: 5, r2tSN: 0, bufferOffset: 0,
+            desiredDataTransferByteCount: 16_384, numbers: numbers))
+        #expect(rig.failure == .violation(.unknownTask(.readyToTransfer, tag: write.initiatorTaskTag &+ 0x10000)))
+    }
+
+    /// After 65,536 logins in one session its IDs come round.
+    @Test func theIDOfAConnectionThatLivesIsNotTaken() {
+        let rig = MultiConnectionRig(3)
+        rig.session.nextConnectionID = rig.connectionID(0)
+        rig.cut(2)
+        rig.session.connectionClosed(rig.c(2), reason: .connectFailed(code: 111), at: rig.now)
+        let logout = rig.sent(0)[0]
+        rig.put(0, .logoutResponse(.closed, tag: logout.header.initiatorTaskTag, numbers: rig.numbers(0)))
+        for pdu in rig.sent(0) { rig.answer(nop: pdu, 0) }
+        #expect(rig.recoveryCount == 0)
+        let login = rig.logIn(2)
+        #expect(login.map { ![rig.connectionID(0), rig.connectionID(1)].contains($0.connectionID) } == true)
+        #expect(rig.isOpen(0) && rig.isOpen(1) && rig.isOpen(2))
+    }
+
     @Test func furtherConnectionsLogInTogether() {
         let rig = MultiConnectionRig(4)
         #expect((0..<4).allSatisfy { rig.isOpen($0) })
@@ -97,14 +145,14 @@ import Timebase
         var nop = rig.sent(1)
         #expect(nop.map(\.opcode) == [.nopOut] && nop[0].header.isImmediate)
         rig.answer(nop: nop[0], 1)
-        nop = rig.sent(1)
-        #expect(nop.map(\.opcode) == [.nopOut] && !nop[0].header.isImmediate && nop[0].header.cmdSN == 102)
-        rig.expCmdSN = 103
-        rig.answer(nop: nop[0], 1)
-        nop = rig.sent(1)
-        #expect(nop.map(\.header.cmdSN) == [103] && !nop[0].header.isImmediate)
-        rig.expCmdSN = 105
-        rig.answer(nop: nop[0], 1)
+        for (hole, next) in [(102, 103), (103, 105)] as [(UInt32, UInt32)] {
+            // The one that fills it, and behind it the question what came of that.
+            nop = rig.sent(1)
+            #expect(nop.map(\.opcode) == [.nopOut, .nopOut] && nop.map(\.header.isImmediate) == [false, true])
+            #expect(nop.first?.header.cmdSN == hole)
+            rig.expCmdSN = next
+            for pdu in nop { rig.answer(nop: pdu, 1) }
+        }
         #expect(rig.lost.isEmpty)
         // The writes that were sent are made sure of.
         let aborts = rig.sent(1)
@@ -146,7 +194,103 @@ import Timebase
         #expect(again.map(\.header.isImmediate) == [true])
         rig.expCmdSN = 101
         rig.answer(nop: again[0], 1)
-        #expect(rig.sent(1).map(\.header.cmdSN) == [101])
+        #expect(rig.sent(1).map(\.header.cmdSN) == [101, 102])
+    }
+
+    /// An answer may be of a moment in which the target was still letting commands through that it had: only what it says to an
+    /// immediate request counts.
+    @Test func whatOtherAnswersSayIsNotTakenForAHole() {
+        let rig = MultiConnectionRig(3)
+        rig.submit(.none, token: 1, on: 0)  // 100, on its way
+        rig.submit(.none, token: 2, on: 1)  // 101, lost, but the target counts it
+        rig.submit(.none, token: 3, on: 2)  // 102, on its way
+        let first = rig.sent(0)[0]
+        for index in 1...2 { _ = rig.sent(index) }
+        rig.cut(1)
+        rig.logIn(1)
+        rig.answer(nop: rig.sent(1)[0], 1)
+        rig.answer(nop: rig.sent(1)[0], 1)
+        #expect(rig.sent(1).isEmpty)
+        rig.expCmdSN = 101
+        rig.good(0, first.header.initiatorTaskTag)
+        let asked = rig.sent(1)
+        #expect(asked.map(\.header.isImmediate) == [true], "asked at once, and not filled")
+        rig.expCmdSN = 102
+        rig.answer(nop: asked[0], 1)
+        #expect(rig.sent(1).isEmpty && rig.lost == [2] && rig.recoveryCount == 0)
+    }
+
+    /// A target that has the number after all drops the NOP-Out without a word.
+    @Test func aNOPOutThatIsDroppedAsADuplicateIsNotWaitedFor() {
+        let rig = MultiConnectionRig(2)
+        rig.submit(.none, token: 1, on: 1)
+        _ = rig.sent(1)
+        rig.cut(1)
+        rig.logIn(1)
+        rig.answer(nop: rig.sent(1)[0], 1)
+        let pair = rig.sent(1)
+        #expect(pair.count == 2)
+        rig.expCmdSN = 101
+        rig.answer(nop: pair[1], 1)
+        #expect(rig.lost == [1] && rig.recoveryCount == 0)
+        // It was only slow.
+        rig.answer(nop: pair[0], 1)
+        #expect(rig.failure == nil)
+    }
+
+    @Test func aNOPOutThatIsOnItsWayIsNotSentTwice() {
+        let rig = MultiConnectionRig(2)
+        rig.submit(.none, token: 1, on: 1)
+        _ = rig.sent(1)
+        rig.cut(1)
+        rig.logIn(1)
+        rig.answer(nop: rig.sent(1)[0], 1)
+        let pair = rig.sent(1)
+        // The question overtook it.
+        rig.answer(nop: pair[1], 1)
+        for _ in 0..<3 {
+            let asked = rig.sent(1)
+            #expect(asked.allSatisfy { $0.opcode == .nopOut && $0.header.isImmediate })
+            for pdu in asked { rig.answer(nop: pdu, 1) }
+            rig.pass(.milliseconds(6))
+        }
+        rig.expCmdSN = 101
+        rig.answer(nop: pair[0], 1)
+        for _ in 0..<3 {
+            for pdu in rig.sent(1) { rig.answer(nop: pdu, 1) }
+            rig.pass(.milliseconds(6))
+        }
+        #expect(rig.lost == [1] && rig.recoveryCount == 0 && rig.failure == nil)
+    }
+
+    @Test func theCarrierOfAFillingMayBeLostWithIt() {
+        let rig = MultiConnectionRig(3)
+        rig.submit(.none, token: 1, on: 1)  // 100
+        _ = rig.sent(1)
+        rig.cut(1)
+        rig.session.connectionClosed(rig.c(1), reason: .connectFailed(code: 111), at: rig.now)
+        let logout = rig.sent(0)[0]
+        rig.put(0, .logoutResponse(.closed, tag: logout.header.initiatorTaskTag, numbers: rig.numbers(0)))
+        rig.answer(nop: rig.sent(0)[0], 0)
+        #expect(rig.sent(0).map(\.header.cmdSN) == [100, 101])
+        rig.cut(0)
+        // Whether the target has read it is not known before that connection is ended, too.
+        for _ in 0..<4 { rig.pass(.milliseconds(6)) }
+        #expect(rig.sent(2).isEmpty)
+        rig.logIn(0)
+        for _ in 0..<10 where rig.recoveryCount > 0 {
+            for index in [0, 2] {
+                for pdu in rig.sent(index) where pdu.opcode == .nopOut {
+                    if !pdu.header.isImmediate {
+                        #expect(pdu.header.cmdSN == rig.expCmdSN)
+                        rig.expCmdSN += 1
+                    }
+                    rig.answer(nop: pdu, index)
+                }
+            }
+            rig.pass(.milliseconds(6))
+        }
+        #expect(rig.lost == [1] && rig.recoveryCount == 0 && rig.failure == nil && rig.expCmdSN == 101)
     }
 
     @Test func whatTheTargetTookLeavesNoHole() {

@@ -144,6 +144,21 @@ private final class OpenPair {
         #expect(pair.rig.completions.last?.residual == .overflow(5))
     }
 
+    /// Otherwise what was in the buffer before would be taken for data.
+    @Test func aReadThatEndsWellWithoutItsDataIsShortWhateverTheTargetSays() {
+        let pair = OpenPair()
+        pair.dataIn(4000)
+        pair.rig.send(.scsiResponse(tag: pair.readTag, status: .good, numbers: pair.rig.nextNumbers()))
+        #expect(pair.rig.completions.last?.outcome == .status(.good, sense: nil))
+        #expect(pair.rig.completions.last?.residual == .underflow(12_384))
+        let other = OpenPair()
+        other.rig.send(
+            .dataIn(
+                tag: other.readTag, status: .good, residual: .overflow(7), dataSN: 0, bufferOffset: 0, byteCount: 384,
+                numbers: other.rig.nextNumbers()), [UInt8](repeating: 1, count: 384))
+        #expect(other.rig.completions.last?.residual == .underflow(16_000))
+    }
+
     @Test func anUnderflowBeyondTheCommandCountsAsNothing() {
         let pair = OpenPair()
         pair.rig.send(.scsiResponse(

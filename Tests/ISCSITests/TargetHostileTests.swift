@@ -41,7 +41,7 @@ import Timebase
         case 4: client.command(tag: tag, flags: [.final, .read], expected: count)
         case 5...7:
             let slot = Int.random(in: 0..<client.session.capacity, using: &random)
-            let task = client.session.tasks[slot]
+            let task = slot < client.session.usedCapacity ? client.session.tasks[slot] : TargetTask()
             let transfer = Int.random(in: 0..<8, using: &random)
             let isReal = task.state == .receiving && task.transfers[transfer].isActive && Bool.random(using: &random)
             client.dataOut(

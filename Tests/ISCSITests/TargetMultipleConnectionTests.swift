@@ -141,7 +141,7 @@ func severalConnections(
         #expect(ready.map { session.tasks[$0].initiatorTaskTag } == [1])
         session.complete(ready[0], status: .good, dataOutByteCount: 512)
         #expect(clients[0].receive().count == 1)
-        #expect((0..<session.capacity).allSatisfy { session.tasks[$0].state == .free })
+        #expect((0..<session.usedCapacity).allSatisfy { session.tasks[$0].state == .free })
         #expect(bench.service.pool.lentByteCount == 0)
     }
 
@@ -218,10 +218,31 @@ func severalConnections(
         #expect(clients[0].receive().map(\.header.initiatorTaskTag) == [1])
         // The gaps are the initiator's to fill: with the same numbers, on a connection that lives.
         clients[0].command(tag: 3, flags: [.final, .read], expected: 1, cmdSN: start &+ 2)
-        #expect(session.expCmdSN == start &+ 4, "the one that had come counts")
+        #expect(session.expCmdSN == start &+ 3, "the one that had come is discarded (RFC 7143 section 11.14)")
+        clients[0].command(tag: 4, flags: [.final, .read], expected: 1, cmdSN: start &+ 3)
         clients[0].command(tag: 6, flags: [.final, .read], expected: 1, cmdSN: start &+ 4)
-        #expect(clients[0].readyCommands().map { session.tasks[$0].initiatorTaskTag } == [3, 6])
+        #expect(clients[0].readyCommands().map { session.tasks[$0].initiatorTaskTag } == [3, 4, 6])
         #expect(session.expCmdSN == start &+ 5)
+    }
+
+    /// Section 11.14: also what is no command, and also where a login with its CID is what ends the connection.
+    @Test func aConnectionThatIsReplacedTakesWithItWhatIsNotAcknowledged() {
+        let (bench, clients) = severalConnections(2)
+        let start = clients[0].cmdSN
+        clients[1].command(tag: 2, flags: [.final, .read], expected: 1, cmdSN: start &+ 1)
+        clients[1].send(.nopOut(tag: 3, cmdSN: start &+ 2, expStatSN: 0, isImmediate: false))
+        let (again, _) = clients[0].join(cid: 1)
+        clients[0].command(tag: 1, flags: [.final, .read], expected: 1, cmdSN: start)
+        #expect(clients[0].session.expCmdSN == start &+ 1)
+        // The same commands once more are no duplicates.
+        again.command(tag: 2, flags: [.final, .read], expected: 1, cmdSN: start &+ 1)
+        again.send(.nopOut(tag: 3, cmdSN: start &+ 2, expStatSN: 0, isImmediate: false))
+        #expect(clients[0].session.expCmdSN == start &+ 3)
+        let ready = clients[0].readyCommands()
+        #expect(ready.map { clients[0].session.tasks[$0].initiatorTaskTag } == [1, 2])
+        for slot in ready { clients[0].session.complete(slot, status: .good) }
+        #expect(Set(again.receive().map(\.header.opcode)) == [.scsiResponse, .nopIn])
+        _ = bench
     }
 
     @Test func aTagOfAnEndedCommandCanBeUsedAtOnce() {

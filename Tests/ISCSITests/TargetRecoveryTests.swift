@@ -315,6 +315,40 @@ import Timebase
         #expect(clients[0].receive().map(\.data) == [[1, 2, 3], [1, 2, 3]])
     }
 
+    /// What left on a connection opens the window for others: more of it may come back than the window is wide.
+    @Test(arguments: [1, 4, 128]) func moreResultsComeBackThanTheWindowIsWide(depth: Int) {
+        let (bench, clients) = severalConnections(2, level: 2, { $0.queueDepth = depth })
+        let session = clients[0].session
+        let tags = 0..<UInt32(4 * depth + 20)
+        for tag in tags {
+            clients[1].command(tag: tag, flags: [.final, .read], expected: 3, cmdSN: clients[0].cmdSN)
+            clients[0].cmdSN += 1
+            clients[1].completeRead(clients[0].readyCommands()[0], [UInt8(truncatingIfNeeded: tag), 2, 3])
+            // It leaves, and is lost.
+            #expect(clients[1].receive().count == 1)
+        }
+        clients[1].connection.peerClosed()
+        bench.drainEvents()
+        #expect(clients[0].logOut(.removeConnectionForRecovery, cid: 1).map(\.header.logoutResponse) == [.closed])
+        // All of them before a single one is sent.
+        for tag in tags {
+            clients[0].send(
+                .taskManagementRequest(
+                    .taskReassign, lun: LogicalUnitNumber(index: 0)!, tag: 900, referencedTaskTag: tag, refCmdSN: 0,
+                    expDataSN: 0, cmdSN: clients[0].cmdSN, expStatSN: 0))
+        }
+        #expect(SerialNumber.isAtMost(clients[0].cmdSN, session.windowNumbers().maxCmdSN), "the window stays open")
+        let pdus = clients[0].receive()
+        let answers = pdus.filter { $0.header.opcode == .taskManagementResponse }
+        #expect(answers.count == tags.count && answers.allSatisfy { $0.header.taskManagementResponse == .functionComplete })
+        let results = pdus.filter { $0.header.opcode == .dataIn }
+        #expect(results.map(\.header.initiatorTaskTag) == Array(tags))
+        #expect(results.allSatisfy { $0.data == [UInt8(truncatingIfNeeded: $0.header.initiatorTaskTag), 2, 3] })
+        clients[0].confirm(results.last!.header.statSN &+ 1)
+        #expect(bench.service.pool.lentByteCount == 0)
+        #expect((0..<session.usedCapacity).allSatisfy { session.tasks[$0].state == .free })
+    }
+
     @Test func readsGoOnFromWhatCame() {
         let (bench, clients) = severalConnections(2, level: 2, { $0.operational.maxBurstByteCount = 2048 }) {
             $0.operational.maxRecvDataSegmentByteCount = 512
@@ -368,6 +402,34 @@ import Timebase
         session.aborted(slot)
         #expect(bench.service.pool.lentByteCount == 0)
         #expect(assign(clients[0], 1).map(\.header.taskManagementResponse) == [.taskDoesNotExist])
+    }
+
+    /// That a task cannot be reassigned any more does not say that the medium has seen the last of it: ABORT TASK does.
+    @Test func aWriteThatNobodyCameForIsOverWhenAbortTaskIsAnswered() throws {
+        let (bench, clients) = severalConnections(2, level: 2)
+        let session = clients[0].session
+        clients[1].command(tag: 1, flags: [.final, .write], expected: 100, data: pattern(100), cmdSN: clients[0].cmdSN)
+        clients[0].cmdSN &+= 1
+        let slot = try #require(clients[0].readyCommands().first)
+        clients[1].connection.peerClosed()
+        bench.drainEvents()
+        _ = bench.service.nextDeadline(at: bench.now)
+        bench.now = bench.now + .seconds(22)
+        bench.service.timerFired(at: bench.now)
+        bench.drainEvents()
+        #expect(bench.events.last == "abandoned 1")
+        // The device server is still at it.
+        #expect(assign(clients[0], 1).map(\.header.taskManagementResponse) == [.taskDoesNotExist])
+        #expect(clients[0].manage(.abortTask, of: 1, refCmdSN: clients[0].cmdSN &- 1).isEmpty)
+        guard case .management(let request)? = session.nextAction() else {
+            Issue.record("the device server was not asked")
+            return
+        }
+        #expect(session.executingSlot(ofTag: request.referencedTaskTag) == slot)
+        session.aborted(slot)
+        session.finishManagement(request.token, response: .functionComplete)
+        #expect(clients[0].receive().map(\.header.taskManagementResponse) == [.functionComplete])
+        #expect(bench.service.pool.lentByteCount == 0)
     }
 
     @Test func aSessionWithoutConnectionsWaitsForOne() {

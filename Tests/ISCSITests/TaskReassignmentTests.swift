@@ -89,9 +89,9 @@ import Timebase
         #expect(rig.ended == [1] && rig.failure == nil)
     }
 
-    @Test func aTaskThatIsNoMoreIsHandedBackOnce() throws {
+    @Test func aReadThatIsNoMoreIsHandedBackOnce() throws {
         let rig = MultiConnectionRig(2, level: 2)
-        rig.submit(.write, token: 1, on: 1, memory: memory)
+        rig.submit(.read, token: 1, on: 1, memory: memory)
         _ = rig.sent(1)
         rig.expCmdSN = 101
         rig.cut(1)
@@ -99,6 +99,86 @@ import Timebase
         let reassign = rig.sent(0)[0]
         rig.put(0, .taskManagementResponse(.taskDoesNotExist, tag: reassign.header.initiatorTaskTag, numbers: rig.numbers(0)))
         #expect(rig.lost == [1] && rig.outstandingCommandCount == 0)
+        #expect(rig.sent(0).isEmpty)
+    }
+
+    /// A write whose reassignment was answered "task does not exist", and the ABORT TASK that follows.
+    private func orphan(_ rig: MultiConnectionRig) throws -> (command: BasicHeaderSegment, abort: BasicHeaderSegment) {
+        rig.submit(.write, token: 1, on: 1, memory: memory)
+        let command = rig.sent(1)[0].header
+        rig.expCmdSN = 101
+        rig.cut(1)
+        _ = try logOut(rig, via: 0)
+        let reassign = rig.sent(0)[0]
+        rig.put(0, .taskManagementResponse(.taskDoesNotExist, tag: reassign.header.initiatorTaskTag, numbers: rig.numbers(0)))
+        #expect(rig.ended.isEmpty, "the target may still be executing it")
+        let abort = rig.sent(0)
+        #expect(abort.map(\.opcode) == [.taskManagementRequest])
+        #expect(abort[0].header.taskManagementFunction == .abortTask && abort[0].header.isImmediate)
+        #expect(abort[0].header.referencedTaskTag == command.initiatorTaskTag && abort[0].header.refCmdSN == command.cmdSN)
+        #expect(abort[0].header.lun == command.lun)
+        return (command, abort[0].header)
+    }
+
+    @Test(arguments: [TaskManagementResponse.functionComplete, .taskDoesNotExist, .lunDoesNotExist])
+    func aWriteThatIsNoMoreIsHandedBackOnceItIsMadeSureOf(response: TaskManagementResponse) throws {
+        let rig = MultiConnectionRig(2, level: 2)
+        let (_, abort) = try orphan(rig)
+        rig.put(0, .taskManagementResponse(response, tag: abort.initiatorTaskTag, numbers: rig.numbers(0)))
+        #expect(rig.lost == [1] && rig.ended == [1] && rig.outstandingCommandCount == 0 && rig.failure == nil)
+    }
+
+    @Test func aStatusThatComesBeforeTheAnswerToTheAbortCounts() throws {
+        let rig = MultiConnectionRig(2, level: 2)
+        let (command, abort) = try orphan(rig)
+        rig.good(0, command.initiatorTaskTag)
+        rig.put(0, .taskManagementResponse(.taskDoesNotExist, tag: abort.initiatorTaskTag, numbers: rig.numbers(0)))
+        #expect(rig.completions.map(\.token) == [1] && rig.ended == [1] && rig.failure == nil)
+    }
+
+    @Test func anAbortThatIsRefusedEndsTheSession() throws {
+        let rig = MultiConnectionRig(2, level: 2)
+        let (_, abort) = try orphan(rig)
+        rig.put(0, .taskManagementResponse(.rejected, tag: abort.initiatorTaskTag, numbers: rig.numbers(0)))
+        #expect(rig.failure == .recoveryRefused(.rejected))
+        #expect(rig.events.contains(.commandAbandoned(token: 1, wasSent: true)))
+    }
+
+    @Test func theConnectionThatAbortsMayBeLostAsWell() throws {
+        let rig = MultiConnectionRig(3, level: 2)
+        _ = try orphan(rig)
+        rig.cut(0)
+        #expect(rig.ended.isEmpty)
+        let logout = try logOut(rig, via: 2)
+        #expect(logout.connectionID == rig.ends[0].connectionID)
+        for function in [TaskManagementFunction.taskReassign, .abortTask] {
+            let pdus = rig.sent(2)
+            #expect(pdus.map(\.header.taskManagementFunction) == [function])
+            #expect(rig.ended.isEmpty)
+            rig.put(2, .taskManagementResponse(.taskDoesNotExist, tag: pdus[0].header.initiatorTaskTag, numbers: rig.numbers(2)))
+        }
+        #expect(rig.lost == [1] && rig.ended == [1] && rig.failure == nil)
+    }
+
+    /// A target that asks for the data of a task that it says it has not.
+    @Test func aTargetThatContradictsItselfLosesTheSession() throws {
+        let rig = MultiConnectionRig(2, level: 2)
+        let data = UnsafeMutableRawBufferPointer.filled(200_000)
+        defer { data.deallocate() }
+        rig.submit(.write, token: 1, on: 1, memory: data)
+        let command = rig.sent(1)[0]
+        rig.expCmdSN = 101
+        rig.cut(1)
+        _ = try logOut(rig, via: 0)
+        let reassign = rig.sent(0)[0]
+        rig.put(0, .taskManagementResponse(.taskDoesNotExist, tag: reassign.header.initiatorTaskTag, numbers: rig.numbers(0)))
+        let abort = rig.sent(0)[0]
+        rig.put(0, .readyToTransfer(
+            lun: command.header.lun, tag: command.header.initiatorTaskTag, targetTransferTag: 5, r2tSN: 0, bufferOffset: 0,
+            desiredDataTransferByteCount: 100_000, numbers: ResponseNumbers(statSN: rig.ends[0].statSN, expCmdSN: 101, maxCmdSN: 163)))
+        rig.put(0, .taskManagementResponse(.taskDoesNotExist, tag: abort.header.initiatorTaskTag, numbers: rig.numbers(0)))
+        #expect(rig.failure == .recoveryRefused(.taskDoesNotExist))
+        #expect(rig.ended == [1])
     }
 
     @Test(arguments: [TaskManagementResponse.taskStillAllegiant, .reassignmentNotSupported, .rejected])
@@ -142,6 +222,34 @@ import Timebase
         }
         #expect(rig.failure == .endOfStream && rig.ended == [1])
         #expect(rig.events.count { $0 == .connectionWanted(rig.c(0)) } > 3)
+    }
+
+    /// The status came before its data and was lost with the connection's numbers: it comes again, and what it was to wait for
+    /// may be cut differently there.
+    @Test func aStatusThatWaitedForItsDataIsForgotten() throws {
+        let rig = MultiConnectionRig(2, level: 2)
+        let target = UnsafeMutableRawBufferPointer.filled(8192)
+        defer { target.deallocate() }
+        rig.submit(.read, token: 1, on: 1, memory: target)
+        let tag = rig.sent(1)[0].header.initiatorTaskTag
+        rig.expCmdSN = 101
+        rig.put(1, .dataIn(
+            tag: tag, flags: [], dataSN: 0, bufferOffset: 0, byteCount: 4096,
+            numbers: ResponseNumbers(statSN: 0, expCmdSN: 101, maxCmdSN: 163)), [UInt8](repeating: 1, count: 4096))
+        rig.put(1, .scsiResponse(tag: tag, status: .good, expDataSN: 2, numbers: rig.numbers(1)))
+        #expect(rig.completions.isEmpty)
+        rig.cut(1)
+        _ = try logOut(rig, via: 0)
+        #expect(rig.sent(0).map(\.header.expDataSN) == [1])
+        rig.put(0, .dataIn(
+            tag: tag, flags: [], dataSN: 1, bufferOffset: 4096, byteCount: 2048,
+            numbers: ResponseNumbers(statSN: rig.ends[0].statSN, expCmdSN: 101, maxCmdSN: 163)), [UInt8](repeating: 2, count: 2048))
+        #expect(rig.completions.isEmpty, "half of it is missing")
+        rig.put(0, .dataIn(
+            tag: tag, status: .good, dataSN: 2, bufferOffset: 6144, byteCount: 2048, numbers: rig.numbers(0)),
+            [UInt8](repeating: 3, count: 2048))
+        #expect(rig.completions.map(\.transferredByteCount) == [8192] && rig.failure == nil)
+        #expect((0..<8192).allSatisfy { target[$0] == ($0 < 4096 ? 1 : $0 < 6144 ? 2 : 3) })
     }
 
     @Test func aReadMayBeginAnewOnItsNewConnection() throws {

@@ -110,7 +110,7 @@ struct ReconnectMemoryTests {
         let disk = try await manager.open("disk")
         #expect(try await disk.waitForConnections(Self.portalCount))
         try await watch(disk, manager, array) { round in
-            let spared = round % 10 == 9 ? nil : round % Self.portalCount
+            let spared = round % 40 == 39 ? nil : round % Self.portalCount
             let struck = (0..<Self.portalCount).filter { $0 != spared }
             try array.with { target in for portal in struck { try target.setPortal(portal, enabled: false) } }
             #expect(try await disk.waitForConnections(spared == nil ? 0 : 1))
@@ -122,8 +122,10 @@ struct ReconnectMemoryTests {
 
     private func expectNoGrowth(_ samples: [Sample]) {
         #expect(samples.count >= 8)
+        // What is under way at the moment of a sample comes and goes: the least of each half is compared.
         let inUse = samples.map(\.heap.inUseByteCount)
-        #expect((inUse.max() ?? 0) - (inUse.min() ?? 0) < 128 << 10, "\(inUse)")
+        let half = inUse.count / 2
+        #expect((inUse[half...].min() ?? 0) - (inUse[..<half].min() ?? 0) < 128 << 10, "\(inUse)")
         let resident = samples.map(\.residentByteCount)
         #expect((resident.last ?? 0) - (resident.first ?? 0) < 2 << 20, "\(resident)")
     }

@@ -153,7 +153,7 @@ private final class FakeHolder: ControlHandler, @unchecked Sendable {
                 return .explanation(ExplanationReport(lun: "vm-store", policy: policy, next: "127.0.0.1:3260", reason: "the only one", paths: [.init(id: "127.0.0.1:3260", isUsed: true, reason: "usable")]))
             case .events(let after):
                 return .events(after == nil ? [EventRecord(serial: 1, at: "2026-11-21T10:00:00.000Z", lun: "vm-store", kind: "path-lost", message: "gone")] : [], next: 1)
-            case .identify, .metrics, .reload, .edit: return .failed(ControlFailure(.invalid, "not asked here"))
+            case .identify, .metrics, .reload, .edit, .sample: return .failed(ControlFailure(.invalid, "not asked here"))
             }
         }
     }

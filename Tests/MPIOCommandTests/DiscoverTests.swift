@@ -37,7 +37,7 @@ private struct Found: Decodable {
         for portal in target.portals { #expect(run.output.contains("portal \(portal)")) }
         #expect(run.output.contains("lun 7  served-7"))
 
-        let paths = try Mpio("paths", "--config", "mpio.yaml", "--json", folder: folder.path)
+        let paths = try Mpio("paths", "--config", "mpio.yaml", "--json", "--timeout", "20s", folder: folder.path)
         let report = try JSONDecoder().decode(PathsReport.self, from: Data(paths.output.utf8))
         #expect(report.luns.map(\.name) == ["served-0", "served-7"], "\(paths)")
         #expect(report.luns.allSatisfy { $0.state == .optimal && $0.paths.count == 2 && $0.holder == nil })
@@ -102,13 +102,15 @@ private struct Found: Decodable {
         let portal = "\(target.portals[0])"
         let none = try Mpio("discover", portal, folder: folder.path)
         #expect(none.status == 69 && none.output.contains("authentication failed"), "\(none)")
+        #expect(none.errors.contains("the target wants CHAP: name --user and --secret-file"), "\(none)")
         let wrong = try Mpio("discover", portal, "--user", "host-1", "--secret-file", "wrong", folder: folder.path)
         #expect(wrong.status == 69 && wrong.output.contains("authentication failed"), "\(wrong)")
+        #expect(wrong.errors.contains("does the target know the user 'host-1', by this secret?"), "\(wrong)")
         let right = try Mpio(
             "discover", portal, "--user", "host-1", "--secret-file", "secret", "--mutual-user", "array", "--mutual-secret-file", "mutual",
             "--write-config", "mpio.yaml", folder: folder.path)
         #expect(right.status == 0, "\(right)")
-        let paths = try Mpio("paths", "--check", "--json", folder: folder.path)
+        let paths = try Mpio("paths", "--check", "--json", "--timeout", "20s", folder: folder.path)
         #expect(paths.status == 0 && !paths.output.contains("first-secret"), "\(paths)")
         #expect(try !String(contentsOfFile: folder.path + "/mpio.yaml", encoding: .utf8).contains("first-secret"))
         #expect(!target.output.contains("first-secret") && target.output.contains("user: \"host-1\""))
@@ -117,5 +119,37 @@ private struct Found: Decodable {
         let open = try Mpio("discover", portal, "--user", "host-1", "--secret-file", "secret", folder: folder.path)
         #expect(open.status == 64 && open.errors.contains("chmod 600"), "\(open)")
         #expect(try Mpio("discover", portal, "--user", "host-1", folder: folder.path).status == 64)
+    }
+
+    @Test func whatGoesWrongSaysWhatToDo() throws {
+        let folder = Folder()
+        let target = try ServedTarget(portalCount: 1, in: folder)
+        let portal = "\(target.portals[0])"
+        let mistyped = try Mpio("discover", portal, "--write-confg", "mpio.yaml", folder: folder.path)
+        #expect(mistyped.status == 64 && mistyped.errors.contains("Did you mean '--write-config'?"), "\(mistyped)")
+        let nowhere = try Mpio("discover", portal, "--write-config", "missing/mpio.yaml", folder: folder.path)
+        #expect(nowhere.status == 64 && nowhere.errors.contains("the folder missing") && nowhere.output.isEmpty, "\(nowhere)")
+        let single = try Mpio("discover", portal, "--write-config", "mpio.yaml", folder: folder.path)
+        #expect(single.status == 0 && single.errors.contains("One path to each LUN"), "\(single)")
+        let unknown = try Mpio("paths", "vm-store", folder: folder.path)
+        #expect(unknown.status == 64 && unknown.errors.contains("has no LUN 'vm-store'; it has served-0"), "\(unknown)")
+        let noFile = try Mpio("paths", "--config", "other.yaml", folder: folder.path)
+        #expect(noFile.status == 65 && noFile.errors.contains("there is no policy file other.yaml. Write one by: mpio discover PORTAL --write-config other.yaml"), "\(noFile)")
+        let action = try Mpio("path", "drian", "served-0", portal, folder: folder.path)
+        #expect(action.status == 64 && action.errors.contains("did you mean 'drain'?"), "\(action)")
+        let policy = try Mpio("policy", "served-0", "round-robbin", folder: folder.path)
+        #expect(policy.status == 64 && policy.errors.contains("did you mean 'round-robin'?"), "\(policy)")
+    }
+
+    @Test func aLUNThatNoTargetHasIsSaidToBeThat() throws {
+        let folder = Folder()
+        let target = try ServedTarget(luns: ["0=memory,size=16M,identity=naa.6001405abcdef01234567890abcdef01"], in: folder)
+        #expect(try Mpio("discover", "\(target.portals[0])", "--write-config", "mpio.yaml", folder: folder.path).status == 0)
+        let file = try String(contentsOfFile: folder.path + "/mpio.yaml", encoding: .utf8)
+        try folder.write(file.replacing("7890abcdef01", with: "7890abcdef02"), to: "mpio.yaml")
+        let paths = try Mpio("paths", folder: folder.path)
+        #expect(paths.output.contains("no paths: no target that answers has this LUN"), "\(paths)")
+        let read = try Mpio("read", "served-0", "--length", "4k", folder: folder.path)
+        #expect(read.status == 69 && read.errors.contains("no target that answers has it"), "\(read)")
     }
 }

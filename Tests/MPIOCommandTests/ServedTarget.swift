@@ -40,7 +40,7 @@ final class ServedTarget {
     /// Ends it as Ctrl-C does; its exit.
     func interrupt() -> ProcessEnd? {
         process.send(signal: SIGINT)
-        return process.wait(timeout: .seconds(8))
+        return process.wait(timeout: .seconds(20))
     }
 }
 

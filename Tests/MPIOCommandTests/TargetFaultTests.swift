@@ -103,7 +103,7 @@ import Testing
         let text = target.output
         let start = try #require(text.range(of: "targets:\n")), end = try #require(text.range(of: "\nOr: "))
         try folder.write(String(text[start.lowerBound..<end.lowerBound]), to: "mpio.yaml")
-        let paths = try Mpio("paths", "--json", folder: folder.path)
+        let paths = try Mpio("paths", "--json", "--timeout", "20s", folder: folder.path)
         let report = try JSONDecoder().decode(PathsReport.self, from: Data(paths.output.utf8))
         let states = try #require(report.luns.first).paths.map(\.state)
         #expect(states == [.activeOptimized, .activeOptimized, .standby, .standby], "\(paths)")

@@ -75,10 +75,22 @@ import Testing
         let manager = try await target.manager(reactors: 2, units: [0, 7, 1])
         _ = try await manager.open("a")
         await #expect(throws: PathManagerError.self) { try await manager.open("h") }
-        // The sessions that it had there may still be logging out.
-        #expect(try await eventually { (try? await manager.open("b").status.reactor) == 1 })
+        #expect(try await manager.open("b").status.reactor == 1)
         #expect(await reactors(manager) == ["a": 0, "b": 1])
         try await manager.shutdown()
+        try target.stop()
+    }
+
+    /// The sessions that it had may still be logging out: whoever comes meanwhile waits for that.
+    @Test func aLUNCanBeOpenedRightAfterAnotherFailed() async throws {
+        let target = try TargetWithUnits(units: 1)
+        for _ in 0..<10 {
+            let manager = try await target.manager(reactors: 1, units: [0, 7])
+            await #expect(throws: PathManagerError.self) { try await manager.open("h") }
+            let disk = try await manager.open("a")
+            #expect(try await eventually { try await disk.paths.allSatisfy { $0.state.isUsable } })
+            try await manager.shutdown()
+        }
         try target.stop()
     }
 

@@ -50,7 +50,7 @@ import Testing
     @Test(arguments: [60, 80, 100, 120, 200])
     func noLineIsWiderThanTheTerminal(_ width: Int) {
         let text = PathsRenderer(style: TextStyle(width: width), now: Self.now).render(Self.sample)
-        let lines = text.split(separator: "\n").dropFirst()
+        let lines = text.split(separator: "\n")
         #expect(lines.allSatisfy { $0.count <= width }, "\(text)")
         for needed in ["10.0.2.10:3260", "failed", "connection reset 12 s ago", "QUEUE", "ERRORS"] { #expect(text.replacing(/\n +/, with: " ").contains(needed)) }
     }
@@ -59,7 +59,8 @@ import Testing
         let text = PathsRenderer(style: TextStyle(width: 80), now: Self.now).render(Self.sample)
         #expect(
             text == """
-                vm-store  naa.6001405abcdef01234567890abcdef01  LIO-ORG disk0  10.0 GiB, 512 B blocks
+                vm-store  naa.6001405abcdef01234567890abcdef01  LIO-ORG disk0
+                  10.0 GiB, 512 B blocks
                   policy weighted-paths   dsm default   state degraded (1 of 3 paths failed)
                   fence clear   held by pid 4711 (mpio bench)
                   PATH              STATE             QUEUE    IOPS    p50    p99  ERRORS
@@ -102,10 +103,31 @@ import Testing
         #expect(!PathsRenderer(now: Self.now).render(lun).contains("cid"))
     }
 
+    @Test func aPathThatIsSickSaysSinceWhen() {
+        var lun = Self.sample
+        lun.paths[1].state = .stalled
+        lun.paths[1].nextTrySeconds = nil
+        lun.paths[1].lastError = LastError(
+            at: Timestamp.format(Self.now.addingTimeInterval(-12)), reason: "silent", detail: "TCP answers, the target does not")
+        let text = PathsRenderer(now: Self.now).render(lun)
+        #expect(text.contains("state degraded (1 of 3 paths stalled)"), "\(text)")
+        #expect(text.contains("silent for 12 s: TCP answers, the target does not\n"), "\(text)")
+        lun.paths[0].state = .failed
+        #expect(PathsRenderer(now: Self.now).render(lun).contains("(1 stalled, 1 failed of 3 paths)"))
+    }
+
+    @Test func whatWasJustSeenIsNoTimeAgo() {
+        var lun = Self.sample
+        lun.paths[1].state = .connecting
+        lun.paths[1].nextTrySeconds = nil
+        lun.paths[1].lastError = LastError(at: Timestamp.format(Self.now), reason: "no answer within 1 s")
+        #expect(PathsRenderer(now: Self.now).render(lun).contains("no answer within 1 s\n"))
+    }
+
     @Test func nothingToShowIsSaid() {
         #expect(PathsRenderer(now: Self.now).render(PathsReport()) == "")
         let lun = LUNSnapshot(name: "x", policy: "round-robin", state: .failed)
-        #expect(PathsRenderer(now: Self.now).render(lun).hasSuffix("fence clear\n  no paths\n"))
+        #expect(PathsRenderer(now: Self.now).render(lun).contains("fence clear\n  no paths: no target that answers has this LUN"))
     }
 
     @Test func theJSONHasTheDocumentedNames() throws {

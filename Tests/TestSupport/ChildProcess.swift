@@ -67,6 +67,15 @@ public final class ChildProcess: Sendable {
         end.withLock { $0 == nil && kill(identifier, signal) == 0 }
     }
 
+    /// Whether it handles `signal` by now: before that, the signal just ends it.
+    public func catches(signal: Int32) -> Bool {
+        guard let status = try? String(contentsOfFile: "/proc/\(identifier)/status", encoding: .utf8),
+            let line = status.split(separator: "\n").first(where: { $0.hasPrefix("SigCgt:") }),
+            let mask = UInt64(line.dropFirst(7).drop { $0 == "\t" }, radix: 16)
+        else { return false }
+        return mask & 1 << UInt64(signal - 1) != 0
+    }
+
     /// How it ended, or nil while it runs. Does not block.
     public func poll() -> ProcessEnd? {
         end.withLock { end in

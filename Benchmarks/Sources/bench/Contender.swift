@@ -12,11 +12,14 @@ struct Measurement: Codable {
     var errors: Double
     var iops: Double
     var cpuPerRequest: Double
+    /// Of the target, where the contender watched it.
+    var watchedCPUPerRequest: Double?
     var latency: Latency
 
     enum CodingKeys: String, CodingKey {
         case requests, errors, iops
         case cpuPerRequest = "cpu_us_per_request"
+        case watchedCPUPerRequest = "watched_cpu_us_per_request"
         case latency = "latency_us"
     }
 }
@@ -64,132 +67,54 @@ struct Contender {
     }
 }
 
-/// The target, the bare responder, and what a contender has to be told of them.
-struct Arena {
-    let target: TgtServer
-    let responder: ChildProcess
-    let responderPortals: [LoopbackPortal]
-    let directory: TemporaryDirectory
-    let options: Options
+/// How a contender is run, and what it can do.
+struct ContenderKind {
+    let name: String
+    /// Words in braces are filled in, see ``Options/usage``.
+    let command: String
+    /// Runs only where it is named.
+    var isOptional = false
+    var digests: [Digests] = [.none]
+    var mixes = true
+    var writes = true
+    /// It opens as many sessions as it is told, not one.
+    var opensSessions = true
+    /// The fewest seconds that it can be told to run.
+    var leastSeconds = 0.01
 
-    /// The directory of this program, where its fellows are.
-    static let programs: String = {
-        let link = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? "./bench"
-        return (link as NSString).deletingLastPathComponent
+    func canDo(_ load: Load) -> Bool {
+        digests.contains(load.digests) && (writes || load.writePercent == 0)
+            && (mixes || load.writePercent == 0 || load.writePercent == 100)
+    }
+
+    static let known: [ContenderKind] = {
+        let all = Digests.allCases
+        return [
+            ContenderKind(
+                name: "libiscsi", command: "{programs}/libiscsi-client {flags} {urls}", digests: [.none, .header]),
+            ContenderKind(name: "mpio-queue", command: "{programs}/mpio-client {flags} {config}", digests: all),
+            ContenderKind(
+                name: "mpio-async", command: "{programs}/mpio-client {flags} --api async {config}", isOptional: true,
+                digests: all),
+            ContenderKind(
+                name: "mpio-async-elsewhere", command: "{programs}/mpio-client {flags} --api async-elsewhere {config}",
+                isOptional: true, digests: all),
+            ContenderKind(name: "mpio-mcs", command: "{programs}/mpio-client {flags} {mcs-config}", digests: all),
+            ContenderKind(
+                name: "iscsi-perf", command: "{programs}/iscsi-perf-client {flags} {urls}", isOptional: true,
+                writes: false, opensSessions: false, leastSeconds: 1),
+            ContenderKind(
+                name: "qemu-img", command: "{programs}/qemu-client {flags} {urls}", mixes: false, opensSessions: false),
+            ContenderKind(name: "tcp-floor", command: "{programs}/tcp-floor-client {flags} {portals}"),
+        ]
     }()
 
-    /// Target and clients on processors of their own, where there are two.
-    static let isPinned = sysconf(Int32(_SC_NPROCESSORS_ONLN)) > 1
-    static var targetProcessor: Int? { isPinned ? 0 : nil }
-    static var clientProcessor: Int? { isPinned ? 1 : nil }
-
-    init(_ options: Options) throws {
-        self.options = options
-        directory = try TemporaryDirectory("bench")
-        var configuration = TgtConfiguration(
-            portals: try LoopbackPortal.unused(count: options.sessionCount),
-            targetName: "iqn.2026-11.org.example:bench",
-            logicalUnits: [.init(backing: .null, scsiID: "bec40001", serial: "bec40001")])
-        configuration.parameters = [
-            ("MaxRecvDataSegmentLength", "262144"), ("MaxXmitDataSegmentLength", "262144"),
-            ("MaxBurstLength", "262144"), ("FirstBurstLength", "262144"), ("InitialR2T", "No"),
-            ("ImmediateData", "Yes"), ("MaxConnections", "\(options.sessionCount)"),
-        ]
-        configuration.processor = Self.targetProcessor
-        target = try TgtServer(configuration)
-
-        responderPortals = try LoopbackPortal.unused(count: options.sessionCount)
-        let pinned = try Self.targetProcessor.map { [try Tool.path("taskset"), "-c", "\($0)"] } ?? []
-        let line = pinned + [Self.programs + "/tcp-floor-server"] + responderPortals.map(\.description)
-        responder = try ChildProcess(executable: line[0], arguments: Array(line.dropFirst()))
-        try awaitResponder()
-        try Data(policyFile(portals: sessions).utf8).write(to: URL(fileURLWithPath: configurationPath))
-        try Data(policyFile(portals: connections).utf8).write(to: URL(fileURLWithPath: connectionsPath))
-    }
-
-    /// The contenders in the order of the table.
-    func contenders() -> [Contender] {
-        var templates = [
-            (name: "libiscsi", command: Self.programs + "/libiscsi-client {flags} {urls}"),
-            (name: "mpio-queue", command: Self.programs + "/mpio-client {flags} {config}"),
-            (name: "mpio-async", command: Self.programs + "/mpio-client {flags} --api async {config}"),
-            (name: "mpio-async-elsewhere", command: Self.programs + "/mpio-client {flags} --api async-elsewhere {config}"),
-            (name: "mpio-mcs", command: Self.programs + "/mpio-client {flags} {mcs-config}"),
-            (name: "qemu-img", command: Self.programs + "/qemu-client {flags} {urls}"),
-            (name: "tcp-floor", command: Self.programs + "/tcp-floor-client {flags} {portals}"),
-        ]
-        let beside = Self.programs + "/mpio"
-        if let mpio = options.mpio ?? (FileManager.default.isExecutableFile(atPath: beside) ? beside : nil) {
-            var command = "\(mpio) bench bench --config {config} --depth {depth} --block-size {block-size}"
-            command += " --time {seconds}s --json"
-            if options.writePercent == 100 { command += " --write" }
-            if options.isSequential { command += " --sequential" }
-            templates.append((name: "mpio", command: command))
-        }
-        templates += options.extra
-        let optional = ["mpio-async", "mpio-async-elsewhere"]
-        return templates.filter { options.only.isEmpty && !optional.contains($0.name) || options.only.contains($0.name) || $0.name == options.baseline }
-            .map { Contender(name: $0.name, command: fillIn($0.command)) }
-    }
-
-    private func fillIn(_ command: String) -> [String] {
-        let flags = [
-            "--sessions", "\(options.sessionCount)", "--depth", "\(options.depth)", "--block-size",
-            "\(options.blockByteCount)", "--write-percent", "\(options.writePercent)", "--seconds",
-            "\(options.seconds)", "--ramp", "\(options.rampSeconds)",
-        ]
-        let lists = [
-            "{flags}": flags + (options.isSequential ? ["--sequential"] : []),
-            "{urls}": target.portals.indices.map { target.url(portal: $0) },
-            "{portals}": responderPortals.map(\.description),
-        ]
-        let words = [
-            "{config}": configurationPath, "{mcs-config}": connectionsPath, "{sessions}": "\(options.sessionCount)", "{depth}": "\(options.depth)",
-            "{block-size}": "\(options.blockByteCount)", "{write-percent}": "\(options.writePercent)",
-            "{seconds}": "\(options.seconds)", "{ramp}": "\(options.rampSeconds)",
-        ]
-        return command.split(separator: " ").flatMap { word -> [String] in
-            if let list = lists[String(word)] { return list }
-            return [words.reduce(String(word)) { $0.replacingOccurrences(of: $1.key, with: $1.value) }]
-        }
-    }
-
-    private var configurationPath: String { directory.file("mpio.yaml") }
-
-    private var connectionsPath: String { directory.file("mpio-mcs.yaml") }
-
-    /// A session through each portal.
-    private var sessions: String { target.portals.map { "      - {address: \"\($0)\"}\n" }.joined() }
-
-    /// One session with a connection through each portal.
-    private var connections: String {
-        let list = target.portals.map { "{address: \"\($0)\"}" }.joined(separator: ", ")
-        return "      - connections: [\(list)]\n"
-    }
-
-    private func policyFile(portals: String) -> String {
-        """
-        initiator:
-          name: iqn.2026-11.org.example:bench-client
-        targets:
-          - name: \(target.targetName)
-            portals:
-        \(portals)luns:
-          - name: bench
-            identity: {target: "\(target.targetName)", lun: 1}
-            policy: round-robin
-            switch-after: \(options.switchAfter)
-
-        """
-    }
-
-    private func awaitResponder() throws {
-        let deadline = ContinuousClock.now + .seconds(5)
-        while ContinuousClock.now < deadline, responder.isRunning {
-            let listening = TCPTableEntry.sockets(of: responder.identifier).filter(\.isListening)
-            if listening.count == responderPortals.count { return }
-            usleep(2_000)
-        }
-        throw Contender.Failure.failed(name: "tcp-floor-server", how: "does not listen", output: "")
+    /// The command `mpio bench`.
+    static func mpio(_ path: String, _ load: Load) -> ContenderKind {
+        var command = "\(path) bench bench --config {config} --depth {depth} --block-size {block-size}"
+        command += " --time {seconds}s --json"
+        if load.writePercent == 100 { command += " --write" }
+        if load.isSequential { command += " --sequential" }
+        return ContenderKind(name: "mpio", command: command, digests: Digests.allCases, mixes: false)
     }
 }

@@ -1,18 +1,34 @@
 /// What one run of `bench` does.
 struct Options {
-    var sessionCount = 4
-    var depth = 32
-    var blockByteCount = 4096
-    var writePercent = 0
-    var isSequential = false
-    var seconds = 3.0
-    var rampSeconds = 0.5
-    var roundCount = 5
-    /// Requests that our round robin gives to one path before the next.
-    var switchAfter = 1
+    enum Mode {
+        /// One load, all contenders.
+        case load
+        /// Depths, sizes, numbers of paths.
+        case sweep
+        /// The embedded target against tgtd.
+        case servers
+        /// All that docs/performance.md shows.
+        case all
+        /// Draws the figures of a sweep again.
+        case redraw(String)
+        /// Another program beside this one.
+        case program(String, arguments: [String])
+    }
+
+    var mode = Mode.load
+    var load = Load()
+    var target: TargetKind?
+    private var seconds: Double?
+    private var rampSeconds: Double?
+    private var roundCount: Int?
+    /// Few and short rounds.
+    var isQuick = false
+    /// Before the other programs of the machine.
+    var isUrgent = false
+    var outputDirectory = "bench-results"
     var baseline = "libiscsi"
     var only: [String] = []
-    var mpio: String?
+    private var mpio: String?
     /// The largest CPU ratio allowed, by contender.
     var limits: [(name: String, ratio: Double)] = []
     var extra: [(name: String, command: String)] = []
@@ -25,15 +41,17 @@ struct Options {
           --block-size N        bytes per request, k and M are understood (4k)
           --write-percent N     0 reads only, 100 writes only (0)
           --sequential          instead of random
+          --digests WHICH       CRC32C digests: none, header, data or header,data (none); who cannot do that is left out
           --switch-after N      requests that our round robin gives to one path before the next (1)
+          --target WHICH        tgtd-null, tgtd-file (a file in memory) or embedded, which is mpio target (tgtd-null)
           --seconds S           that count, each run (3)
           --ramp S              before they count (0.5)
           --rounds N            every contender runs once a round, in turn (5)
           --baseline NAME       the contender that the others are divided by (libiscsi)
           --only NAME,NAME      of the contenders: libiscsi, mpio-queue (our batch API), mpio-mcs (the same over one session of as
                                 many connections as --sessions says), mpio (the command), qemu-img, tcp-floor, those of
-                                --contender, and two that run only when asked for: mpio-async (our async API on the
-                                reactor's thread) and mpio-async-elsewhere (off it)
+                                --contender, and three that run only when asked for: mpio-async (our async API on the
+                                reactor's thread), mpio-async-elsewhere (off it), iscsi-perf (reads, for whole seconds)
           --limit NAME=RATIO    fail where this contender's CPU per request, in the median, is more than so many times
                                 the baseline's
           --mpio PATH           the mpio command, where it is not beside this program
@@ -42,9 +60,55 @@ struct Options {
                                 {write-percent} {seconds} {ramp}
           --json                one line of JSON instead of the table
 
-        The target is a private tgtd with a null LUN, pinned to processor 0; clients run on processor 1.
-        Numbers of one machine and one run compare; absolute ones do not.
+        Other measurements, instead of that of one load:
+          --sweep               depths 1 to 256, sizes 512 B to 1 MiB, 1 to 8 paths, digests; reads and writes. Writes JSON and
+                                plots (SVG) into the directory --output, for --target, or for tgtd-null and embedded
+          --servers             the embedded target against tgtd, libiscsi as their client
+          --all                 both, and the tables of docs/performance.md, --scale and --choosing as well; a report in
+                                Markdown goes to --output
+          --redraw FILE         draws the plots of a sweep's JSON file again
+          --scale …             up to 1,000 LUNs of four paths; --scale --help tells more
+          --choosing …          nanoseconds to choose a path; --choosing --help tells more
+
+          --output DIRECTORY    (bench-results)
+          --quick               few and short rounds: --all takes less than ten minutes
+          --urgent              before the machine's other programs, where it is not quiet (root)
+
+        The target runs on processor 0, clients on processor 1. Numbers of one machine and one run compare; absolute ones do not.
         """
+
+    /// What is measured takes different times: one load is measured longest, the many of a sweep shortest.
+    enum Purpose { case load, servers, cases, sweep }
+
+    /// How long something is measured, where the command line does not say it.
+    func timing(_ purpose: Purpose) -> Timing {
+        let usual: Timing =
+            switch (purpose, isQuick) {
+            case (.load, false): Timing(seconds: 3, rampSeconds: 0.5, roundCount: 5)
+            case (.load, true): Timing(seconds: 0.5, rampSeconds: 0.2, roundCount: 3)
+            case (.servers, false): Timing(seconds: 2, rampSeconds: 0.3, roundCount: 7)
+            case (.servers, true): Timing(seconds: 0.3, rampSeconds: 0.1, roundCount: 5)
+            case (.cases, false): Timing(seconds: 2, rampSeconds: 0.3, roundCount: 5)
+            case (.cases, true): Timing(seconds: 0.2, rampSeconds: 0.1, roundCount: 3)
+            case (.sweep, false): Timing(seconds: 1, rampSeconds: 0.2, roundCount: 5)
+            case (.sweep, true): Timing(seconds: 0.15, rampSeconds: 0.05, roundCount: 2)
+            }
+        return Timing(
+            seconds: seconds ?? usual.seconds, rampSeconds: rampSeconds ?? usual.rampSeconds,
+            roundCount: roundCount ?? usual.roundCount)
+    }
+
+    /// The command: the one that was named, or that beside this program.
+    var mpioPath: String? {
+        let beside = Arena.programs + "/mpio"
+        return mpio ?? (isExecutable(beside) ? beside : nil)
+    }
+}
+
+struct Timing: Codable {
+    var seconds: Double
+    var rampSeconds: Double
+    var roundCount: Int
 }
 
 enum UsageError: Error, CustomStringConvertible {
@@ -69,11 +133,21 @@ extension Options {
         while let option = rest.popFirst() {
             switch option {
             case "--help", "-h": throw .helpWanted
-            case "--sequential": isSequential = true
+            case "--sequential": load.isSequential = true
             case "--json": isJSON = true
+            case "--quick": isQuick = true
+            case "--urgent": isUrgent = true
+            case "--sweep": mode = .sweep
+            case "--servers": mode = .servers
+            case "--all": mode = .all
+            case "--scale", "--choosing":
+                // The rest is the other program's.
+                mode = .program(option == "--scale" ? "scale" : "path-choice", arguments: Array(rest))
+                return
             default: try take(option, value: rest.popFirst())
             }
         }
+        (load.seconds, load.rampSeconds) = (timing(.load).seconds, timing(.load).rampSeconds)
     }
 
     private mutating func take(_ option: String, value: String?) throws(UsageError) {
@@ -96,18 +170,31 @@ extension Options {
             }
             return number
         }
+        func choice<Choice: RawRepresentable & CaseIterable>(_: Choice.Type) throws(UsageError) -> Choice
+        where Choice.RawValue == String {
+            let value = try text()
+            guard let choice = Choice(rawValue: value) else {
+                let words = Choice.allCases.map(\.rawValue).joined(separator: ", ")
+                throw .badValue(option: option, value: value, expected: "one of \(words)")
+            }
+            return choice
+        }
         switch option {
-        case "--sessions": sessionCount = try integer(1...8)
-        case "--depth": depth = try integer(1...4096)
-        case "--block-size": blockByteCount = try Self.size(text(), option: option)
-        case "--write-percent": writePercent = try integer(0...100)
+        case "--sessions": load.sessionCount = try integer(1...8)
+        case "--depth": load.depth = try integer(1...4096)
+        case "--block-size": load.blockByteCount = try Self.size(text(), option: option)
+        case "--write-percent": load.writePercent = try integer(0...100)
+        case "--digests": load.digests = try choice(Digests.self)
+        case "--target": target = try choice(TargetKind.self)
         case "--seconds": seconds = try duration()
         case "--ramp": rampSeconds = try duration()
         case "--rounds": roundCount = try integer(1...1000)
-        case "--switch-after": switchAfter = try integer(1...4096)
+        case "--switch-after": load.switchAfter = try integer(1...4096)
         case "--baseline": baseline = try text()
         case "--only": only = try text().split(separator: ",").map(String.init)
         case "--mpio": mpio = try text()
+        case "--output": outputDirectory = try text()
+        case "--redraw": mode = .redraw(try text())
         case "--limit":
             let parts = try text().split(separator: "=").map(String.init)
             guard parts.count == 2, let ratio = Double(parts[1]), ratio > 0 else {

@@ -1,102 +1,44 @@
 // Our numbers beside others', as ratios of runs that took turns on one machine.
 import Foundation
+import TestSupport
 
-struct Row: Codable {
-    struct Spread: Codable {
-        var median: Double
-        var least: Double
-        var most: Double
-    }
+func isExecutable(_ path: String) -> Bool { FileManager.default.isExecutableFile(atPath: path) }
 
-    var name: String
-    var iops: Double
-    var cpu: Double
-    var p50: Double
-    var p99: Double
-    var iopsRatio: Spread
-    var cpuRatio: Spread
-
-    enum CodingKeys: String, CodingKey {
-        case name, iops, p50, p99
-        case cpu = "cpu_us_per_request"
-        case iopsRatio = "iops_ratio"
-        case cpuRatio = "cpu_ratio"
-    }
+struct LimitExceeded: Error, CustomStringConvertible {
+    let description: String
 }
 
-func spread(_ values: [Double]) -> Row.Spread {
-    let sorted = values.sorted()
-    let middle = sorted.count / 2
-    let median = sorted.count % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
-    return Row.Spread(median: median, least: sorted[0], most: sorted[sorted.count - 1])
-}
-
-func row(_ name: String, _ own: [Measurement], baseline: [Measurement]) -> Row {
-    let pairs = zip(own, baseline)
-    return Row(
-        name: name, iops: spread(own.map(\.iops)).median, cpu: spread(own.map(\.cpuPerRequest)).median,
-        p50: spread(own.map(\.latency.p50)).median, p99: spread(own.map(\.latency.p99)).median,
-        iopsRatio: spread(pairs.map { $0.iops / $1.iops }),
-        cpuRatio: spread(pairs.map { $0.cpuPerRequest / $1.cpuPerRequest }))
-}
-
-func table(_ rows: [Row], baseline: String) -> String {
-    func cell(_ value: Double, _ digits: Int, _ width: Int) -> String {
-        let text = String(format: "%.\(digits)f", value)
-        return String(repeating: " ", count: max(0, width - text.count)) + text
+/// One load, all contenders that can do it.
+func runLoad(_ options: Options) throws {
+    let (load, target) = (options.load, options.target ?? .tgtdNull)
+    let arena = try Arena(options, target: target, portalCount: load.sessionCount)
+    let wanted = arena.kinds(load).filter {
+        options.only.isEmpty && !$0.isOptional || options.only.contains($0.name) || $0.name == options.baseline
     }
-    func ratio(_ spread: Row.Spread) -> String {
-        "\(cell(spread.median, 3, 8)) (\(cell(spread.least, 3, 5))…\(cell(spread.most, 3, 5)))"
-    }
-    let heading = "contender         iops  cpu µs/req  p50 µs   p99 µs     iops ÷ \(baseline)        cpu ÷ \(baseline)"
-    let lines = rows.map { row in
-        row.name.padding(toLength: max(12, row.name.count), withPad: " ", startingAt: 0) + cell(row.iops, 0, 10)
-            + cell(row.cpu, 3, 12) + cell(row.p50, 1, 8) + cell(row.p99, 1, 9) + " " + ratio(row.iopsRatio) + "  "
-            + ratio(row.cpuRatio)
-    }
-    return ([heading] + lines).joined(separator: "\n")
-}
-
-func run(_ options: Options) throws {
-    let arena = try Arena(options)
-    let contenders = arena.contenders()
+    let contenders = try wanted.compactMap { try arena.contender($0, load) }
     guard contenders.contains(where: { $0.name == options.baseline }) else {
-        throw UsageError.badValue(option: "--baseline", value: options.baseline, expected: "one of the contenders")
+        throw UsageError.badValue(
+            option: "--baseline", value: options.baseline, expected: "one of the contenders that can do this load")
     }
-    var measurements: [String: [Measurement]] = [:]
-    let limit = Duration.seconds(options.seconds + options.rampSeconds + 30)
-    for round in 0..<options.roundCount {
-        // Forward, then backward: a machine that slowly gets faster or slower favours nobody.
-        for contender in round % 2 == 0 ? contenders : contenders.reversed() {
-            let measurement = try contender.measure(processor: Arena.clientProcessor, timeout: limit)
-            measurements[contender.name, default: []].append(measurement)
-        }
-        if isatty(2) == 1 { FileHandle.standardError.write(Data("\rround \(round + 1) of \(options.roundCount)".utf8)) }
-    }
-    if isatty(2) == 1 { FileHandle.standardError.write(Data("\r\u{1b}[K".utf8)) }
-    let rows = contenders.map {
-        row($0.name, measurements[$0.name] ?? [], baseline: measurements[options.baseline] ?? [])
-    }
+    let count = options.timing(.load).roundCount
+    let rounds = try Rounds(contenders, load, count: count) { ProgressLine.show("round \($0) of \(count)") }
+    ProgressLine.end()
+    let rows = contenders.map { Row($0.name, rounds[$0.name], baseline: rounds[options.baseline]) }
     if options.isJSON {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        print(String(decoding: try encoder.encode(rows), as: UTF8.self))
+        try printJSON(rows)
     } else {
-        let pattern = options.isSequential ? "sequential" : "random"
-        let pinning = Arena.isPinned ? "target on processor 0, clients on 1" : "one processor for target and clients"
-        print(
-            """
-            \(options.blockByteCount)-byte \(pattern) requests, \(options.writePercent)% writes, \
-            depth \(options.depth) over \(options.sessionCount) sessions; \
-            medians of \(options.roundCount) rounds of \(options.seconds) s; \(pinning)
-            """)
-        print(table(rows, baseline: options.baseline))
+        print("\(load.words); \(target.words); medians of \(count) rounds of \(load.seconds) s; \(Arena.pinning)")
+        print(Row.table(rows, baseline: options.baseline))
+        let left = wanted.map(\.name).filter { name in !contenders.contains { $0.name == name } }
+        if !left.isEmpty { print("left out, for they cannot do that: \(left.joined(separator: ", "))") }
     }
     try check(rows, options.limits)
 }
 
-struct LimitExceeded: Error, CustomStringConvertible {
-    let description: String
+func printJSON(_ value: some Encodable) throws {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    print(String(decoding: try encoder.encode(value), as: UTF8.self))
 }
 
 func check(_ rows: [Row], _ limits: [(name: String, ratio: Double)]) throws {
@@ -108,6 +50,40 @@ func check(_ rows: [Row], _ limits: [(name: String, ratio: Double)]) throws {
             throw LimitExceeded(
                 description: String(format: "\(row.name) costs %.3f of the baseline's CPU, more than %.3f", row.cpuRatio.median, limit.ratio))
         }
+    }
+}
+
+func runSweep(_ options: Options) throws {
+    for target in options.target.map({ [$0] }) ?? [.tgtdNull, .embedded] {
+        try Sweep(options, target: target).write(to: options.outputDirectory)
+        print("\(options.outputDirectory)/performance-\(target.rawValue).json, and three plots beside it")
+    }
+}
+
+func runServers(_ options: Options) throws {
+    let comparison = try ServerComparison(options)
+    if options.isJSON { try printJSON(comparison) } else { print(comparison.markdown) }
+}
+
+/// Becomes another program of this package.
+func become(_ program: String, _ arguments: [String]) throws {
+    let path = Arena.programs + "/" + program
+    var pointers = ([path] + arguments).map { strdup($0) } + [nil]
+    execv(path, &pointers)
+    throw MissingProgram(name: program)
+}
+
+func run(_ options: Options) throws {
+    if options.isUrgent { Priority.raise() }
+    switch options.mode {
+    case .load: try runLoad(options)
+    case .sweep: try runSweep(options)
+    case .servers: try runServers(options)
+    case .all: try Report(options).write(to: options.outputDirectory)
+    case .redraw(let file):
+        let sweep = try JSONDecoder().decode(Sweep.self, from: Data(contentsOf: URL(fileURLWithPath: file)))
+        try sweep.write(to: (file as NSString).deletingLastPathComponent)
+    case .program(let name, let arguments): try become(name, arguments)
     }
 }
 

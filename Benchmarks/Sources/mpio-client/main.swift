@@ -154,8 +154,8 @@ nonisolated func measure() async throws {
         polls: after.pollsThatFound - before.pollsThatFound, load)
     try await manager.shutdown()
     let measured = measuring_requests()
-    // A request allocates nothing; a program of many threads now and then does.
-    guard options.api != api_batch || measured < 10_000 || load.measuredAllocations * 100 < measured else {
+    // A request allocates nothing; logins that are late, and proofs of portal groups, do.
+    guard options.api != api_batch || measured < 10_000 || load.measuredAllocations < 2_000 + measured / 100 else {
         throw Failure.allocates(load.measuredAllocations, requests: measured)
     }
 }

@@ -3,9 +3,11 @@ public import Multipath
 
 /// Something that happened to a disk or one of its paths, for people and for programs that watch.
 public struct DiskEvent: Sendable, CustomStringConvertible {
+    /// When it happened, by the system's clock.
     public var at: Date
     /// The disk's name in the policy file.
     public var disk: String
+    /// What happened.
     public var event: MultipathEvent
     /// Who made it happen, where somebody did.
     public internal(set) var actor: ChangeActor?

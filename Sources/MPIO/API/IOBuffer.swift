@@ -11,6 +11,7 @@ public final class IOBuffer: @unchecked Sendable {
     /// The whole buffer. Valid as long as the `IOBuffer` lives.
     public let bytes: UnsafeMutableRawBufferPointer
 
+    /// The size in bytes.
     public var byteCount: Int { bytes.count }
 
     /// A zeroed buffer of `byteCount` bytes, at least 1.
@@ -25,6 +26,7 @@ public final class IOBuffer: @unchecked Sendable {
 
     deinit { free(bytes.baseAddress) }
 
+    /// The byte at `offset`, 0 ..< ``byteCount``; any other offset traps.
     public subscript(offset: Int) -> UInt8 {
         get { bytes[offset] }
         set { bytes[offset] = newValue }

@@ -2,13 +2,24 @@ import AsyncIO
 
 /// A request for an ``IOQueue``: plain data.
 public struct IORequest {
+    /// What a request does to its blocks.
     public enum Operation: Sendable {
-        case read, write, flush, unmap, writeZeroes
+        /// Blocks into ``IORequest/memory``.
+        case read
+        /// ``IORequest/memory`` into blocks.
+        case write
+        /// See ``MultipathDisk/flush()``.
+        case flush
+        /// See ``MultipathDisk/unmap(at:byteCount:)``.
+        case unmap
+        /// See ``MultipathDisk/writeZeroes(at:byteCount:)``.
+        case writeZeroes
         /// `memory` holds twice `byteCount`: what is expected, then what to write. See
         /// ``MultipathDisk/compareAndWrite(_:at:)``.
         case compareAndWrite
     }
 
+    /// What is to be done.
     public var operation: Operation
     /// In bytes, a multiple of the block size.
     public var offset: UInt64
@@ -19,8 +30,10 @@ public struct IORequest {
     public var memory: UnsafeMutableRawPointer?
     /// Returned with the completion; its meaning is the caller's.
     public var token: UInt64
+    /// How a write is to be carried out; nothing for other operations.
     public var options: WriteOptions
 
+    /// A request for `byteCount` bytes from `offset`, both multiples of the block size. `token` comes back with its completion.
     public init(
         _ operation: Operation, offset: UInt64, byteCount: Int, memory: UnsafeMutableRawPointer? = nil,
         token: UInt64, options: WriteOptions = []
@@ -36,14 +49,16 @@ public struct IORequest {
 
 /// The end of one request of an ``IOQueue``; no error is success.
 public struct IORequestCompletion {
+    /// The token of the request that ended.
     public var token: UInt64
+    /// Why it did not succeed; nil: it did.
     public var error: DiskError?
 }
 
 /// Requests in batches, completions in batches, without the concurrency runtime: the least that a
 /// request can cost.
 ///
-/// **Threads.** ``submit(_:)`` may be called from any thread; a batch enters the reactor once. The
+/// **Threads.** Requests may be submitted from any thread; a batch enters the reactor once. The
 /// completion handler runs on the thread of the disk's reactor, must not block it, and may submit. Handlers of disks that
 /// live on different reactors (``PathManager/Options/reactors``) run at the same time.
 /// **Lifetime.** The queue must live until its last completion came; the disk keeps it until it is
@@ -75,6 +90,7 @@ public final class IOQueue: @unchecked Sendable {
         }
     }
 
+    /// Submits a batch, in order. The array is not needed once the call returns; the memory that it names is.
     public func submit(_ requests: [IORequest]) {
         requests.withUnsafeBufferPointer { submit($0) }
     }

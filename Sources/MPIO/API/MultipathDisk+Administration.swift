@@ -7,6 +7,11 @@ extension MultipathDisk {
         get async throws(DiskError) { try await engine.call { $0.inspect(holder: nil) } }
     }
 
+    /// The same with what ``ControlRequest/sample(luns:)`` adds.
+    package var sample: LUNSnapshot {
+        get async throws(DiskError) { try await engine.call { $0.inspect(holder: nil, isSample: true) } }
+    }
+
     /// The paths, in configured order, with their states and counters.
     public var paths: [PathSnapshot] {
         get async throws(DiskError) { try await status.paths }
@@ -30,7 +35,7 @@ extension MultipathDisk {
 
     /// Changes how the connections of a path's session are chosen, from the next command on and for every
     /// disk that uses the session. False, and nothing is changed: there is no path of this name, its session has one connection
-    /// only, or the policy (``PolicyKind/leastBlocks``) is none for connections.
+    /// only, or the policy (``/Multipath/PolicyKind/leastBlocks``) is none for connections.
     @discardableResult
     public func setConnectionPolicy(_ policy: PolicySettings, ofPath name: String) async throws(DiskError) -> Bool {
         guard policy.kind.appliesToConnections else { return false }

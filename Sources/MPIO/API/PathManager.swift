@@ -23,7 +23,9 @@ public final class PathManager: Sendable {
 
     /// Starts the reactors and leases ISIDs. Logs in nowhere yet: ``open(_:)`` does.
     ///
-    /// - Parameter options: how the manager behaves beside what the policy file says.
+    /// - Parameters:
+    ///   - configuration: what there is to open; read from a policy file, as a rule.
+    ///   - options: how the manager behaves beside what the policy file says.
     /// - Throws: ``PathManagerError``.
     public init(configuration: Configuration, options: Options = Options()) async throws(PathManagerError) {
         let log = EventLog()
@@ -77,7 +79,7 @@ public final class PathManager: Sendable {
             coalescingLimit: options.receiveCoalescing, reactorNumber: number)
         return ManagerShard(
             reactor: reactor, host: host, lease: lease, configuration: configuration, log: log,
-            openingLimits: options.onlyLooks ? .look(options.lookTimeout) : nil)
+            openingLimits: options.onlyLooks ? options.lookLimits : nil)
     }
 
     private static func lease(_ initiatorName: String, _ options: Options) throws(ISIDLeaseError) -> ISIDLease {
@@ -121,8 +123,8 @@ public final class PathManager: Sendable {
         public var spareSessionCount = 16
         /// Nothing is written: it may do without a lease, and the first path that is up need not wait long for others.
         package var onlyLooks = false
-        /// How long a LUN without a usable path is waited for where ``onlyLooks``.
-        package var lookTimeout = Duration.seconds(1)
+        /// How long is waited where ``onlyLooks``.
+        package var lookLimits = OpeningLimits(patience: .milliseconds(100), total: .seconds(1))
         /// An embedded target will share the reactor: a gateway.
         package var hostsTarget = false
         /// Sockets and listeners of others that will share the reactor: an NBD server.
@@ -130,6 +132,7 @@ public final class PathManager: Sendable {
         /// Others work with the disks on the reactor's own thread.
         fileprivate var sharesReactor: Bool { hostsTarget || hostedSocketCount > 0 }
 
+        /// One reactor, the default runtime folder, inspectable.
         public init() {}
     }
 
@@ -255,14 +258,17 @@ public enum PathManagerError: Error, Sendable, CustomStringConvertible {
     case unknownLUN(String, known: [String])
     /// No path leads to the unit; each with its reason.
     case noUsablePath(lun: String, paths: [PathTrouble])
+    /// The reactors, the ISID lease or the control socket could not be had; in words.
     case cannotStart(String)
+    /// The manager was shut down, or is being shut down.
     case shutDown
 
     public var description: String {
         switch self {
         case .unknownLUN(let name, let known):
             "the policy file has no LUN '\(name)'; it has " + (known.isEmpty ? "none" : known.joined(separator: ", "))
-        case .noUsablePath(let lun, let paths) where paths.isEmpty: "no path leads to \(lun)"
+        case .noUsablePath(let lun, let paths) where paths.isEmpty:
+            "no path leads to \(lun): no target that answers has it; 'mpio discover PORTAL' tells what one has"
         case .noUsablePath(let lun, let paths):
             "no usable path to \(lun):\n" + paths.map { "  \($0)" }.joined(separator: "\n")
         case .cannotStart(let words): words

@@ -2,11 +2,14 @@ import Foundation
 
 /// Who changed something.
 public struct ChangeActor: Codable, Hashable, Sendable, CustomStringConvertible {
+    /// The process that asked.
     public var pid: Int32
+    /// The user that it ran as.
     public var uid: UInt32
     /// The command line, as far as it could be read.
     public var command: String
 
+    /// Who asked, as the control socket or the program itself knows it.
     public init(pid: Int32, uid: UInt32, command: String) {
         self.pid = pid
         self.uid = uid

@@ -1,5 +1,6 @@
 /// One difference between what a process is configured to do and what it is to do.
 public struct ConfigurationChange: Codable, Hashable, Sendable, CustomStringConvertible {
+    /// When a change takes effect.
     public enum Effect: String, Codable, Hashable, Sendable {
         /// From the next request on.
         case now
@@ -11,7 +12,9 @@ public struct ConfigurationChange: Codable, Hashable, Sendable, CustomStringConv
 
     /// What it is about; a LUN, one of its paths, or a target.
     public var lun: String?
+    /// The path's name; nil where it is about the LUN or a target.
     public var path: String?
+    /// The target's name; nil where it is about a LUN or a path.
     public var target: String?
     /// As the policy file has it: `policy`, `timers.silence-timeout`, `weight`; or `lun`, `path`, `portal`, `target` for a whole one.
     public var key: String
@@ -19,7 +22,9 @@ public struct ConfigurationChange: Codable, Hashable, Sendable, CustomStringConv
     public var old: String?
     /// Nil: it goes.
     public var new: String?
+    /// When it takes effect.
     public var effect: Effect
+    /// What else is to be known, in words; with ``Effect/left`` the reason.
     public var note: String?
 
     enum CodingKeys: String, CodingKey {

@@ -7,7 +7,9 @@ public enum ConfigurationEdit: Hashable, Sendable {
     case policy(lun: String, policy: String?, options: [String: String] = [:])
     /// What is nil stays.
     case setPath(lun: String, path: String, role: PathRole? = nil, weight: UInt16? = nil)
+    /// Another path, after those that the LUN has.
     case addPath(lun: String, NewPath)
+    /// One path less; the last one can't be removed.
     case removePath(lun: String, path: String)
 
     /// A path that a LUN is to get.
@@ -18,7 +20,9 @@ public enum ConfigurationEdit: Hashable, Sendable {
         public var source: String?
         /// Whose portal it is, where that is not plain: a target's name.
         public var target: String?
+        /// `primary` or `standby`; nil: primary.
         public var role: String?
+        /// 1…65535, for policies that weigh; nil: 1.
         public var weight: Int?
 
         enum CodingKeys: String, CodingKey {
@@ -26,6 +30,7 @@ public enum ConfigurationEdit: Hashable, Sendable {
             case source = "from"
         }
 
+        /// A path to this address; what is nil is left to the policy file's defaults.
         public init(address: String, source: String? = nil, target: String? = nil, role: String? = nil, weight: Int? = nil) {
             self.address = address
             self.source = source
@@ -35,6 +40,7 @@ public enum ConfigurationEdit: Hashable, Sendable {
         }
     }
 
+    /// The LUN that is changed, by its name.
     public var lun: String {
         switch self {
         case .policy(let lun, _, _), .setPath(let lun, _, _, _), .addPath(let lun, _), .removePath(let lun, _): lun

@@ -2,6 +2,7 @@ import Yams
 
 /// Why a change can't be written into a policy file without risk to what else is in it.
 public struct PolicyFileRefusal: Error, Hashable, Sendable, CustomStringConvertible {
+    /// The reason, in words.
     public var description: String
 
     init(_ description: String) {

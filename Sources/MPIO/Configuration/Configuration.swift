@@ -12,7 +12,9 @@ public struct Configuration: Sendable {
     public var busyPoll = BusyPoll.adaptive
     /// Threads over which the LUNs are spread, 1…64: see ``PathManager/Options/reactors``.
     public var reactors = 1
+    /// The targets, in the file's order.
     public var targets: [TargetConfiguration]
+    /// The LUNs, in the file's order. Their names are unique.
     public var luns: [LUNConfiguration]
     /// What `defaults` gives; each LUN's ``LUNConfiguration/settings`` already contain it.
     public var defaults: LUNSettings
@@ -25,6 +27,8 @@ public struct Configuration: Sendable {
     /// Larger files are refused unread.
     public static var maximumFileByteCount: Int { 1 << 20 }
 
+    /// A configuration made by the program rather than read from a file. Nothing is checked here; opening a LUN is when a
+    /// mistake shows.
     public init(
         initiatorName: String? = nil, targets: [TargetConfiguration] = [], luns: [LUNConfiguration] = [],
         defaults: LUNSettings = LUNSettings()
@@ -47,6 +51,7 @@ public struct Configuration: Sendable {
 public enum BusyPoll: Hashable, Sendable, CustomStringConvertible {
     /// While measuring shows that it costs hardly more processor time than sleeping does.
     case adaptive
+    /// Never: the thread sleeps at once and is woken by the kernel.
     case never
     /// For so long before every sleep, whatever it costs.
     case always(Duration)
@@ -63,17 +68,22 @@ public enum BusyPoll: Hashable, Sendable, CustomStringConvertible {
 
 /// One iSCSI target and how to reach it.
 public struct TargetConfiguration: Sendable {
+    /// The target's iSCSI name.
     public var name: String
     /// In configured order; at least one.
     public var portals: [PortalConfiguration]
+    /// How both sides prove who they are; nil: the target asks for no proof.
     public var chap: CHAPConfiguration?
     /// Header digests in order of preference; at least one.
     public var headerDigests: [DigestName]
+    /// Data digests in order of preference; at least one.
     public var dataDigests: [DigestName]
     /// How the connections of each session are chosen (MCS); never `leastBlocks`.
     public var connectionPolicy: PolicySettings
+    /// What is asked for in the login.
     public var iscsi: SessionTuning
 
+    /// A target without CHAP and digests, everything else as by default.
     public init(name: String, portals: [PortalConfiguration]) {
         self.name = name
         self.portals = portals
@@ -94,6 +104,7 @@ public struct PortalConfiguration: Hashable, Sendable {
     /// In configured order, at least one; the first one leads the login.
     public var connections: [ConnectionConfiguration]
 
+    /// A session of these connections, at least one.
     public init(name: String, connections: [ConnectionConfiguration]) {
         precondition(!connections.isEmpty, "a session has a connection")
         self.name = name
@@ -102,18 +113,22 @@ public struct PortalConfiguration: Hashable, Sendable {
 
     /// Where the session's leading connection goes.
     public var address: PortalAddress { connections[0].address }
+    /// Where the leading connection leaves from; nil: as the routing table says.
     public var source: SourceAddress? { connections[0].source }
 }
 
 /// One TCP connection of a session.
 public struct ConnectionConfiguration: Hashable, Sendable {
+    /// Where it goes.
     public var address: PortalAddress
     /// Nil: as the routing table says.
     public var source: SourceAddress?
     /// For connection policies that use them.
     public var role: PathRole
+    /// For connection policies that weigh; 1…65535.
     public var weight: UInt16
 
+    /// A connection to `address`.
     public init(address: PortalAddress, source: SourceAddress? = nil, role: PathRole = .primary, weight: UInt16 = 1) {
         self.address = address
         self.source = source
@@ -124,15 +139,21 @@ public struct ConnectionConfiguration: Hashable, Sendable {
 
 /// The digests of RFC 7143 section 13.1.
 public enum DigestName: String, Hashable, Sendable, CaseIterable {
+    /// No digest.
     case none
+    /// CRC32C (RFC 7143 section 13.1).
     case crc32c
 }
 
 /// The algorithms of RFC 7143 section 9.2 and of the IANA registry of CHAP algorithms.
 public enum CHAPAlgorithmName: String, Hashable, Sendable, CaseIterable {
+    /// SHA3-256, number 8 of the registry.
     case sha3_256 = "sha3-256"
+    /// SHA-256, number 7.
     case sha256
+    /// SHA-1, number 6.
     case sha1
+    /// MD5, number 5: the one that RFC 7143 obliges every implementation to have.
     case md5
 
     /// What is offered where the file says nothing. Targets take the first one that they know. SHA-256 comes last
@@ -142,23 +163,30 @@ public enum CHAPAlgorithmName: String, Hashable, Sendable, CaseIterable {
 
 /// How the two sides prove themselves (RFC 7143 section 9.2.1).
 public struct CHAPConfiguration: Sendable {
+    /// The name by which this side logs in (CHAP_N).
     public var user: String
+    /// The secret that proves it.
     public var secret: Secret
     /// Set where the target has to prove itself as well.
     public var mutual: Mutual?
     /// Offered in this order.
     public var algorithms: [CHAPAlgorithmName]
 
+    /// By what the target proves itself.
     public struct Mutual: Sendable {
+        /// The name that the target gives.
         public var user: String
+        /// Its secret; it has to differ from the initiator's.
         public var secret: Secret
 
+        /// The target's user and secret.
         public init(user: String, secret: Secret) {
             self.user = user
             self.secret = secret
         }
     }
 
+    /// A user and a secret; with `mutual` the target has to prove itself too.
     public init(
         user: String, secret: Secret, mutual: Mutual? = nil,
         algorithms: [CHAPAlgorithmName] = CHAPAlgorithmName.defaultOrder
@@ -172,29 +200,39 @@ public struct CHAPConfiguration: Sendable {
 
 /// What is asked of a target in the login (RFC 7143 section 13); it may grant less.
 public struct SessionTuning: Hashable, Sendable {
+    /// ImmediateData: a write's first bytes may come with its command.
     public var immediateData = true
+    /// InitialR2T: unsolicited data waits for an R2T.
     public var initialR2T = false
     /// Bytes, as the three below.
     public var maxReceiveDataSegment = 262_144
+    /// MaxBurstLength.
     public var maxBurst = 1 << 20
+    /// FirstBurstLength.
     public var firstBurst = 262_144
+    /// MaxOutstandingR2T, for each command.
     public var maxOutstandingR2T = 8
     /// 0…2; over 0 only where several connections are wanted to outlive one of them.
     public var errorRecoveryLevel = 0
     /// Commands outstanding at once in one session.
     public var queueDepth = 1024
 
+    /// The defaults of `docs/configuration.md`.
     public init() {}
 }
 
 /// One disk, as the program will see it.
 public struct LUNConfiguration: Sendable {
+    /// The name by which ``PathManager/open(_:)`` takes it.
     public var name: String
+    /// What makes a unit this LUN.
     public var identification: LUNIdentification
+    /// Policy, timers and the rest, the file's defaults included.
     public var settings: LUNSettings
     /// In configured order. Empty: every path that leads to the LUN, equal and primary.
     public var paths: [PathConfiguration]
 
+    /// A LUN of this name. Without `paths` it has every path that leads to it.
     public init(
         name: String, identification: LUNIdentification, settings: LUNSettings = LUNSettings(),
         paths: [PathConfiguration] = []
@@ -218,16 +256,19 @@ public enum LUNIdentification: Hashable, Sendable {
 
 /// One path that the file lists for a LUN.
 public struct PathConfiguration: Hashable, Sendable {
+    /// Where it leads.
     public var transport: PathTransport
     /// Name, role, weight and place in the order.
     public var settings: PathSettings
 
+    /// A path with its transport and settings.
     public init(transport: PathTransport, settings: PathSettings) {
         self.transport = transport
         self.settings = settings
     }
 }
 
+/// What carries a path's requests.
 public enum PathTransport: Hashable, Sendable {
     /// A session of ``Configuration/targets``, by the target's and the portal's index. `lun` is nil where the LUN
     /// is to be found there by its identity.

@@ -8,10 +8,12 @@ public struct ConfigurationError: Error, Hashable, Sendable, CustomStringConvert
     public var column: Int
     /// The way to the value, e.g. `luns[0].paths[1].weight`; empty for the whole file.
     public var keyPath: String
+    /// What is wrong, in words.
     public var message: String
     /// What would have been right, where that can be said.
     public var expected: String?
 
+    /// A mistake at a place of a file.
     public init(
         file: String, line: Int, column: Int, keyPath: String, message: String, expected: String? = nil
     ) {
@@ -35,11 +37,12 @@ public struct ConfigurationError: Error, Hashable, Sendable, CustomStringConvert
 
 /// A policy file that can't be used, with all its mistakes in the order of the file.
 public struct InvalidConfiguration: Error, Hashable, Sendable, CustomStringConvertible {
-    /// At least one; at most ``maximumErrorCount``.
+    /// At least one; at most 100.
     public var errors: [ConfigurationError]
 
     static var maximumErrorCount: Int { 100 }
 
+    /// All mistakes of one file; at least one.
     public init(errors: [ConfigurationError]) {
         precondition(!errors.isEmpty, "an invalid configuration has an error")
         self.errors = errors
@@ -52,16 +55,20 @@ public struct InvalidConfiguration: Error, Hashable, Sendable, CustomStringConve
 public enum ConfigurationFileError: Error, Hashable, Sendable, CustomStringConvertible {
     /// None of the places, in the order in which they were tried, has one.
     case notFound(tried: [String])
+    /// It can't be read; `code` is an `errno`.
     case unreadable(path: String, code: Int32)
+    /// A folder, a pipe or something else that is no file.
     case notARegularFile(path: String)
     /// Over ``Configuration/maximumFileByteCount``.
     case tooLarge(path: String)
 
     public var description: String {
         switch self {
+        case .notFound(let tried) where tried.count == 1:
+            "there is no policy file \(tried[0]). Write one by: mpio discover PORTAL --write-config \(tried[0].prefix { $0 != " " })"
         case .notFound(let tried):
             "no policy file found; looked for " + tried.joined(separator: ", ")
-                + ". Name one by --config, or write one by: mpio discover PORTAL --write-config mpio.yaml"
+                + ". Write one by: mpio discover PORTAL --write-config mpio.yaml, or name one by --config"
         case .unreadable(let path, let code):
             "\(path): \(errorText(code))"
         case .notARegularFile(let path):

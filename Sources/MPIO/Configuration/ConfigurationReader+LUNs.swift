@@ -57,8 +57,20 @@ extension ConfigurationReader {
 
     private func lunName(_ node: PolicyNode) -> String? {
         node.value(expected: "1 to 64 letters, digits, '.', '_' and '-', beginning with a letter or digit") { text in
-            text.wholeMatch(of: /[A-Za-z0-9][A-Za-z0-9._-]{0,63}/) != nil ? text : nil
+            Self.isLUNName(text) ? text : nil
         }
+    }
+
+    /// By bytes: a pattern would be compiled anew for each of a thousand LUNs, and take most of the time of reading them.
+    static func isLUNName(_ text: String) -> Bool {
+        func isAlphanumeric(_ byte: UInt8) -> Bool {
+            switch byte {
+            case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "0")...UInt8(ascii: "9"): true
+            default: false
+            }
+        }
+        guard let first = text.utf8.first, isAlphanumeric(first), text.utf8.count <= 64 else { return false }
+        return text.utf8.allSatisfy { isAlphanumeric($0) || $0 == UInt8(ascii: ".") || $0 == UInt8(ascii: "_") || $0 == UInt8(ascii: "-") }
     }
 
     private func checkOptions(_ layer: SettingsLayer) {

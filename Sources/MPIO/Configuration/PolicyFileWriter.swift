@@ -2,17 +2,25 @@ public import SCSI
 
 /// What `mpio discover` found, ready to become a policy file.
 public struct DiscoveredStorage: Sendable {
+    /// For `initiator: {name: …}`; nil: the file names none.
     public var initiatorName: String?
+    /// The targets, in the order in which they were found.
     public var targets: [Target]
+    /// The units, each once, whichever portals lead to it.
     public var luns: [LUN]
 
+    /// A target that can be logged in to.
     public struct Target: Sendable {
+        /// Its iSCSI name.
         public var name: String
+        /// Its portals that answer; at least one.
         public var portals: [Portal]
+        /// What was used to log in; nil: nothing was asked for.
         public var chap: CHAP?
         /// Portals that the target named and that gave no answer: remarked upon, not used.
         public var unanswered: [(portal: String, reason: String)] = []
 
+        /// A target with its portals.
         public init(name: String, portals: [Portal], chap: CHAP? = nil) {
             self.name = name
             self.portals = portals
@@ -22,11 +30,16 @@ public struct DiscoveredStorage: Sendable {
 
     /// The users and files that were used to log in; the files as they are to be written.
     public struct CHAP: Hashable, Sendable {
+        /// The initiator's user.
         public var user: String
+        /// The file with its secret.
         public var secretFile: String
+        /// The target's user; nil where the target is not asked for proof.
         public var mutualUser: String?
+        /// The file with the target's secret.
         public var mutualSecretFile: String?
 
+        /// Users, and the files of their secrets as the policy file is to name them.
         public init(user: String, secretFile: String, mutualUser: String? = nil, mutualSecretFile: String? = nil) {
             self.user = user
             self.secretFile = secretFile
@@ -35,25 +48,36 @@ public struct DiscoveredStorage: Sendable {
         }
     }
 
+    /// One portal, which becomes one path.
     public struct Portal: Hashable, Sendable {
+        /// Where it listens.
         public var address: PortalAddress
+        /// Where to connect from; nil: as the routing table says.
         public var source: SourceAddress?
 
+        /// A portal.
         public init(address: PortalAddress, source: SourceAddress? = nil) {
             self.address = address
             self.source = source
         }
     }
 
+    /// A unit.
     public struct LUN: Sendable {
+        /// What it is known by.
         public var identity: LogicalUnitIdentity
+        /// As INQUIRY gives it, for its comment and its name.
         public var vendor: String
+        /// As INQUIRY gives it.
         public var product: String
+        /// Its size in bytes.
         public var byteCount: UInt64
+        /// In bytes.
         public var blockSize: Int
         /// The addresses of the portals that lead to it, with the unit's number there.
         public var paths: [(portal: PortalAddress, target: String, lun: Int)]
 
+        /// A unit, and what leads to it.
         public init(
             identity: LogicalUnitIdentity, vendor: String, product: String, byteCount: UInt64, blockSize: Int,
             paths: [(portal: PortalAddress, target: String, lun: Int)]
@@ -67,6 +91,7 @@ public struct DiscoveredStorage: Sendable {
         }
     }
 
+    /// What was found, or nothing yet.
     public init(initiatorName: String? = nil, targets: [Target] = [], luns: [LUN] = []) {
         self.initiatorName = initiatorName
         self.targets = targets
@@ -76,6 +101,7 @@ public struct DiscoveredStorage: Sendable {
 
 /// Writes a policy file that people like to go on with: complete, short, with remarks where a choice is waiting.
 public struct PolicyFileWriter {
+    /// A writer; it has no state.
     public init() {}
 
     /// The file's text. ``Configuration/init(yaml:file:folder:)`` reads it back where it names at least one LUN and its
@@ -89,7 +115,7 @@ public struct PolicyFileWriter {
 
             """
         if let name = storage.initiatorName {
-            text += "  name: \(scalar(name))\n"
+            text += "  name: \(scalar(name))   # allow this name at the target, where it keeps a list\n"
         } else {
             text.removeLast("initiator:\n".count)
         }

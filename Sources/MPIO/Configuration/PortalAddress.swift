@@ -69,12 +69,17 @@ public struct SourceAddress: Hashable, Sendable, CustomStringConvertible {
     public var description: String { hostText(of: socketAddress) }
 }
 
+/// Why a text is no address that can be used.
 public enum AddressProblem: Error, Hashable, Sendable, CustomStringConvertible {
+    /// It is no IP address (names are not resolved).
     case malformed
+    /// What follows the address is no port from 1 to 65535.
     case badPort
+    /// A port, where only an address may be.
     case portNotAllowed
     /// An unspecified, multicast or broadcast address.
     case notUnicast
+    /// The interface of a link-local address (`%eth0`) does not exist.
     case noSuchInterface(String)
 
     public var description: String {

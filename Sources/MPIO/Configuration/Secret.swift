@@ -2,10 +2,12 @@ import Glibc
 
 /// A CHAP secret. It is never printed: every description of it is `<secret>`.
 public struct Secret: Sendable, CustomStringConvertible, CustomDebugStringConvertible, CustomReflectable {
+    /// The secret itself.
     public let bytes: [UInt8]
 
     /// RFC 7143 section 9.2.1 asks for 96 bits at least where IPsec does not protect the connection.
     public static var minimumByteCount: Int { 12 }
+    /// Longer ones do not fit into a login.
     public static var maximumByteCount: Int { 255 }
 
     /// Throws where the length is out of bounds or the bytes hold a NUL or a line break.
@@ -52,13 +54,21 @@ public struct Secret: Sendable, CustomStringConvertible, CustomDebugStringConver
     func isSame(as other: Secret) -> Bool { bytes == other.bytes }
 }
 
+/// Why a secret is refused.
 public enum SecretProblem: Error, Hashable, Sendable, CustomStringConvertible {
+    /// The file can't be read; `code` is an `errno`.
     case unreadable(path: String, code: Int32)
+    /// A folder, a pipe or something else that is no file.
     case notARegularFile(path: String)
+    /// Its mode lets others than its owner read it.
     case readableByOthers(path: String, mode: UInt32)
+    /// It belongs to another user, who is not root.
     case foreignOwner(path: String, owner: UInt32)
+    /// Shorter than ``Secret/minimumByteCount``.
     case tooShort(byteCount: Int)
+    /// Longer than ``Secret/maximumByteCount``.
     case tooLong
+    /// It holds a line break, or another byte that no text has.
     case notOneLine
 
     public var description: String {

@@ -2,6 +2,7 @@ import Foundation
 
 /// A connection to one holder's control socket. Blocking; for command-line tools.
 public final class ControlClient {
+    /// The socket's name in the file system.
     public let path: String
     private let descriptor: Int32
     private var input: [UInt8] = []
@@ -10,8 +11,8 @@ public final class ControlClient {
     /// A response is at most this long: that of some ten thousand paths.
     public static var maximumResponseByteCount: Int { 64 << 20 }
 
-    /// Connects. Throws ``ControlSocketError`` where nobody listens, or another user's process does.
-    /// - Parameter timeout: for connecting, and for each request.
+    /// Connects. `timeout` bounds that, and each request. Throws ``ControlSocketError`` where nobody listens, or another
+    /// user's process does.
     public init(path: String, timeout: Duration = .seconds(2)) throws(ControlSocketError) {
         self.path = path
         self.timeout = timeout

@@ -9,6 +9,9 @@ public enum ControlRequest: Hashable, Sendable {
     case identify
     /// The state of these LUNs, by name or identity; of all where the list is empty.
     case paths(luns: [String])
+    /// The same, with each path's ``LatencyCounts`` and the moment of each LUN's look: for who asks many times a second.
+    case sample(luns: [String])
+    /// The LUN's policy and its options.
     case policy(lun: String)
     /// Another policy (nil: the same), with options by their names in the policy file.
     case setPolicy(lun: String, policy: String?, options: [String: String] = [:])
@@ -16,6 +19,7 @@ public enum ControlRequest: Hashable, Sendable {
     case connectionPolicy(lun: String, path: String)
     /// Another connection policy (nil: the same); it applies to every LUN of the session.
     case setConnectionPolicy(lun: String, path: String, policy: String?, options: [String: String] = [:])
+    /// Take a path out of use, or back.
     case path(PathAction, lun: String, path: String)
     /// The same for one connection of the path's session, by its number in the policy file's order, from 1.
     case connection(PathAction, lun: String, path: String, number: Int)
@@ -34,11 +38,12 @@ public enum ControlRequest: Hashable, Sendable {
     /// Whether it may change something, so that it matters who asks.
     var isChange: Bool {
         switch self {
-        case .identify, .paths, .policy, .connectionPolicy, .explain, .events, .metrics: false
+        case .identify, .paths, .sample, .policy, .connectionPolicy, .explain, .events, .metrics: false
         case .setPolicy, .setConnectionPolicy, .path, .connection, .reload, .edit: true
         }
     }
 
+    /// What can be done to a path or a connection by hand.
     public enum PathAction: String, Codable, Hashable, Sendable, CaseIterable {
         /// Take it out now; its requests go elsewhere.
         case fail
@@ -49,24 +54,35 @@ public enum ControlRequest: Hashable, Sendable {
     }
 }
 
+/// What the process that holds LUNs answers.
 public enum ControlResponse: Hashable, Sendable {
+    /// To `identify`.
     case holder(HolderReport)
+    /// To `paths`.
     case paths(PathsReport)
+    /// To `policy` and `connectionPolicy`.
     case policy(PolicyReport)
+    /// To `explain`.
     case explanation(ExplanationReport)
     /// `next` is what to give as `after` next time.
     case events([EventRecord], next: UInt64)
+    /// To `metrics`.
     case metrics(String)
     /// What was, or would be, changed.
     case changes(ChangesReport)
     /// A change was made; in words.
     case done(String)
+    /// It was not done; nothing was changed.
     case failed(ControlFailure)
 }
 
+/// Who holds which LUNs.
 public struct HolderReport: Codable, Hashable, Sendable {
+    /// The process.
     public var pid: Int32
+    /// What it was started as.
     public var command: String
+    /// The names of the LUNs that it has open.
     public var luns: [String]
     /// The absolute name of the policy file that it was started with.
     public var policyFile: String?
@@ -76,6 +92,7 @@ public struct HolderReport: Codable, Hashable, Sendable {
         case policyFile = "policy_file"
     }
 
+    /// A process and its LUNs.
     public init(pid: Int32, command: String, luns: [String], policyFile: String? = nil) {
         self.pid = pid
         self.command = command
@@ -92,6 +109,7 @@ public struct ChangesReport: Codable, Hashable, Sendable {
     public var fingerprint: String?
     /// False for a dry run.
     public var isApplied: Bool
+    /// What differs; empty: nothing.
     public var changes: [ConfigurationChange]
 
     enum CodingKeys: String, CodingKey {
@@ -99,6 +117,7 @@ public struct ChangesReport: Codable, Hashable, Sendable {
         case isApplied = "applied"
     }
 
+    /// What a file or a change by hand comes to.
     public init(file: String? = nil, fingerprint: String? = nil, isApplied: Bool, changes: [ConfigurationChange]) {
         self.file = file
         self.fingerprint = fingerprint
@@ -107,14 +126,18 @@ public struct ChangesReport: Codable, Hashable, Sendable {
     }
 }
 
+/// A LUN's policy, or that of a session's connections.
 public struct PolicyReport: Codable, Hashable, Sendable {
+    /// The LUN's name.
     public var lun: String
+    /// The policy's name, as in the policy file.
     public var policy: String
     /// The policy's options as the policy file spells them.
     public var options: [String: String]
     /// The path whose session's connections it chooses among; nil for the LUN's own policy.
     public var session: String?
 
+    /// A policy with its options.
     public init(lun: String, policy: String, options: [String: String] = [:], session: String? = nil) {
         self.lun = lun
         self.policy = policy
@@ -125,21 +148,32 @@ public struct PolicyReport: Codable, Hashable, Sendable {
 
 /// Why a request was not done.
 public struct ControlFailure: Error, Codable, Hashable, Sendable, CustomStringConvertible {
+    /// Which kind, for programs.
     public var code: Code
+    /// The reason, for people.
     public var message: String
     /// With ``Code/badPolicyFile``: each mistake, as `FILE:LINE:COLUMN: …`.
     public var mistakes: [String]?
 
+    /// The kinds of failure; their spelling is an interface.
     public enum Code: String, Codable, Hashable, Sendable {
+        /// The policy file has mistakes.
         case badPolicyFile = "bad-policy-file"
+        /// The line is no request.
         case malformed
+        /// The line is longer than ``ControlServer/maximumLineByteCount``.
         case tooLong = "too-long"
+        /// No LUN of this name or identity is open.
         case noSuchLUN = "no-such-lun"
+        /// The LUN has no such path, or the session no such connection.
         case noSuchPath = "no-such-path"
+        /// What is asked for can't be, as things are.
         case invalid
+        /// It can't be done now: the process is ending, or does not offer it.
         case unavailable
     }
 
+    /// A failure of a kind, with its reason.
     public init(_ code: Code, _ message: String, mistakes: [String]? = nil) {
         self.code = code
         self.message = message
@@ -151,12 +185,14 @@ public struct ControlFailure: Error, Codable, Hashable, Sendable, CustomStringCo
 
 /// Answers what clients ask. Called on the control server's thread, one request at a time.
 public protocol ControlHandler: AnyObject, Sendable {
+    /// Answers one request.
     func handle(_ request: ControlRequest) -> ControlResponse
     /// The same; `actor` is who asks, where the request may change something.
     func handle(_ request: ControlRequest, from actor: ChangeActor?) -> ControlResponse
 }
 
 extension ControlHandler {
+    /// For handlers that do not mind who asks.
     public func handle(_ request: ControlRequest, from actor: ChangeActor?) -> ControlResponse { handle(request) }
 }
 
@@ -170,7 +206,7 @@ extension ControlRequest: Codable {
     }
 
     private enum Kind: String, Codable {
-        case identify, paths, policy, path, connection, explain, events, metrics, reload
+        case identify, paths, sample, policy, path, connection, explain, events, metrics, reload
         case setPath = "set-path"
         case addPath = "add-path"
         case removePath = "remove-path"
@@ -184,6 +220,7 @@ extension ControlRequest: Codable {
         switch try values.decode(Kind.self, forKey: .request) {
         case .identify: self = .identify
         case .paths: self = .paths(luns: try values.decodeIfPresent([String].self, forKey: .luns) ?? [])
+        case .sample: self = .sample(luns: try values.decodeIfPresent([String].self, forKey: .luns) ?? [])
         case .policy: self = .policy(lun: try values.decode(String.self, forKey: .lun))
         case .setPolicy:
             self = .setPolicy(
@@ -242,6 +279,9 @@ extension ControlRequest: Codable {
         case .identify: try values.encode(Kind.identify, forKey: .request)
         case .paths(let luns):
             try values.encode(Kind.paths, forKey: .request)
+            try values.encode(luns, forKey: .luns)
+        case .sample(let luns):
+            try values.encode(Kind.sample, forKey: .request)
             try values.encode(luns, forKey: .luns)
         case .policy(let lun):
             try values.encode(Kind.policy, forKey: .request)

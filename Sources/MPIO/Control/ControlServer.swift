@@ -4,17 +4,19 @@ import Foundation
 /// Listens on a control socket and hands requests to a ``ControlHandler``, on a thread of its own (``StreamServer``).
 ///
 /// What a client can take is bounded: 64 KiB of one line, one request at a time, ``maximumClientCount`` connections of
-/// which the one idle for longest makes room, and ``stallLimit`` for half a request or an answer that is not read.
+/// which the one idle for longest makes room, and a time limit (`stallLimit`) for half a request or an answer that is not read.
 public final class ControlServer: Sendable {
     /// Where it listens.
     public let path: String
     private let server: StreamServer
 
+    /// A line longer than this is refused, and its client let go.
     public static var maximumLineByteCount: Int { 65_536 }
+    /// With more clients, the one that was idle for longest makes room.
     public static var maximumClientCount: Int { 64 }
 
     /// Listens in `directory`, which is made where it is missing, as `PID-N.sock`, mode 0600.
-    /// - Parameter stallLimit: how long a client may take over half a request or an unread answer.
+    /// `stallLimit` is how long a client may take over half a request or an unread answer.
     public convenience init(
         handler: any ControlHandler, directory: String = RuntimeDirectory.defaultPath(), stallLimit: Duration = .seconds(5)
     ) throws(ControlSocketError) {

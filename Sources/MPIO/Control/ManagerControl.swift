@@ -64,6 +64,7 @@ extension ManagerState {
         case .reload: report(.failed(ControlFailure(.unavailable, "a file is not read here")))
         case .edit(let edit): self.edit(edit, by: actor) { report(ControlResponse($0)) }
         case .paths(let luns): self.report(luns: luns) { report(.paths($0)) }
+        case .sample(let luns): self.report(luns: luns, isSample: true) { report(.paths($0)) }
         case .metrics: report(.failed(ControlFailure(.unavailable, "metrics are not written here")))
         case .events(let after): report(events(after: after))
         case .policy(let lun), .setPolicy(let lun, _, _), .connectionPolicy(let lun, _), .setConnectionPolicy(let lun, _, _, _),
@@ -89,29 +90,29 @@ extension ManagerState {
     private static let lunsAtOnce = 8
 
     /// The named LUNs, or all, in the order in which they were opened.
-    func report(luns: [String], report: @escaping (PathsReport) -> Void) {
+    func report(luns: [String], isSample: Bool = false, report: @escaping (PathsReport) -> Void) {
         gather { shard in
             shard.disks.filter { disk in luns.isEmpty || luns.contains { disk.isNamed($0) } }.map(\.name)
         } then: { [self] (names: [[String]]) in
-            inspect(names, from: 0, shown: [], report: report)
+            inspect(names, from: 0, isSample: isSample, shown: [], report: report)
         }
     }
 
     /// Goes on with the LUNs from number `start` of each shard.
     private func inspect(
-        _ names: [[String]], from start: Int, shown: [LUNSnapshot], report: @escaping (PathsReport) -> Void
+        _ names: [[String]], from start: Int, isSample: Bool, shown: [LUNSnapshot], report: @escaping (PathsReport) -> Void
     ) {
         let holder = LUNSnapshot.Holder(pid: getpid(), command: command, reactors: shards.count > 1 ? shards.count : nil)
         gather { shard in
             let own = names[min(shard.host.reactorNumber, names.count - 1)].dropFirst(start).prefix(Self.lunsAtOnce)
-            return own.compactMap { name in shard.disks.first { $0.name == name }?.inspect(holder: holder) }
+            return own.compactMap { name in shard.disks.first { $0.name == name }?.inspect(holder: holder, isSample: isSample) }
         } then: { [self] (some: [[LUNSnapshot]]) in
             let shown = shown + some.flatMap { $0 }
             guard names.contains(where: { $0.count > start + Self.lunsAtOnce }) else {
                 let order = Dictionary(uniqueKeysWithValues: openLUNs.enumerated().map { ($1, $0) })
                 return report(PathsReport(luns: shown.sorted { order[$0.name] ?? .max < order[$1.name] ?? .max }))
             }
-            later { [self] in inspect(names, from: start + Self.lunsAtOnce, shown: shown, report: report) }
+            later { [self] in inspect(names, from: start + Self.lunsAtOnce, isSample: isSample, shown: shown, report: report) }
         }
     }
 
@@ -142,7 +143,7 @@ extension ManagerShard {
         case .connection(let action, let lun, let path, let number):
             withGroup(disk, path) { group, _ in act(action, on: number, of: group, lun: lun, path: path) }
         case .explain(_, let last): .explanation(disk.explain(last: last))
-        case .identify, .reload, .edit, .paths, .metrics, .events: .failed(ControlFailure(.unavailable, "it is about no LUN"))
+        case .identify, .reload, .edit, .paths, .sample, .metrics, .events: .failed(ControlFailure(.unavailable, "it is about no LUN"))
         }
     }
 

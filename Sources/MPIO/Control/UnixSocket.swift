@@ -53,15 +53,21 @@ enum UnixSocket {
     }
 }
 
+/// Why a holder could not be asked, or could not listen.
 public enum ControlSocketError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// The folder that the socket is in can't be trusted or used.
     case directory(RuntimeDirectoryError)
+    /// The kernel takes 107 bytes for a socket's name.
     case pathTooLong(String)
+    /// A system call failed; `code` is an `errno`.
     case system(operation: String, code: Int32)
     /// The other side belongs to another user.
     case untrustedPeer
+    /// No answer in time.
     case timedOut
     /// The holder closed the connection before it had answered.
     case closed
+    /// The answer is none that this version knows.
     case malformedResponse
 
     public var description: String {

@@ -6,7 +6,7 @@ import Multipath
 import Timebase
 
 /// Finds what portals offer: SendTargets at each of them, then a session to every portal that a target named, for its
-/// logical units. What it finds is ready to become a policy file (``DiscoveryReport/storage``).
+/// logical units. What it finds is ready to become a policy file (``DiscoveryReport/storage(source:chap:)``).
 public struct Discovery: Sendable {
     /// The portals to ask, in order; at least one.
     public var portals: [PortalAddress]
@@ -21,6 +21,7 @@ public struct Discovery: Sendable {
     /// Where lock files are.
     public var runtimeDirectory = RuntimeDirectory.defaultPath()
 
+    /// A question to these portals, at least one; everything else by default.
     public init(portals: [PortalAddress]) {
         precondition(!portals.isEmpty, "somebody has to be asked")
         self.portals = portals

@@ -2,23 +2,29 @@ public import SCSI
 
 /// What ``Discovery`` found; as JSON what `mpio discover --json` prints. Byte counts are bytes.
 public struct DiscoveryReport: Encodable, Sendable {
+    /// Of this form; 1.
     public var version = 1
     /// The name under which was asked.
     public var initiator: String
     /// The portals that were asked, with the reason where one gave no answer.
     public var portals: [Portal] = []
+    /// The targets that were named, in the order in which they were.
     public var targets: [Target] = []
+    /// The units that were found, each once, whichever portals lead to it.
     public var luns: [LUN] = []
     /// Units that give no name by which two paths to them could be known to be the same.
     public var unidentified: [Path] = []
 
+    /// One portal, and whether it answers.
     public struct Portal: Encodable, Hashable, Sendable {
+        /// Address and port.
         public var portal: String
         /// The target portal group tag, where it was told.
         public var tpg: Int?
         /// Why it can't be used; nil: it answers.
         public var error: String?
 
+        /// A portal that answers, or does not.
         public init(portal: String, tpg: Int? = nil, error: String? = nil) {
             self.portal = portal
             self.tpg = tpg
@@ -42,33 +48,50 @@ public struct DiscoveryReport: Encodable, Sendable {
         case version, initiator, portals, targets, luns, unidentified
     }
 
+    /// A target and the portals that it named.
     public struct Target: Encodable, Hashable, Sendable {
+        /// Its iSCSI name.
         public var name: String
         /// In the target's order, each once.
         public var portals: [Portal] = []
 
+        /// A target, as yet without portals.
         public init(name: String) {
             self.name = name
         }
     }
 
+    /// One way to a unit.
     public struct Path: Encodable, Hashable, Sendable {
+        /// The portal that leads there.
         public var portal: String
+        /// The target's name.
         public var target: String
+        /// The unit's number at that target.
         public var lun: Int
     }
 
+    /// One unit.
     public struct LUN: Encodable, Sendable {
+        /// What it is known by, as the policy file spells it.
         public var identity: String
         /// The name that the policy file gives it.
         public var name = ""
+        /// As INQUIRY gives it.
         public var vendor: String
+        /// As INQUIRY gives it.
         public var product: String
+        /// As INQUIRY gives it.
         public var revision: String
+        /// VPD page 80h; empty where there is none.
         public var serial: String
+        /// Its size in bytes.
         public var capacityBytes: UInt64
+        /// In bytes.
         public var blockSize: Int
+        /// Every way to it that was found.
         public var paths: [Path]
+        /// ``identity`` as a value.
         public let logicalUnitIdentity: LogicalUnitIdentity
 
         enum CodingKeys: String, CodingKey {
@@ -94,9 +117,8 @@ public struct DiscoveryReport: Encodable, Sendable {
         self.initiator = initiator
     }
 
-    /// For ``PolicyFileWriter``: targets with at least one portal that answers, and their LUNs.
-    ///
-    /// - Parameter chap: what was used to log in, the secret files as they are to be written.
+    /// For ``PolicyFileWriter``: targets with at least one portal that answers, and their LUNs. `source` is where to connect from, `chap` what
+    /// was used to log in, with the secret files as they are to be written.
     public func storage(
         source: SourceAddress? = nil, chap: DiscoveredStorage.CHAP? = nil
     ) -> DiscoveredStorage {

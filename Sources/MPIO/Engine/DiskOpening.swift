@@ -13,20 +13,6 @@ final class DiskOpening: TimerHandler {
         case failed([PathTrouble])
     }
 
-    /// What is waited for.
-    struct Limits {
-        /// How long the first usable path waits for the others.
-        var patience: Duration
-        /// How long all of them are waited for.
-        var total: Duration
-
-        /// One login for a session, one more where the first was redirected.
-        static func use(_ timers: Timers) -> Limits { Limits(patience: .milliseconds(250), total: timers.loginTimeout + timers.loginTimeout) }
-
-        /// For somebody who waits for a table: a path that is slower is shown as connecting.
-        static func look(_ total: Duration) -> Limits { Limits(patience: .milliseconds(100), total: total) }
-    }
-
     private let patience: Duration
 
     private let disk: DiskEngine
@@ -34,7 +20,7 @@ final class DiskOpening: TimerHandler {
     private var definedAt: Instant?
     private let deadline: Instant
 
-    init(_ disk: DiskEngine, limits: Limits, report: @escaping (Outcome) -> Void) {
+    init(_ disk: DiskEngine, limits: OpeningLimits, report: @escaping (Outcome) -> Void) {
         self.disk = disk
         self.report = report
         patience = limits.patience
@@ -54,7 +40,7 @@ final class DiskOpening: TimerHandler {
                 definedAt = disk.now
                 _ = disk.host.port.setTimer(at: disk.now + patience, handler: self, token: 0)
             }
-            if isSettled || disk.now >= definedAt! + patience { finish(.opened(device)) }
+            if isSettled || disk.now >= min(definedAt! + patience, deadline) { finish(.opened(device)) }
         } else if isSettled && !snapshot.paths.contains(where: \.state.mayBecomeUsable) || disk.now >= deadline {
             finish(.failed(snapshot.paths.map { PathTrouble(name: $0.name, words: $0.troubleWords) }))
         }
@@ -70,9 +56,29 @@ final class DiskOpening: TimerHandler {
     func timerFired(_ timer: TimerID, token: UInt64) { check() }
 }
 
+/// What opening a disk waits for.
+package struct OpeningLimits: Sendable {
+    /// How long the first usable path waits for the others.
+    package var patience: Duration
+    /// How long all of them are waited for.
+    package var total: Duration
+
+    package init(patience: Duration, total: Duration) {
+        self.patience = patience
+        self.total = total
+    }
+
+    /// One login for a session, one more where the first was redirected.
+    static func use(_ timers: Timers) -> OpeningLimits {
+        OpeningLimits(patience: .milliseconds(250), total: timers.loginTimeout + timers.loginTimeout)
+    }
+}
+
 /// A path that cannot be used, and why.
 public struct PathTrouble: Hashable, Sendable, CustomStringConvertible {
+    /// The path's name.
     public var name: String
+    /// What is wrong with it, in words.
     public var words: String
     public var description: String { "\(name): \(words)" }
 }

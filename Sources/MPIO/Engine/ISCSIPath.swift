@@ -68,6 +68,9 @@ package final class ISCSIPath {
     /// Commands that the target's window has no room for, oldest first.
     @exclusivity(unchecked) var backlog = FIFO<SCSICommandRequest>()
     var users: Set<PathClientID> = []
+    /// Clients that came while the session was logging out. It was never theirs: its end is no news to them, and they get
+    /// the next one.
+    private var newcomers: Set<PathClientID> = []
     private var endings: [() -> Void] = []
     @exclusivity(unchecked) var timer: (id: TimerID, deadline: Instant)?
     @exclusivity(unchecked) var connectDeadline = Instant.distantFuture
@@ -99,6 +102,12 @@ package final class ISCSIPath {
     // MARK: Clients
 
     package func addClient(_ client: any ISCSIPathClient) -> PathClientID {
+        let id = take(client)
+        if case .loggingOut = state { newcomers.insert(id) }
+        return id
+    }
+
+    private func take(_ client: any ISCSIPathClient) -> PathClientID {
         let disk = Self.unmanaged(client)
         if let free = clients.firstIndex(where: { $0 == nil }) {
             clients[free] = client
@@ -122,6 +131,7 @@ package final class ISCSIPath {
     package func removeClient(_ id: PathClientID) {
         clients[Int(id.rawValue)] = nil
         diskClients[Int(id.rawValue)] = nil
+        newcomers.remove(id)
     }
 
     package var isLoggedIn: Bool {
@@ -173,6 +183,7 @@ package final class ISCSIPath {
             group?.beginRound()
             destination = leading.portal
             startConnection()
+        // Whoever comes during a logout is connected when it is over, which its time limit sees to.
         case .connecting, .loggingIn, .loggedIn, .loggingOut: break
         }
     }
@@ -240,8 +251,13 @@ package final class ISCSIPath {
         timer = nil
         // Taken before anybody is told, because whoever is told may connect anew.
         let leftovers = takeLeftovers()
-        for client in clients { client?.pathLost(self, failure: failure) }
+        let newcomers = newcomers
+        self.newcomers.removeAll()
+        for (id, client) in clients.enumerated() where !newcomers.contains(PathClientID(rawValue: UInt16(id))) {
+            client?.pathLost(self, failure: failure)
+        }
         for leftover in leftovers { handBack(leftover) }
+        if !newcomers.isDisjoint(with: users) { connect() }
         host.runDirtyDisks()
         if isOver { tellEndings() }
     }

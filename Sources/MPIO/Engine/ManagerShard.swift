@@ -17,14 +17,14 @@ final class ManagerShard: @unchecked Sendable {
     /// For each open disk, by its name, which of its paths is where.
     var places: [String: [PathPlace: PathIndex]] = [:]
     /// What an opening waits for; nil: what the LUN's timers say.
-    private let openingLimits: DiskOpening.Limits?
+    private let openingLimits: OpeningLimits?
     private var isShutDown = false
     private lazy var sampler = RateSampler(port: host.port) { [weak self] in self?.disks ?? [] }
     private var endings: [() -> Void] = []
 
     init(
         reactor: LibaioReactor, host: EngineHost, lease: ISIDLease, configuration: Configuration, log: EventLog,
-        openingLimits: DiskOpening.Limits?
+        openingLimits: OpeningLimits?
     ) {
         self.reactor = reactor
         self.host = host

@@ -7,7 +7,8 @@ import Timebase
 
 extension DiskEngine {
     /// What the inspector shows of this disk now.
-    func inspect(holder: LUNSnapshot.Holder?) -> LUNSnapshot {
+    /// - Parameter isSample: with ``LUNSnapshot/clockSeconds`` and ``PathSnapshot/latencyCounts``.
+    func inspect(holder: LUNSnapshot.Holder?, isSample: Bool = false) -> LUNSnapshot {
         let snapshot = lun.snapshot()
         let device = snapshot.device
         var shown = LUNSnapshot(
@@ -18,7 +19,8 @@ extension DiskEngine {
             state: LUNState(rawValue: snapshot.state.rawValue) ?? .failed, fence: snapshot.guardState.words(paths.map(\.name)),
             queued: snapshot.queued + waitingCount, failovers: UInt64(snapshot.failOvers),
             redriven: snapshot.redriven, holder: holder,
-            paths: snapshot.paths.map { inspect($0, policy: snapshot.policy.kind) })
+            paths: snapshot.paths.map { inspect($0, policy: snapshot.policy.kind, isSample: isSample) })
+        if isSample { shown.clockSeconds = (now - .zero) / .seconds(1) }
         shown.reactor = host.reactorNumber
         if let since = snapshot.noPathSince {
             shown.noPathSeconds = (now - since) / .seconds(1)
@@ -29,7 +31,7 @@ extension DiskEngine {
         return shown
     }
 
-    private func inspect(_ path: Multipath.PathSnapshot, policy: PolicyKind) -> PathSnapshot {
+    private func inspect(_ path: Multipath.PathSnapshot, policy: PolicyKind, isSample: Bool) -> PathSnapshot {
         let diskPath = paths[path.index.index]
         var shown = PathSnapshot(
             id: path.name, transport: path.transport == .iSCSI ? .iscsi : .device, portal: path.name,
@@ -42,6 +44,7 @@ extension DiskEngine {
         shown.bytesWritten = path.bytesWritten
         shown.errors = path.errors
         shown.latency = LatencySummary(diskPath.latency)
+        if isSample { shown.latencyCounts = diskPath.latency.latencyCounts }
         if let rate = rates.rate(of: path, at: now) {
             shown.requestsPerSecond = rate.requests
             shown.bytesPerSecond = rate.bytes
@@ -60,6 +63,9 @@ extension DiskEngine {
     private func lastError(of path: Multipath.PathSnapshot) -> LastError? {
         if case .refused(let reason) = path.state {
             return LastError(at: timestamp(path.stateSince), reason: "refused", detail: reason.description)
+        }
+        if case .stalled(let since) = path.state {
+            return LastError(at: timestamp(since), reason: PathFailureReason.silent.rawValue, detail: "TCP answers, the target does not")
         }
         // Out without a next try: by hand. No failure was noted for it, and an older one is not the reason.
         if case .failed(let failure, nil) = path.state {

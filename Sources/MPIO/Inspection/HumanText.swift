@@ -68,6 +68,7 @@ public enum HumanText {
 
 /// Moments as the reports write them: RFC 3339 in UTC, with milliseconds.
 public enum Timestamp {
+    /// `2026-11-21T09:30:00.125Z`.
     public static func format(_ date: Date) -> String {
         date.formatted(Date.ISO8601FormatStyle(includingFractionalSeconds: true))
     }

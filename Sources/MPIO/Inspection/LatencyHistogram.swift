@@ -16,6 +16,7 @@ public struct LatencyHistogram: ~Copyable {
     /// The longest recorded latency in nanoseconds; 0 where none was.
     public private(set) var maximum: UInt64
 
+    /// An empty one. Its buckets are allocated here, and never again.
     public init() {
         counts = .allocate(capacity: Self.bucketCount)
         counts.initialize(repeating: 0, count: Self.bucketCount)
@@ -27,6 +28,7 @@ public struct LatencyHistogram: ~Copyable {
         counts.deallocate()
     }
 
+    /// Counts one latency. Allocates nothing.
     public mutating func record(nanoseconds: UInt64) {
         let slot = counts + Self.bucket(of: nanoseconds)
         // Halving every counter keeps the shape; wrapping one would lose it.
@@ -76,6 +78,16 @@ public struct LatencyHistogram: ~Copyable {
         }
     }
 
+    /// What was recorded so far, without the buckets that have nothing.
+    var latencyCounts: LatencyCounts {
+        var found = LatencyCounts()
+        for index in 0..<Self.bucketCount where counts[index] > 0 {
+            found.nanoseconds.append(Self.middle(ofBucket: index))
+            found.counts.append(UInt64(counts[index]))
+        }
+        return found
+    }
+
     /// Adds what `other` recorded.
     public mutating func merge(_ other: borrowing LatencyHistogram) {
         for index in 0..<Self.bucketCount {
@@ -90,6 +102,7 @@ public struct LatencyHistogram: ~Copyable {
         maximum = max(maximum, other.maximum)
     }
 
+    /// Forgets everything.
     public mutating func reset() {
         counts.update(repeating: 0, count: Self.bucketCount)
         count = 0

@@ -1,5 +1,6 @@
 /// Writes a ``PathsReport`` as OpenMetrics text (OpenMetrics 1.0), ending with `# EOF`.
 public enum MetricsText {
+    /// The whole text, `# EOF` included.
     public static func render(_ report: PathsReport) -> String {
         var text = ""
         lunMetrics(report, into: &text)

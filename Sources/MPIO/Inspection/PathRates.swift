@@ -65,12 +65,16 @@ extension Multipath.PathSnapshot {
     fileprivate var byteCount: UInt64 { bytesRead &+ bytesWritten }
 }
 
-/// Samples every open disk once a second, as long as there is one.
+/// Samples every open disk once a second, as long as there is one: a few at a time, because requests wait meanwhile.
 final class RateSampler: TimerHandler {
+    static let disksAtOnce = 16
+
     private let port: any IOPort
     private var timer: TimerID?
     /// The disks that are open now.
     private let disks: () -> [DiskEngine]
+    /// The place of the disk that is next.
+    private var next = 0
 
     init(port: any IOPort, disks: @escaping () -> [DiskEngine]) {
         self.port = port
@@ -90,8 +94,20 @@ final class RateSampler: TimerHandler {
 
     private func sample() {
         let open = disks()
-        for disk in open { disk.rates.add(disk.lun.snapshot().paths, at: port.now) { disk.paths[$0].latency.marked() } }
-        timer = open.isEmpty ? nil : port.setTimer(at: port.now + PathRates.interval, handler: self, token: 0)
+        guard !open.isEmpty else {
+            timer = nil
+            return
+        }
+        if next >= open.count { next = 0 }
+        let portion = open[next..<min(next + Self.disksAtOnce, open.count)]
+        next = portion.endIndex
+        for disk in portion { disk.rates.add(disk.lun.snapshot().paths, at: port.now) { disk.paths[$0].latency.marked() } }
+        timer = port.setTimer(at: port.now + Self.pause(diskCount: open.count), handler: self, token: 0)
+    }
+
+    /// From one portion to the next, so that each disk's turn comes once in ``PathRates/interval``.
+    static func pause(diskCount: Int) -> Duration {
+        PathRates.interval / max(1, (diskCount + disksAtOnce - 1) / disksAtOnce)
     }
 
     func timerFired(_ timer: TimerID, token: UInt64) {

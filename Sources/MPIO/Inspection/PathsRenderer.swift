@@ -2,23 +2,32 @@ public import Foundation
 
 /// How text may look where it goes.
 public struct TextStyle: Hashable, Sendable {
+    /// Whether escape sequences for colours are understood there.
     public var usesColour: Bool
     /// Columns of the terminal; nil: no limit.
     public var width: Int?
 
+    /// A style; by default plain text of any width.
     public init(usesColour: Bool = false, width: Int? = nil) {
         self.usesColour = usesColour
         self.width = width
     }
 
+    /// What is painted; the raw value is the SGR parameter.
     public enum Colour: String, Sendable {
+        /// Well.
         case green = "32"
+        /// Worse than it should be.
         case yellow = "33"
+        /// Failed.
         case red = "31"
+        /// What is looked for first.
         case bold = "1"
+        /// What is seldom looked at.
         case dim = "2"
     }
 
+    /// The text in this colour where colours are used; otherwise, and for nil, as it is.
     public func paint(_ text: String, _ colour: Colour?) -> String {
         guard usesColour, let colour, !text.isEmpty else { return text }
         return "\u{1B}[\(colour.rawValue)m\(text)\u{1B}[0m"
@@ -27,10 +36,12 @@ public struct TextStyle: Hashable, Sendable {
 
 /// Writes a ``PathsReport`` as the tables of `mpio paths`.
 public struct PathsRenderer {
+    /// How it may look.
     public var style: TextStyle
     /// The moment that "12 s ago" counts from.
     public var now: Date
 
+    /// A renderer for a terminal or a file of this style.
     public init(style: TextStyle = TextStyle(), now: Date) {
         self.style = style
         self.now = now
@@ -85,6 +96,7 @@ public struct PathsRenderer {
         return text
     }
 
+    /// One LUN: two lines of facts, a heading, and a line for each path.
     public func render(_ lun: LUNSnapshot) -> String {
         var text = heading(lun) + "\n"
         text += wrapped(facts(lun), separator: "   ", indentation: 2)
@@ -97,7 +109,8 @@ public struct PathsRenderer {
         let model = [lun.vendor, lun.product].map { trimmed($0) }.filter { !$0.isEmpty }.joined(separator: " ")
         if !model.isEmpty { parts.append(model) }
         if lun.capacityBytes > 0 { parts.append("\(HumanText.size(lun.capacityBytes)), \(lun.blockSize) B blocks") }
-        return parts.joined(separator: "  ")
+        // The first line begins at the margin, those that it needs more stand under it.
+        return String(wrapped(parts, separator: "  ", indentation: 2, hanging: true).dropLast())
     }
 
     private func trimmed(_ text: String) -> String {
@@ -105,14 +118,8 @@ public struct PathsRenderer {
     }
 
     private func facts(_ lun: LUNSnapshot) -> [String] {
-        let lost = lun.paths.count { !$0.state.isWell }
         var state = style.paint(lun.state.rawValue, lun.state.colour)
-        let connecting = lun.paths.count { $0.state == .connecting }
-        if lost > 0 {
-            state += " (\(lost) of \(lun.paths.count) paths failed)"
-        } else if connecting > 0 {
-            state += " (\(connecting) of \(lun.paths.count) paths connecting)"
-        }
+        if let words = troubles(lun) { state += " (\(words))" }
         var facts = ["policy \(lun.policy)", "dsm \(lun.dsm)", "state \(state)", "fence \(lun.fence)"].map { $0 }
         if let seconds = lun.noPathSeconds {
             var words = "no path for \(HumanText.span(seconds: seconds))"
@@ -129,8 +136,19 @@ public struct PathsRenderer {
         return facts
     }
 
-    /// `parts` on as few lines as the width allows.
-    private func wrapped(_ parts: [String], separator: String, indentation: Int) -> String {
+    /// `1 of 4 paths failed`, `1 failed, 1 stalled of 4 paths`; nil where all are well.
+    private func troubles(_ lun: LUNSnapshot) -> String? {
+        let states = PathState.allCases.filter { state in
+            (!state.isWell || state == .connecting) && lun.paths.contains { $0.state == state }
+        }
+        let counts = states.map { state in (state, lun.paths.count { $0.state == state }) }
+        guard let (state, count) = counts.first else { return nil }
+        if counts.count == 1 { return "\(count) of \(lun.paths.count) paths \(state.rawValue)" }
+        return counts.map { "\($0.1) \($0.0.rawValue)" }.joined(separator: ", ") + " of \(lun.paths.count) paths"
+    }
+
+    /// `parts` on as few lines as the width allows, all of them indented or, where `hanging`, all but the first.
+    private func wrapped(_ parts: [String], separator: String, indentation: Int, hanging: Bool = false) -> String {
         let margin = String(repeating: " ", count: indentation)
         var lines: [(text: String, count: Int)] = []
         for part in parts {
@@ -138,7 +156,8 @@ public struct PathsRenderer {
             if let last = lines.last, style.width.map({ last.count + separator.count + count <= $0 }) ?? true {
                 lines[lines.count - 1] = (last.text + separator + part, last.count + separator.count + count)
             } else {
-                lines.append((margin + part, indentation + count))
+                let isFlush = hanging && lines.isEmpty
+                lines.append((isFlush ? part : margin + part, isFlush ? count : indentation + count))
             }
         }
         return lines.map { $0.text + "\n" }.joined()
@@ -176,7 +195,7 @@ public struct PathsRenderer {
 
     private func table(_ lun: LUNSnapshot) -> String {
         let rows = lun.paths.flatMap(tableRows)
-        guard !rows.isEmpty else { return "  no paths\n" }
+        guard !rows.isEmpty else { return "  no paths: no target that answers has this LUN; 'mpio discover PORTAL' tells what one has\n" }
         let table = TextTable(columns: Self.columns, rows: rows.map(\.cells))
         let kept = table.fittingColumns(limit: style.width, indentation: 2)
         // Why a path failed matters more than any column: without room beside it, it goes below.
@@ -232,16 +251,20 @@ public struct PathsRenderer {
         }
         if path.isSlow == true { parts.append("slow: it answers NOP-Out, but not commands") }
         if path.state == .connecting, path.lastError == nil { parts.append("no answer yet") }
-        if let error = path.lastError {
-            var text = HumanText.printable(error.reason)
-            if let detail = error.detail, !detail.isEmpty { text += ": " + HumanText.printable(detail) }
-            if let date = Timestamp.parse(error.at) {
-                text += " " + HumanText.span(seconds: max(0, now.timeIntervalSince(date))) + " ago"
-            }
-            parts.append(text)
-        }
+        if let error = path.lastError { parts.append(words(error, goesOn: path.state == .stalled)) }
         if let seconds = path.nextTrySeconds { parts.append("next try in " + HumanText.span(seconds: seconds)) }
         return parts.joined(separator: ", ")
+    }
+}
+
+extension PathsRenderer {
+    /// `connection reset 12 s ago`, `silent for 12 s: …`. What has just been seen is no time ago.
+    private func words(_ error: LastError, goesOn: Bool) -> String {
+        let reason = HumanText.printable(error.reason)
+        let detail = error.detail.flatMap { $0.isEmpty ? nil : ": " + HumanText.printable($0) } ?? ""
+        guard let seconds = Timestamp.parse(error.at).map({ now.timeIntervalSince($0) }), seconds >= 0.05 else { return reason + detail }
+        let span = HumanText.span(seconds: seconds)
+        return goesOn ? "\(reason) for \(span)\(detail)" : "\(reason)\(detail) \(span) ago"
     }
 }
 

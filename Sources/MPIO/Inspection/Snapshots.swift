@@ -4,17 +4,22 @@
 
 /// The state of every LUN that one process holds, or that was looked at.
 public struct PathsReport: Codable, Hashable, Sendable {
+    /// Of this form; see ``currentVersion``.
     public var version: Int
+    /// The LUNs, in configured order.
     public var luns: [LUNSnapshot]
 
+    /// The version of this form: it changes only where a reader would misunderstand.
     public static var currentVersion: Int { 1 }
 
+    /// A report of these LUNs, in the current version.
     public init(luns: [LUNSnapshot] = []) {
         version = Self.currentVersion
         self.luns = luns
     }
 }
 
+/// How a LUN is, in one word.
 public enum LUNState: String, Codable, Hashable, Sendable, CaseIterable {
     /// Every path is as it should be.
     case optimal
@@ -24,14 +29,21 @@ public enum LUNState: String, Codable, Hashable, Sendable, CaseIterable {
     case failed
 }
 
+/// How a path is. The raw values are what users read and programs compare.
 public enum PathState: String, Codable, Hashable, Sendable, CaseIterable {
+    /// It carries requests; ALUA active/optimized, or a target without ALUA.
     case activeOptimized = "active/optimized"
+    /// It can carry requests and does where no optimized path is left; ALUA active/non-optimized.
     case activeNonOptimized = "active/non-optimized"
+    /// The array keeps it in reserve (ALUA).
     case standby
+    /// The array does not let it carry data (ALUA).
     case unavailable
+    /// Its ALUA state is changing.
     case transitioning
     /// TCP answers, the target does not.
     case stalled
+    /// Lost. It is tried again; ``PathSnapshot/lastError`` says why it went.
     case failed
     /// Failed too often; held out.
     case marginal
@@ -39,29 +51,42 @@ public enum PathState: String, Codable, Hashable, Sendable, CaseIterable {
     case drained
     /// Leads to another unit, or one that has changed.
     case refused
+    /// Being connected, or verified.
     case connecting
 
     /// Whether requests can be sent there.
     public var isUsable: Bool { self == .activeOptimized || self == .activeNonOptimized }
 }
 
+/// A LUN as it is now.
 public struct LUNSnapshot: Codable, Hashable, Sendable {
+    /// The name in the policy file.
     public var name: String
     /// Nil while no path has told it.
     public var identity: String?
+    /// As INQUIRY gives it; empty while no path has told it, as the three below.
     public var vendor: String
+    /// As INQUIRY gives it.
     public var product: String
+    /// As INQUIRY gives it.
     public var revision: String
+    /// VPD page 80h.
     public var serial: String
+    /// Its size in bytes; 0 while no path has told it.
     public var capacityBytes: UInt64
+    /// In bytes; 0 while no path has told it.
     public var blockSize: Int
+    /// The policy's name.
     public var policy: String
+    /// The name of the device-specific module that claimed it.
     public var dsm: String
+    /// How it is, in one word.
     public var state: LUNState
     /// The stale-write guard: `clear`, or what it waits for.
     public var fence: String
     /// Requests that wait for a path.
     public var queued: Int
+    /// How often traffic went over to another path because one was lost.
     public var failovers: UInt64
     /// Requests that were sent again on another path.
     public var redriven: UInt64
@@ -71,16 +96,23 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
     public var failsInSeconds: Double?
     /// On which of its process's reactors it lives, from 0; nil where it is not held.
     public var reactor: Int?
+    /// When it was looked at, in seconds of its machine's monotonic clock; only in samples (``ControlRequest/sample(luns:)``).
+    public var clockSeconds: Double?
     /// Nil where no process holds the LUN and it was only looked at.
     public var holder: Holder?
+    /// Its paths, in configured order.
     public var paths: [PathSnapshot]
 
+    /// The process that holds a LUN.
     public struct Holder: Codable, Hashable, Sendable {
+        /// Its number.
         public var pid: Int32
+        /// What it was started as.
         public var command: String
         /// How many reactors it has; nil where it is one.
         public var reactors: Int?
 
+        /// A process that holds LUNs.
         public init(pid: Int32, command: String, reactors: Int? = nil) {
             self.pid = pid
             self.command = command
@@ -94,8 +126,10 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
         case blockSize = "block_size"
         case noPathSeconds = "no_path_s"
         case failsInSeconds = "fails_in_s"
+        case clockSeconds = "clock_s"
     }
 
+    /// A LUN of these facts; what is not given is empty, zero or nil.
     public init(
         name: String, identity: String? = nil, vendor: String = "", product: String = "", revision: String = "",
         serial: String = "", capacityBytes: UInt64 = 0, blockSize: Int = 512, policy: String, dsm: String = "default",
@@ -134,37 +168,55 @@ public enum NexusProof: String, Codable, Hashable, Sendable, CaseIterable {
     case notReinstated = "not reinstated"
 }
 
+/// A path as it is now. Counts are from when the path was added to its LUN, byte counts in bytes.
 public struct PathSnapshot: Codable, Hashable, Sendable {
+    /// What carries the path's requests.
     public enum Transport: String, Codable, Hashable, Sendable {
+        /// An iSCSI session.
         case iscsi
+        /// A kernel block device, or a file.
         case device
     }
 
     /// The name by which commands take it.
     public var id: String
+    /// What carries its requests.
     public var transport: Transport
     /// The portal's address, or the device.
     public var portal: String
     /// The address it leaves from; nil for a device or while unconnected with none configured.
     public var source: String?
+    /// The target's iSCSI name; nil for a device.
     public var target: String?
+    /// The unit's number there; nil for a device, or while unknown.
     public var lun: UInt64?
     /// Twelve hexadecimal digits.
     public var isid: String?
     /// The target portal group tag.
     public var tpg: Int?
+    /// How it is, in one word.
     public var state: PathState
+    /// `primary` or `standby`.
     public var role: String
     /// Nil where the policy gives weights no meaning.
     public var weight: Int?
+    /// Requests that were sent and not answered yet.
     public var inFlight: Int
+    /// The blocks of those requests.
     public var inFlightBlocks: UInt64
+    /// Requests that were issued here, retries and re-drives included.
     public var requests: UInt64
+    /// Data that was read.
     public var bytesRead: UInt64
+    /// Data that was written.
     public var bytesWritten: UInt64
+    /// Attempts that ended other than well here, whatever became of the request.
     public var errors: UInt64
+    /// Latency of all requests so far.
     public var latency: LatencySummary
+    /// The last thing that went wrong; nil: nothing did.
     public var lastError: LastError?
+    /// The session's connections, in configured order; one, mostly.
     public var connections: [ConnectionSnapshot]
     /// How a connection is chosen for each command, where the session has several.
     public var connectionPolicy: String?
@@ -172,9 +224,14 @@ public struct PathSnapshot: Codable, Hashable, Sendable {
     public var errorRecoveryLevel: Int?
     /// Requests and bytes per second over the last seconds; nil where it was not watched for long enough.
     public var requestsPerSecond: Double?
+    /// Bytes per second, read and written.
     public var bytesPerSecond: Double?
     /// Latency over the last seconds, as the rates; nil where it was not watched for long enough, or nothing was carried.
     public var recentLatency: LatencySummary?
+    /// Latency since the recording's sample before; only in recordings, nil where nothing was carried.
+    public var intervalLatency: LatencySummary?
+    /// Only in samples.
+    public var latencyCounts: LatencyCounts?
     /// The target answers NOP-Outs but not commands. Nil for a device.
     public var isSlow: Bool?
     /// Seconds until a failed path is tried again.
@@ -198,11 +255,14 @@ public struct PathSnapshot: Codable, Hashable, Sendable {
         case bytesPerSecond = "bytes_per_s"
         case nextTrySeconds = "next_try_s"
         case recentLatency = "recent_latency_us"
+        case intervalLatency = "interval_latency_us"
+        case latencyCounts = "latency_counts"
         case isSlow = "slow"
         case nexus
         case nexusSharedWith = "nexus_shared_with"
     }
 
+    /// A path of which nothing is known but this.
     public init(id: String, transport: Transport, portal: String, state: PathState, role: String = "primary") {
         self.id = id
         self.transport = transport
@@ -222,20 +282,25 @@ public struct PathSnapshot: Codable, Hashable, Sendable {
 
 /// Microseconds, with decimals; nil where nothing was measured.
 public struct LatencySummary: Codable, Hashable, Sendable {
+    /// Half of the requests were faster.
     public var p50: Double?
+    /// 99 of 100 were faster.
     public var p99: Double?
+    /// The slowest.
     public var max: Double?
 
     enum CodingKeys: String, CodingKey {
         case p50, p99, max
     }
 
+    /// Latencies in microseconds.
     public init(p50: Double? = nil, p99: Double? = nil, max: Double? = nil) {
         self.p50 = p50
         self.p99 = p99
         self.max = max
     }
 
+    /// The summary of a histogram.
     public init(_ histogram: borrowing LatencyHistogram) {
         guard histogram.count > 0 else {
             self.init()
@@ -256,6 +321,7 @@ public struct LastError: Codable, Hashable, Sendable {
     /// What else is known, for people.
     public var detail: String?
 
+    /// An error at a moment.
     public init(at: String, reason: String, detail: String? = nil) {
         self.at = at
         self.reason = reason
@@ -267,13 +333,19 @@ public struct LastError: Codable, Hashable, Sendable {
 public struct ConnectionSnapshot: Codable, Hashable, Sendable {
     /// From 1, as configured; it stays the same over logins, unlike ``cid``. Nil where the path has but one connection.
     public var number: Int?
+    /// The connection's CID in the login that it has now.
     public var cid: Int
+    /// The portal's address.
     public var portal: String
+    /// The address that it leaves from; nil while it is not known.
     public var source: String?
+    /// In words: `logged in`, `connecting`, `down` and others.
     public var state: String
+    /// Commands that were sent on it and not answered yet.
     public var inFlight: Int
     /// Commands that it was chosen for, since the program began.
     public var requests: UInt64
+    /// `primary` or `standby`; nil where the policy gives roles no meaning.
     public var role: String?
     /// Nil where the policy gives weights no meaning.
     public var weight: Int?
@@ -285,6 +357,7 @@ public struct ConnectionSnapshot: Codable, Hashable, Sendable {
         case inFlight = "in_flight"
     }
 
+    /// A connection of these facts; what is not given is zero or nil.
     public init(cid: Int, portal: String, source: String? = nil, state: String, inFlight: Int = 0, requests: UInt64 = 0) {
         self.cid = cid
         self.portal = portal
@@ -297,15 +370,21 @@ public struct ConnectionSnapshot: Codable, Hashable, Sendable {
 
 /// What `mpio bench` measured.
 public struct BenchReport: Codable, Hashable, Sendable {
+    /// Requests that ended.
     public var requests: UInt64
+    /// Requests that failed.
     public var errors: UInt64
     /// Requests that were sent again on another path.
     public var redriven: UInt64
+    /// How long it ran.
     public var seconds: Double
+    /// Requests per second.
     public var iops: Double
     /// Millions of bytes (10^6) per second.
     public var megabytesPerSecond: Double
+    /// Processor time of the process, per request, in microseconds.
     public var cpuMicrosecondsPerRequest: Double
+    /// From the call to the completion.
     public var latency: LatencySummary
     /// The longest time in which no request completed.
     public var longestPauseMilliseconds: Double
@@ -324,6 +403,7 @@ public struct BenchReport: Codable, Hashable, Sendable {
         case longestPauseMilliseconds = "longest_pause_ms"
     }
 
+    /// What was measured in one run.
     public init(
         requests: UInt64, errors: UInt64, redriven: UInt64, seconds: Double, iops: Double, megabytesPerSecond: Double,
         cpuMicrosecondsPerRequest: Double, latency: LatencySummary, longestPauseMilliseconds: Double,
@@ -344,23 +424,32 @@ public struct BenchReport: Codable, Hashable, Sendable {
 
 /// Why the next request of a LUN goes where it goes.
 public struct ExplanationReport: Codable, Hashable, Sendable {
+    /// The LUN's name.
     public var lun: String
+    /// The policy's name.
     public var policy: String
     /// The path that the next request takes; nil where there is none.
     public var next: String?
     /// In words: `least-queue-depth: 10.0.1.10:3260 has 3 outstanding, 10.0.2.10:3260 has 7`.
     public var reason: String
+    /// Every path, and why it is taken or not.
     public var paths: [PathReason]
 
+    /// Why a path is used or not.
     public struct PathReason: Codable, Hashable, Sendable {
+        /// The path's name.
         public var id: String
+        /// Whether it may carry the next requests.
         public var isUsed: Bool
+        /// Why, in words.
         public var reason: String
         /// Since when the path is in its state, in RFC 3339, and for how many seconds.
         public var since: String?
+        /// The same in seconds before now.
         public var sinceSeconds: Double?
         /// What is known of the session's nexus; nil for a device.
         public var nexus: NexusProof?
+        /// The portals through which its nexus can be reinstated, beside its own; nil for a device.
         public var nexusSharedWith: [String]?
         /// The same in words.
         public var nexusReason: String?
@@ -373,6 +462,7 @@ public struct ExplanationReport: Codable, Hashable, Sendable {
             case nexusReason = "nexus_reason"
         }
 
+        /// A path and its reason.
         public init(id: String, isUsed: Bool, reason: String) {
             self.id = id
             self.isUsed = isUsed
@@ -388,14 +478,21 @@ public struct ExplanationReport: Codable, Hashable, Sendable {
 
     /// One request that did not go as it was meant to.
     public struct IncidentRecord: Codable, Hashable, Sendable {
+        /// How long ago, in seconds.
         public var secondsAgo: Double
+        /// Which kind of request: `read`, `write`, and others.
         public var request: String
+        /// Its first block.
         public var lba: UInt64
+        /// How many blocks.
         public var blocks: Int
+        /// How often it had been issued.
         public var tries: Int
+        /// The path on which it happened.
         public var path: String
         /// `error`, `re-driven`.
         public var kind: String
+        /// Why, in words.
         public var reason: String
 
         enum CodingKeys: String, CodingKey {
@@ -403,6 +500,7 @@ public struct ExplanationReport: Codable, Hashable, Sendable {
             case secondsAgo = "s_ago"
         }
 
+        /// What happened to one request.
         public init(
             secondsAgo: Double, request: String, lba: UInt64, blocks: Int, tries: Int, path: String, kind: String,
             reason: String
@@ -420,13 +518,19 @@ public struct ExplanationReport: Codable, Hashable, Sendable {
 
     /// One choice of a path that was made.
     public struct DecisionRecord: Codable, Hashable, Sendable {
+        /// How long ago, in seconds.
         public var secondsAgo: Double
+        /// Which kind of request: `read`, `write`, and others.
         public var request: String
+        /// Its first block.
         public var lba: UInt64
+        /// How many blocks.
         public var blocks: Int
         /// 1 for the first issue, more for retries and re-drives.
         public var tries: Int
+        /// The path that was chosen.
         public var path: String
+        /// Why, in words.
         public var reason: String
 
         enum CodingKeys: String, CodingKey {
@@ -434,6 +538,7 @@ public struct ExplanationReport: Codable, Hashable, Sendable {
             case secondsAgo = "s_ago"
         }
 
+        /// One choice.
         public init(
             secondsAgo: Double, request: String, lba: UInt64, blocks: Int, tries: Int, path: String, reason: String
         ) {
@@ -447,6 +552,7 @@ public struct ExplanationReport: Codable, Hashable, Sendable {
         }
     }
 
+    /// The next choice and its reasons.
     public init(lun: String, policy: String, next: String?, reason: String, paths: [PathReason]) {
         self.lun = lun
         self.policy = policy
@@ -462,14 +568,18 @@ public struct EventRecord: Codable, Hashable, Sendable {
     public var serial: UInt64
     /// RFC 3339.
     public var at: String
+    /// The LUN's name.
     public var lun: String
+    /// The path's name; nil where it is about the LUN.
     public var path: String?
     /// Which kind, from a fixed vocabulary: `path-lost`, `fail-over`, `policy-changed`, ….
     public var kind: String
+    /// What happened, in words.
     public var message: String
     /// Who made it happen, where somebody did.
     public var by: ChangeActor?
 
+    /// An event with its serial.
     public init(
         serial: UInt64, at: String, lun: String, path: String? = nil, kind: String, message: String, by: ChangeActor? = nil
     ) {
@@ -508,6 +618,7 @@ extension LUNSnapshot {
         try values.encodeIfPresent(noPathSeconds, forKey: .noPathSeconds)
         try values.encodeIfPresent(failsInSeconds, forKey: .failsInSeconds)
         try values.encode(reactor, forKey: .reactor)
+        try values.encodeIfPresent(clockSeconds, forKey: .clockSeconds)
         try values.encode(holder, forKey: .holder)
         try values.encode(paths, forKey: .paths)
     }
@@ -542,6 +653,8 @@ extension PathSnapshot {
         try values.encodeIfPresent(bytesPerSecond, forKey: .bytesPerSecond)
         try values.encodeIfPresent(nextTrySeconds, forKey: .nextTrySeconds)
         try values.encodeIfPresent(recentLatency, forKey: .recentLatency)
+        try values.encodeIfPresent(intervalLatency, forKey: .intervalLatency)
+        try values.encodeIfPresent(latencyCounts, forKey: .latencyCounts)
         try values.encodeIfPresent(isSlow, forKey: .isSlow)
         try values.encodeIfPresent(nexus, forKey: .nexus)
         try values.encodeIfPresent(nexusSharedWith, forKey: .nexusSharedWith)

@@ -10,6 +10,7 @@ public import ISCSI
 ///
 /// Leases are per machine and runtime folder. Hosts that share an initiator name are not kept apart.
 public final class ISIDLease: Sendable {
+    /// The name under which the process logs in.
     public let initiatorName: String
     /// The lowest that was free, from 0.
     public let slot: Int
@@ -149,9 +150,13 @@ public final class ISIDLease: Sendable {
     }
 }
 
+/// Why no ISID could be had.
 public enum ISIDLeaseError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// The runtime folder can't be used.
     case directory(RuntimeDirectoryError)
+    /// A lock file can't be; `code` is an `errno`.
     case file(path: String, code: Int32)
+    /// As many processes as there are slots log in under this name on this machine.
     case allSlotsTaken(initiatorName: String)
 
     public var description: String {

@@ -34,10 +34,15 @@ public enum RuntimeDirectory {
     }
 }
 
+/// Why a folder can't be the runtime folder.
 public enum RuntimeDirectoryError: Error, Hashable, Sendable, CustomStringConvertible {
+    /// It can't be made or looked at; `code` is an `errno`.
     case unusable(path: String, code: Int32)
+    /// Something else has its name; a link to a folder counts as that.
     case notADirectory(path: String)
+    /// It belongs to another user, who is not root.
     case foreignOwner(path: String, owner: UInt32)
+    /// Others could put files there.
     case writableByOthers(path: String)
 
     public var description: String {

@@ -16,7 +16,7 @@ struct BenchCommand: AsyncParsableCommand {
               mpio bench scratch --write --verify --json
             """)
 
-    @Argument(help: ArgumentHelp("The LUNs' names or identities.", valueName: "lun"))
+    @Argument(help: ArgumentHelp("The LUNs' names or identities.", valueName: "lun"), completion: Completions.luns)
     var luns: [String]
 
     @Flag(help: "Write instead of reading. Overwrites the LUN.")

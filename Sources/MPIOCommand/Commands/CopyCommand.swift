@@ -14,10 +14,10 @@ struct CopyCommand: AsyncParsableCommand {
               mpio copy vm-store /backup/vm-store.img
             """)
 
-    @Argument(help: "A LUN's name, or a file.")
+    @Argument(help: "A LUN's name, or a file.", completion: Completions.lunsAndFiles)
     var source: String
 
-    @Argument(help: "A LUN's name, or a file.")
+    @Argument(help: "A LUN's name, or a file.", completion: Completions.lunsAndFiles)
     var destination: String
 
     @Flag(help: "Read both sides again afterwards and compare.")

@@ -13,13 +13,18 @@ struct DemoCommand: AsyncParsableCommand {
             Examples:
               mpio demo
               mpio demo --fast
+              mpio demo --plot fail-over.svg
             """)
 
     @Flag(help: "The same in a few seconds: shorter loads.")
     var fast = false
 
+    @Option(help: ArgumentHelp("Draw the cut: requests/s, MB/s and latency of each path over time, as SVG.", valueName: "file"), completion: .file(extensions: ["svg"]))
+    var plot: String?
+
     func run() async throws {
-        let demo = Demo(pace: fast ? .fast : .normal, style: Terminal.style())
+        if let plot { try PictureFile.check(plot) }
+        let demo = Demo(pace: fast ? .fast : .normal, style: Terminal.style(), picture: plot)
         let totals = try await cancelledByInterrupt { try await demo.run() }
         if !totals.isGood { throw ExitStatus.failed }
     }

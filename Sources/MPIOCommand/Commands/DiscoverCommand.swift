@@ -1,11 +1,13 @@
 import ArgumentParser
 import Foundation
 import MPIO
+import Multipath
 
 struct DiscoverCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "discover",
         abstract: "Ask portals for their targets and LUNs; write a policy file.",
+        usage: "mpio discover PORTAL… [--write-config FILE] [OPTIONS]",
         discussion: """
             One portal is enough: a target names its others. Each of them is then logged in to, its LUNs are looked at, and
             it is left again. Nothing is written to any LUN.
@@ -40,7 +42,6 @@ struct DiscoverCommand: AsyncParsableCommand {
     var json = false
 
     func validate() throws {
-        for portal in portals { _ = try Self.portal(portal) }
         if let from, (try? SourceAddress(parsing: from)) == nil { throw ValidationError("'\(from)' is no address to leave from: give an IP address without a port.") }
         if timeout.duration < .milliseconds(10) { throw ValidationError("--timeout is at least 10ms.") }
         if let initiator, let problem = Configuration.problem(ofName: initiator) {
@@ -58,10 +59,11 @@ struct DiscoverCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        // Before the work: whoever can't keep its result would have to do it twice.
-        if let writeConfig, !force, access(writeConfig, F_OK) == 0 { throw Self.exists(writeConfig) }
+        // Not in validate(): there a mistyped option's value would be taken for a portal, and called no address.
         var seen: Set<PortalAddress> = []
         var discovery = Discovery(portals: try portals.map(Self.portal).filter { seen.insert($0).inserted })
+        // Before the work: whoever can't keep its result would have to do it twice.
+        if let writeConfig { try checkWritable(writeConfig) }
         discovery.source = try from.map { try SourceAddress(parsing: $0) }
         discovery.initiatorName = initiator
         discovery.chap = try chap.credentials()
@@ -77,6 +79,7 @@ struct DiscoverCommand: AsyncParsableCommand {
         }
         try judge(report)
         if let writeConfig { try write(storage, to: writeConfig) }
+        if !json { hint(report) }
     }
 
     /// Throws where nothing was found that could be used.
@@ -86,15 +89,42 @@ struct DiscoverCommand: AsyncParsableCommand {
         }
         if report.targets.isEmpty { throw CommandFailure("no target is offered to \(report.initiator)") }
         if report.targets.allSatisfy({ $0.portals.allSatisfy { $0.error != nil } }) {
-            throw CommandFailure("no target could be logged in to", status: ExitStatus.noPath)
+            throw CommandFailure("no target could be logged in to" + loginAdvice(report), status: ExitStatus.noPath)
         }
         if writeConfig != nil, report.luns.isEmpty {
             throw CommandFailure("no LUN was found, so no policy file was written; does the target map any to \(report.initiator)?")
         }
     }
 
+    /// What to do next, where that is not plain; for people.
+    private func hint(_ report: DiscoveryReport) {
+        let given = portals.joined(separator: " ")
+        if !report.luns.isEmpty, report.luns.allSatisfy({ $0.paths.count == 1 }) {
+            StandardError.write("One path to each LUN: the target told of no other portal. If it has more, name them too: mpio discover \(given) PORTAL…\n")
+        }
+        if writeConfig == nil, !report.luns.isEmpty, StandardError.isTerminal {
+            StandardError.write("To use it: mpio discover \(given) --write-config mpio.yaml && mpio paths\n")
+        }
+    }
+
+    /// Why logging in was refused, and what to do about it.
+    private func loginAdvice(_ report: DiscoveryReport) -> String {
+        let reasons = report.targets.flatMap(\.portals).compactMap(\.error)
+        guard reasons.contains(where: { $0.hasPrefix(PathFailureReason.authenticationFailed.rawValue) }) else { return "" }
+        guard let user = chap.user else { return "; the target wants CHAP: name --user and --secret-file" }
+        return "; does the target know the user '\(user)', by this secret?"
+    }
+
     private static func exists(_ path: String) -> CommandFailure {
         CommandFailure("\(path) exists; --force replaces it", status: ExitStatus.usage)
+    }
+
+    private func checkWritable(_ path: String) throws {
+        if access(path, F_OK) == 0, !force { throw Self.exists(path) }
+        let folder = (path as NSString).deletingLastPathComponent
+        if access(folder.isEmpty ? "." : folder, W_OK) != 0 {
+            throw CommandFailure("\(path) can't be written: the folder \(folder.isEmpty ? "." : folder): \(String(cString: strerror(errno)))", status: ExitStatus.usage)
+        }
     }
 
     private func write(_ storage: DiscoveredStorage, to path: String) throws {

@@ -13,7 +13,7 @@ struct ExplainCommand: ParsableCommand {
               mpio explain vm-store --last 20
             """)
 
-    @Argument(help: "The LUN's name or identity.")
+    @Argument(help: "The LUN's name or identity.", completion: Completions.luns)
     var lun: String
 
     @Option(help: ArgumentHelp("Show so many of the latest choices, and of the latest errors and re-drives, as well; 1 to 256.", valueName: "count"))

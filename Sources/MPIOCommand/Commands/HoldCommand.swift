@@ -20,7 +20,7 @@ struct HoldCommand: AsyncParsableCommand {
               psktool -u vm -p keys.psk && mpio hold --nbd tcp:10.0.0.5 --nbd-tls-psk keys.psk
             """)
 
-    @Argument(help: "LUNs by name or identity; all of the policy file's where none is given.")
+    @Argument(help: "LUNs by name or identity; all of the policy file's where none is given.", completion: Completions.luns)
     var luns: [String] = []
 
     @Option(help: ArgumentHelp("Answer GET /metrics with OpenMetrics there: unix:/path or tcp:ADDRESS:PORT.", valueName: "address"))

@@ -16,10 +16,10 @@ struct PathCommand: ParsableCommand {
         subcommands: [Fail.self, Restore.self, Drain.self, Set.self, Add.self, Remove.self])
 
     struct Which: ParsableArguments {
-        @Argument(help: "The LUN's name or identity.")
+        @Argument(help: "The LUN's name or identity.", completion: Completions.luns)
         var lun: String
 
-        @Argument(help: "The path's name, as 'mpio paths' shows it.")
+        @Argument(help: "The path's name, as 'mpio paths' shows it.", completion: Completions.paths)
         var path: String
 
         @Option(help: ArgumentHelp("Only this connection of the path's session, for all LUNs of the session; 'mpio paths' shows the numbers.", valueName: "number"))
@@ -132,7 +132,7 @@ struct PathCommand: ParsableCommand {
                   mpio path add vm-store 10.0.1.10:3260 --from 10.0.1.6
                 """)
 
-        @Argument(help: "The LUN's name or identity.")
+        @Argument(help: "The LUN's name or identity.", completion: Completions.luns)
         var lun: String
 
         @Argument(help: "A portal's address, or the absolute path of a block device or file.")

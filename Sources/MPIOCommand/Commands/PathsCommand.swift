@@ -11,16 +11,19 @@ struct PathsCommand: AsyncParsableCommand {
             array is waited for no longer than --timeout, and a path that has not answered by then is shown as connecting.
             Rates and latencies are those of the last seconds where the LUN is held, else of all requests so far.
             On a terminal --watch scrolls by the arrow keys, space and b, and ends with q.
+            With --record, samples and events of LUNs that are held go into a file as JSON lines, to be drawn by 'mpio plot';
+            with --watch as well, they are also shown.
             With --check, the exit status is 0 for optimal, 1 for degraded, 2 for failed: the worst of the LUNs shown.
 
             Examples:
               mpio paths
               mpio paths vm-store --watch=1
+              mpio paths vm-store --watch --record run.jsonl
               mpio paths --json | jq '.luns[].state'
               mpio paths --check --json > /dev/null || page-somebody
             """)
 
-    @Argument(help: "LUNs by name or identity; all of them where none is given.")
+    @Argument(help: "LUNs by name or identity; all of them where none is given.", completion: Completions.luns)
     var luns: [String] = []
 
     @OptionGroup var policyFile: PolicyFileOptions
@@ -36,40 +39,56 @@ struct PathsCommand: AsyncParsableCommand {
     @Flag(help: "One line for each LUN.")
     var brief = false
 
-    @Option(help: ArgumentHelp("How long a LUN that nobody holds is waited for, where no path of it is usable.", valueName: "time"))
-    var timeout = TimeSpan(.seconds(1))
+    @Option(
+        help: ArgumentHelp(
+            "How long the paths of a LUN that nobody holds are waited for (default: 1s for the first one that is usable, then 100ms for the others).",
+            valueName: "time"))
+    var timeout: TimeSpan?
 
     @Flag(help: "Tell by the exit status how the LUNs are.")
     var check = false
 
+    @OptionGroup var recording: RecordingOptions
+
     func validate() throws {
         if let watch, watch.duration < .milliseconds(50) { throw ValidationError("--watch takes at least 50ms.") }
         if brief, json { throw ValidationError("--brief and --json don't go together.") }
-        if timeout.duration < .milliseconds(10) { throw ValidationError("--timeout takes at least 10ms.") }
+        if let timeout, timeout.duration < .milliseconds(10) { throw ValidationError("--timeout takes at least 10ms.") }
+        if recording.record != nil, watch == nil, json || brief || check {
+            throw ValidationError("--record without --watch shows nothing: --json, --brief and --check don't go with it.")
+        }
         if watch != nil, check { throw ValidationError("--check and --watch don't go together.") }
     }
 
     func run() async throws {
+        let command = self
+        let recorder = try recording.recorder(luns: luns)
+        if let recorder {
+            return try await cancelledByInterrupt {
+                let show: (@Sendable () async throws -> Void)? = if let watch = command.watch { { try await command.show(every: watch) } } else { nil }
+                try await command.recording.run(recorder, beside: show)
+            }
+        }
         guard let watch else {
-            let report = try await look()
-            try show(report)
+            let report = try await look { try command.show($0) }
             if check, let status = Self.checkStatus(report) { throw status }
             return
         }
-        let command = self
-        try await cancelledByInterrupt {
-            if !command.json, StandardOutput.isTerminal {
-                let watch = PathsWatch(
-                    period: watch.duration, render: { command.text($0) }, look: { try await command.look(isQuiet: true) })
-                return try await watch.run()
-            }
-            while true {
-                try command.show(try await command.look())
-                do {
-                    try await Task.sleep(for: watch.duration)
-                } catch {
-                    return
-                }
+        try await cancelledByInterrupt { try await command.show(every: watch) }
+    }
+
+    /// Until the task is cancelled, or the user ends it.
+    private func show(every period: TimeSpan) async throws {
+        if !json, StandardOutput.isTerminal {
+            let watch = PathsWatch(period: period.duration, render: { text($0) }, look: { try await look(isQuiet: true) })
+            return try await watch.run()
+        }
+        while true {
+            _ = try await look { try show($0) }
+            do {
+                try await Task.sleep(for: period.duration)
+            } catch {
+                return
             }
         }
     }
@@ -84,14 +103,31 @@ struct PathsCommand: AsyncParsableCommand {
         return brief ? renderer.renderBrief(report) : renderer.render(report)
     }
 
-    /// What the holders say, and a look of our own at what they don't hold.
-    private func look(isQuiet: Bool = false) async throws -> PathsReport {
+    /// Somebody who looks is shown a table at once; who says how long, or pages somebody for a path that is missing, gets
+    /// every path that answers in time.
+    private var lookLimits: OpeningLimits {
+        let total = timeout?.duration ?? .seconds(1)
+        return OpeningLimits(patience: timeout != nil || check ? total : .milliseconds(100), total: total)
+    }
+
+    /// What the holders say, and a look of our own at what they don't hold. `deliver` gets it as soon as it is known: to leave
+    /// the targets takes as long again.
+    private func look(
+        isQuiet: Bool = false, deliver: @escaping @Sendable (PathsReport) throws -> Void = { _ in }
+    ) async throws -> PathsReport {
         let (held, silent) = Holders().report(luns: luns)
         for line in silent where !isQuiet { StandardError.write("mpio: \(HumanText.printable(line))\n") }
         let policy = try policyIfNeeded(held)
         let missing = try Self.unheld(asked: luns, held: held, policy: policy)
-        guard let policy, !missing.isEmpty else { return held }
-        return PathsReport(luns: held.luns + (try await PathsLook.look(at: missing, policy, timeout: timeout.duration)))
+        guard let policy, !missing.isEmpty else {
+            try deliver(held)
+            return held
+        }
+        return try await PathsLook.look(at: missing, policy, limits: lookLimits) { found in
+            let report = PathsReport(luns: held.luns + found)
+            try deliver(report)
+            return report
+        }
     }
 
     /// The policy file matters only where the holders don't say all that was asked for.
@@ -110,7 +146,7 @@ struct PathsCommand: AsyncParsableCommand {
         guard !asked.isEmpty else { return policy?.luns.map(\.name).filter { !held.holds($0) } ?? [] }
         return try asked.filter { !held.holds($0) }.map { name in
             if let found = policy?.luns.first(where: { $0.isNamed(name) }) { return found.name }
-            throw CommandFailure("no LUN '\(name)' in the policy file\(policy?.file.map { " \($0)" } ?? ""), and no process holds one", status: ExitStatus.usage)
+            throw CommandFailure("no process holds a LUN '\(name)', and \(policy?.hasNone(name) ?? "no policy file was found")", status: ExitStatus.usage)
         }
     }
 

@@ -17,13 +17,13 @@ struct PolicyCommand: ParsableCommand {
               mpio policy vm-store least-queue-depth --session 10.0.1.10:3260
             """)
 
-    @Argument(help: "The LUN's name or identity.")
+    @Argument(help: "The LUN's name or identity.", completion: Completions.luns)
     var lun: String
 
     @Argument(help: "The policy to change to, by its name or abbreviation.", completion: .list(PolicyKind.allCases.map(\.rawValue)))
     var policy: String?
 
-    @Option(help: ArgumentHelp("Show or change how the connections of one session are chosen instead; a path's name.", valueName: "path"))
+    @Option(help: ArgumentHelp("Show or change how the connections of one session are chosen instead; a path's name.", valueName: "path"), completion: Completions.paths)
     var session: String?
 
     @Option(help: ArgumentHelp("Round robin: how much goes to one path in turn, a number of requests or a size.", valueName: "count|size"))
@@ -57,7 +57,9 @@ struct PolicyCommand: ParsableCommand {
         if save, policy == nil, options.isEmpty { throw ValidationError("--save needs something to change.") }
         guard let policy else { return }
         guard let kind = PolicyKind(name: policy) else {
-            throw ValidationError("'\(policy)' is no policy; there are \(PolicyKind.allCases.map(\.rawValue).joined(separator: ", ")).")
+            let names = PolicyKind.allCases.map(\.rawValue)
+            let hint = suggestion(for: policy, among: names)
+            throw ValidationError("'\(policy)' is no policy\(hint.isEmpty ? "; there are \(names.joined(separator: ", "))." : hint)")
         }
         var settings = PolicySettings(kind)
         do {

@@ -14,7 +14,7 @@ struct ReadCommand: AsyncParsableCommand {
               mpio read vm-store --output backup.img
             """)
 
-    @Argument(help: "The LUN's name or identity.")
+    @Argument(help: "The LUN's name or identity.", completion: Completions.luns)
     var lun: String
 
     @Option(help: ArgumentHelp("Where to begin, in bytes.", valueName: "size"))

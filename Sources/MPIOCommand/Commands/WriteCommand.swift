@@ -14,7 +14,7 @@ struct WriteCommand: AsyncParsableCommand {
               mpio write vm-store --offset 1M --input image.raw
             """)
 
-    @Argument(help: "The LUN's name or identity.")
+    @Argument(help: "The LUN's name or identity.", completion: Completions.luns)
     var lun: String
 
     @Option(help: ArgumentHelp("Where to begin, in bytes; a multiple of the LUN's block size.", valueName: "size"))

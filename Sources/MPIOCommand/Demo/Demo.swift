@@ -39,6 +39,8 @@ struct Demo: Sendable {
 
     var pace: Pace
     var style: TextStyle
+    /// Where the picture of the cut goes; nil: nowhere.
+    var picture: String?
 
     static let targetName = "iqn.2026-11.io.mpio:demo"
     static let pathCount = 4
@@ -59,6 +61,7 @@ struct Demo: Sendable {
                 try await show(manager, host, text)
             }
             try StandardOutput.write(text.closing(totals, elapsed: ContinuousClock.now - start))
+            if let picture { try StandardOutput.write("  The cut as a picture: \(HumanText.printable(picture))\n") }
             await host.stop(patience: .zero)
             return totals
         } catch {
@@ -164,6 +167,8 @@ struct Demo: Sendable {
             text.heading(3, "A path is cut under load (round-robin-with-subset: \(Self.pathCount - 1) primaries, 1 standby)"))
         let chronicle = Chronicle(disk)
         defer { chronicle.end() }
+        let recording = picture.map { _ in DemoRecording(disk) }
+        defer { recording?.end() }
         let run = BenchRun(plan: plan(disk), disk: disk)
         // The load ends when it is told to; the time is only a bound.
         async let load = run.measure(for: .seconds(120))
@@ -183,11 +188,15 @@ struct Demo: Sendable {
         curve.mark("back")
         try await curve.follow(disk, for: pace.steady)
         try StandardOutput.write(text.mended(cut, totals.isBack, chronicle.take()) + text.table(await manager.report()))
+        let history = await recording?.history()
         run.stop()
         let result = try await load
         totals.add(result)
         try Task.checkCancellation()
         try StandardOutput.write(text.curve(curve))
+        guard let picture, let history else { return }
+        guard let model = PlotModel(history) else { throw CommandFailure("there are too few samples for a picture") }
+        try PictureFile.write(PlotDrawing.svg(model), to: picture)
     }
 }
 

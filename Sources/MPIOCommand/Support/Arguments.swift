@@ -38,6 +38,10 @@ struct TimeSpan: ExpressibleByArgument, Hashable {
     var defaultValueDescription: String { Units.format(duration) }
 }
 
+extension TimeSpan: CustomStringConvertible {
+    var description: String { Units.format(duration) }
+}
+
 /// What every command that reads the policy file takes.
 struct PolicyFileOptions: ParsableArguments {
     @Option(name: .long, help: ArgumentHelp("The policy file.", valueName: "file"), completion: .file(extensions: ["yaml", "yml"]))

@@ -36,15 +36,15 @@ struct DiskStore: BlockStore {
 /// - Parameter subcommand: what `mpio paths` shows as the holder.
 func withManager<Value: Sendable>(
     _ policy: Configuration, subcommand: String, isInspectable: Bool = true, runtimeDirectory: String? = nil,
-    hostsTarget: Bool = false, hostedSocketCount: Int = 0, lookTimeout: Duration? = nil,
+    hostsTarget: Bool = false, hostedSocketCount: Int = 0, lookLimits: OpeningLimits? = nil,
     _ body: @Sendable (PathManager) async throws -> Value
 ) async throws -> Value {
     var options = PathManager.Options()
     options.command = "mpio \(subcommand)"
     options.isInspectable = isInspectable
     options.hostsTarget = hostsTarget
-    options.onlyLooks = lookTimeout != nil
-    if let lookTimeout { options.lookTimeout = lookTimeout }
+    options.onlyLooks = lookLimits != nil
+    if let lookLimits { options.lookLimits = lookLimits }
     options.hostedSocketCount = hostedSocketCount
     if let runtimeDirectory { options.runtimeDirectory = runtimeDirectory }
     let manager = try await PathManager(configuration: policy, options: options)
@@ -64,8 +64,13 @@ extension Configuration {
     /// The name of the LUN that the user named by its name or identity.
     func lunName(_ text: String) throws -> String {
         if let found = luns.first(where: { $0.isNamed(text) }) { return found.name }
+        throw CommandFailure(hasNone(text), status: ExitStatus.usage)
+    }
+
+    /// That no LUN has this name, and which there are.
+    func hasNone(_ text: String) -> String {
         let hint = luns.isEmpty ? "it has none" : "it has \(luns.map(\.name).joined(separator: ", "))"
-        throw CommandFailure("the policy file\(file.map { " \($0)" } ?? "") has no LUN '\(text)'; \(hint)", status: ExitStatus.usage)
+        return "the policy file\(file.map { " \($0)" } ?? "") has no LUN '\(text)'; \(hint)"
     }
 }
 

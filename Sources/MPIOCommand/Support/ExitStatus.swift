@@ -29,7 +29,7 @@ enum ExitStatus {
         case is ExitCode, is OutputClosed: break
         case let invalid as InvalidConfiguration: StandardError.write(report(invalid))
         case is CancellationError, DiskError.cancelled: StandardError.write("mpio: interrupted\n")
-        case is CommandFailure, is ConfigurationFileError, is ControlSocketError, is ISIDLeaseError, is PathManagerError, is DiskError, is CopyMismatch:
+        case is CommandFailure, is ConfigurationFileError, is ControlSocketError, is ISIDLeaseError, is PathManagerError, is DiskError, is CopyMismatch, is BadRecording:
             StandardError.write("mpio: \(error)\n")
         case let error as POSIXError: StandardError.write("mpio: \(String(cString: strerror(error.code.rawValue)))\n")
         case let error as CocoaError: StandardError.write("mpio: \(error.localizedDescription)\n")

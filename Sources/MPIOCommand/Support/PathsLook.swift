@@ -3,18 +3,20 @@ import MPIO
 
 /// Logs in to LUNs that nobody holds, looks at them, and leaves.
 enum PathsLook {
-    /// - Parameter timeout: how long a LUN without a usable path is waited for.
-    static func look(at luns: [String], _ policy: Configuration, timeout: Duration) async throws -> [LUNSnapshot] {
-        try await withManager(policy, subcommand: "paths", isInspectable: false, lookTimeout: timeout) { manager in
+    /// Returns what `use` makes of it, which is called before the targets are left.
+    static func look<Result: Sendable>(
+        at luns: [String], _ policy: Configuration, limits: OpeningLimits, use: @Sendable ([LUNSnapshot]) throws -> Result
+    ) async throws -> Result {
+        try await withManager(policy, subcommand: "paths", isInspectable: false, lookLimits: limits) { manager in
             let failed = await withTaskGroup(of: LUNSnapshot?.self) { group in
-                for lun in luns { group.addTask { await open(lun, manager, policy, timeout) } }
+                for lun in luns { group.addTask { await open(lun, manager, policy, limits.total) } }
                 return await group.reduce(into: [LUNSnapshot]()) { if let lun = $1 { $0.append(lun) } }
             }
             var found = await manager.report().luns
             // This process holds nothing once it has printed the table.
             for index in found.indices { found[index].holder = nil }
-            let all = found + failed
-            return luns.compactMap { name in all.first { $0.name == name } }
+            let all = Dictionary((found + failed).map { ($0.name, $0) }, uniquingKeysWith: { first, _ in first })
+            return try use(luns.compactMap { all[$0] })
         }
     }
 
@@ -35,7 +37,7 @@ enum PathsLook {
                     let isConnecting = trouble.words == PathState.connecting.rawValue
                     var path = PathSnapshot(
                         id: trouble.name, transport: kind, portal: trouble.name, state: isConnecting ? .connecting : .failed)
-                    path.lastError = LastError(at: now, reason: isConnecting ? "no answer within \(Units.format(timeout))" : trouble.words)
+                    path.lastError = LastError(at: now, reason: isConnecting ? "no answer within \(HumanText.span(seconds: timeout / .seconds(1)))" : trouble.words)
                     return path
                 })
         } catch {

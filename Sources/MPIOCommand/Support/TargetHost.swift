@@ -40,6 +40,8 @@ final class TargetHost: Sendable {
         var options = LibaioReactor.Options()
         // Each socket reserves kernel operations of a small system-wide store.
         options.socketCapacity = 512
+        // An initiator that has one request under way gets its answer sooner, where that is measured to cost little.
+        options.adaptivePolling = .microseconds(50)
         do {
             let reactor = try LibaioReactor(options: options)
             try reactor.start(threadName: "mpio-target")
@@ -54,6 +56,8 @@ final class TargetHost: Sendable {
     init(_ configuration: ISCSITarget.TargetConfiguration, disks: Disks? = nil) throws {
         let reactor = try disks?.manager.reactor ?? Self.makeReactor()
         ownsReactor = disks == nil
+        // With disks behind it, the reactor is theirs as well, and they have their own way to gather answers.
+        let configuration = configuration.gatheringCommands(ownsReactor)
         do {
             (target, addresses) = try reactor.performAndWait {
                 let target = try EmbeddedTarget(configuration: configuration, port: reactor, cryptography: SystemCryptography()) {
@@ -171,6 +175,14 @@ extension TargetProblem {
         case .reservationsUnreadable(let unit, let error):
             "LUN \(unit) is not ready: \(error.operation): \(String(cString: strerror(error.code))); what is reserved is not known"
         }
+    }
+}
+
+extension ISCSITarget.TargetConfiguration {
+    fileprivate func gatheringCommands(_ isWanted: Bool) -> Self {
+        var copy = self
+        copy.gathersCommands = isWanted
+        return copy
     }
 }
 

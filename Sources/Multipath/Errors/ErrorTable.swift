@@ -2,6 +2,7 @@ public import SCSI
 
 /// Which outcomes a row of the error table is about.
 public enum ErrorPattern: Hashable, Sendable {
+    /// A status other than GOOD and CHECK CONDITION.
     case status(SCSIStatus)
     /// CHECK CONDITION without usable sense data.
     case noSenseData
@@ -11,6 +12,7 @@ public enum ErrorPattern: Hashable, Sendable {
     case sense(SenseKey, code: UInt8?, qualifier: UInt8?)
     /// An iSCSI response code; nil matches all.
     case targetFailure(UInt8?)
+    /// GOOD, but not all the data.
     case short
     /// The path gave the command back; nil matches every reason.
     case returned(PathFailureReason?)
@@ -36,13 +38,16 @@ public enum ErrorPattern: Hashable, Sendable {
 
 /// One row: which outcomes, what they mean, and why.
 public struct ErrorRow: Hashable, Sendable {
+    /// Which outcomes it is about.
     public var pattern: ErrorPattern
+    /// What they mean.
     public var disposition: ErrorDisposition
     /// What the condition is called.
     public var name: String
     /// Why we do this; where Linux and Windows differ, why we side with either or neither.
     public var why: String
 
+    /// A row; `name` and `why` are for the reader of `docs/failover.md` and of `mpio explain`.
     public init(_ pattern: ErrorPattern, _ disposition: ErrorDisposition, name: String, why: String) {
         self.pattern = pattern
         self.disposition = disposition
@@ -54,8 +59,10 @@ public struct ErrorRow: Hashable, Sendable {
 /// What each error means: rows, the first that matches counts. A module for a vendor's array puts its own
 /// rows before ``standard``.
 public struct ErrorTable: Sendable {
+    /// The rows, in the order in which they are looked at.
     public private(set) var rows: [ErrorRow]
 
+    /// A table of these rows alone. What none of them matches surfaces.
     public init(rows: [ErrorRow]) { self.rows = rows }
 
     /// This table with rows that are looked at first.
@@ -66,6 +73,7 @@ public struct ErrorTable: Sendable {
         rows.first { $0.pattern.matches(outcome) }
     }
 
+    /// What the first row that matches says.
     public func disposition(of outcome: PathOutcome) -> ErrorDisposition {
         if case .good = outcome { return ErrorDisposition(.complete) }
         return row(for: outcome)?.disposition ?? ErrorDisposition(.surface, mayHaveRun: true)

@@ -6,16 +6,21 @@ public struct FailOverOnly: LoadBalancePolicy {
     private let mode: FailBack
     private var current: Int32 = -1
     private var reason = SelectionReason.noCandidate
+    /// When a path that is back will have been usable for long enough.
     public private(set) var nextDeadline = Instant.distantFuture
 
+    /// With the way in which traffic goes back.
     public init(failBack: FailBack = .immediate) { mode = failBack }
 
+    /// `fail-over-only`
     public var name: String { PolicyKind.failOverOnly.rawValue }
 
+    /// See ``LoadBalancePolicy/candidatesChanged(_:at:)``.
     public mutating func candidatesChanged(_ table: CandidateTable, at now: Instant) {
         settle(table, at: now, forced: false)
     }
 
+    /// See ``LoadBalancePolicy/failBack(_:at:)``.
     public mutating func failBack(_ table: CandidateTable, at now: Instant) {
         settle(table, at: now, forced: true)
     }
@@ -62,6 +67,7 @@ public struct FailOverOnly: LoadBalancePolicy {
         left.role == right.role ? left.order < right.order : left.role == .primary
     }
 
+    /// See ``LoadBalancePolicy/select(_:from:at:)``.
     public mutating func select(
         _ request: PolicyRequest, from table: CandidateTable, at now: Instant
     ) -> Selection {

@@ -12,16 +12,20 @@ public struct LeastBlocks: LoadBalancePolicy {
     /// For each row, the block after its last request; `UInt64.max` before the first.
     private var streamEnds: [UInt64] = []
 
+    /// With or without keeping a sequential stream on its path.
     public init(sequentialAffinity: Bool = false) { self.sequentialAffinity = sequentialAffinity }
 
+    /// `least-blocks`
     public var name: String { PolicyKind.leastBlocks.rawValue }
 
+    /// See ``LoadBalancePolicy/candidatesChanged(_:at:)``.
     public mutating func candidatesChanged(_ table: CandidateTable, at now: Instant) {
         members = table.eligible()
         if next >= members.count { next = 0 }
         while streamEnds.count < table.count { streamEnds.append(.max) }
     }
 
+    /// See ``LoadBalancePolicy/select(_:from:at:)``.
     public mutating func select(
         _ request: PolicyRequest, from table: CandidateTable, at now: Instant
     ) -> Selection {

@@ -5,15 +5,19 @@ public struct LeastQueueDepth: LoadBalancePolicy {
     private var members: [Int32] = []
     private var next = 0
 
+    /// It has no options.
     public init() {}
 
+    /// `least-queue-depth`
     public var name: String { PolicyKind.leastQueueDepth.rawValue }
 
+    /// See ``LoadBalancePolicy/candidatesChanged(_:at:)``.
     public mutating func candidatesChanged(_ table: CandidateTable, at now: Instant) {
         members = table.eligible()
         if next >= members.count { next = 0 }
     }
 
+    /// See ``LoadBalancePolicy/select(_:from:at:)``.
     public mutating func select(
         _ request: PolicyRequest, from table: CandidateTable, at now: Instant
     ) -> Selection {

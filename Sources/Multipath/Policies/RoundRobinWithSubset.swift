@@ -11,6 +11,7 @@ public struct RoundRobinWithSubset: LoadBalancePolicy {
     /// For each row, the standby that stands in for it, or -1.
     private var standIns: [Int32] = []
 
+    /// With the length of a turn, and when standbys are called in.
     public init(
         switchAfter: SwitchAfter = .requests(1), activateStandby: ActivateStandby = .perFailedPrimary
     ) {
@@ -18,8 +19,10 @@ public struct RoundRobinWithSubset: LoadBalancePolicy {
         self.activateStandby = activateStandby
     }
 
+    /// `round-robin-with-subset`
     public var name: String { PolicyKind.roundRobinWithSubset.rawValue }
 
+    /// See ``LoadBalancePolicy/candidatesChanged(_:at:)``.
     public mutating func candidatesChanged(_ table: CandidateTable, at now: Instant) {
         let eligible = table.eligible()
         let primaries = eligible.filter { table[$0].role == .primary }
@@ -67,6 +70,7 @@ public struct RoundRobinWithSubset: LoadBalancePolicy {
             .sorted { table[$0].order < table[$1].order }
     }
 
+    /// See ``LoadBalancePolicy/select(_:from:at:)``.
     public mutating func select(
         _ request: PolicyRequest, from table: CandidateTable, at now: Instant
     ) -> Selection {

@@ -13,10 +13,13 @@ public struct WeightedPaths: LoadBalancePolicy {
     private let meaning: WeightMeaning
     private var shares: [Share] = []
 
+    /// With what weights mean.
     public init(meaning: WeightMeaning = .proportional) { self.meaning = meaning }
 
+    /// `weighted-paths`
     public var name: String { PolicyKind.weightedPaths.rawValue }
 
+    /// See ``LoadBalancePolicy/candidatesChanged(_:at:)``.
     public mutating func candidatesChanged(_ table: CandidateTable, at now: Instant) {
         let eligible = table.eligible()
         let same =
@@ -26,6 +29,7 @@ public struct WeightedPaths: LoadBalancePolicy {
         if !same { shares = eligible.map { Share(row: $0, weight: max(table[$0].weight, 1), credit: 0) } }
     }
 
+    /// See ``LoadBalancePolicy/select(_:from:at:)``.
     public mutating func select(
         _ request: PolicyRequest, from table: CandidateTable, at now: Instant
     ) -> Selection {

@@ -34,6 +34,12 @@ struct options parse_options(int argc, char **argv, const char *operand);
 
 uint64_t monotonic_ns(void);
 
+// CPU time of this process, user and system.
+double cpu_seconds(void);
+
+// Binds the calling thread, and those that it makes from now on, to one processor.
+bool run_on_processor(unsigned number);
+
 // xorshift64*: the same sequence in every run.
 uint64_t next_random(void);
 
@@ -45,7 +51,8 @@ void measuring_end(void);
 // Requests that succeeded in that interval.
 uint64_t measuring_requests(void);
 
-// {"requests":…,"errors":…,"seconds":…,"iops":…,"mb_per_s":…,"cpu_us_per_request":…,"latency_us":{…},…}
+// {"requests":…,"errors":…,"seconds":…,"iops":…,"mb_per_s":…,"cpu_us_per_request":…,"latency_us":{…},…}, with
+// "watched_cpu_us_per_request" for the process that --watch names (0 without one).
 void measuring_print(unsigned block_size);
 
 #endif

@@ -1,0 +1,9 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let package = Package(
+    name: "VendorDSM",
+    // Outside this repository: .package(url: "…/mpio", branch: "main")
+    dependencies: [.package(name: "mpio", path: "../..")],
+    targets: [.executableTarget(name: "VendorDSM", dependencies: [.product(name: "MPIO", package: "mpio")])]
+)

@@ -1,0 +1,56 @@
+import Foundation
+
+// What `mpio --experimental-dump-help` prints, as far as manual pages need it.
+
+struct HelpTree: Decodable {
+    var command: HelpCommand
+}
+
+struct HelpCommand: Decodable {
+    var commandName: String
+    var abstract: String?
+    var discussion: String?
+    var arguments: [HelpArgument]?
+    var subcommands: [HelpCommand]?
+    var superCommands: [String]?
+    var shouldDisplay: Bool?
+
+    /// `mpio path fail`
+    var fullName: String { ((superCommands ?? []) + [commandName]).joined(separator: " ") }
+    var shownArguments: [HelpArgument] { (arguments ?? []).filter { $0.shouldDisplay ?? true } }
+    /// Without the parser's own `help`.
+    var shownSubcommands: [HelpCommand] { (subcommands ?? []).filter { $0.commandName != "help" && $0.shouldDisplay ?? true } }
+}
+
+struct HelpArgument: Decodable {
+    enum Kind: String, Decodable {
+        case positional, option, flag
+    }
+
+    struct Name: Decodable {
+        enum Kind: String, Decodable {
+            case long, short, longWithSingleDash
+        }
+
+        var kind: Kind
+        var name: String
+
+        /// `--config`, `-h`
+        var spelled: String { (kind == .long ? "--" : "-") + name }
+    }
+
+    var kind: Kind
+    var names: [Name]?
+    var valueName: String?
+    var defaultValue: String?
+    var abstract: String?
+    var isOptional: Bool
+    var isRepeating: Bool
+    var parsingStrategy: String?
+    var shouldDisplay: Bool?
+
+    /// An option that may be given without its value.
+    var hasOptionalValue: Bool { kind == .option && parsingStrategy == "scanningForValue" }
+    /// Those that every command has.
+    var isCommon: Bool { kind == .flag && ["help", "version"].contains(names?.last?.name) }
+}

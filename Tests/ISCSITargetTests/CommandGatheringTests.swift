@@ -1,0 +1,67 @@
+import Testing
+
+@testable import ISCSITarget
+
+@Suite struct CommandGatheringTests {
+    /// Stretches against a model of an initiator that says how long one command takes with a wait, in nanoseconds.
+    private func run(_ gathering: inout CommandGathering, stretches: Int, at now: inout UInt64, perCommand: (UInt64) -> UInt64) {
+        for _ in 0..<(stretches * CommandGathering.stretch / 4) {
+            now += 4 * perCommand(gathering.nanoseconds)
+            _ = gathering.received(4, at: now)
+        }
+    }
+
+    private func settled(perCommand: (UInt64) -> UInt64) -> CommandGathering {
+        var gathering = CommandGathering()
+        var now: UInt64 = 1_000_000
+        // To just before a trial, so that the wait is the usual one.
+        run(&gathering, stretches: 4 * CommandGathering.period, at: &now, perCommand: perCommand)
+        return gathering
+    }
+
+    @Test func whereTheInitiatorGoesOnCommandsGather() {
+        let gathering = settled { _ in 15_000 }
+        #expect(gathering.level == CommandGathering.highestLevel)
+    }
+
+    @Test func whereItIsFasterForItCommandsGather() {
+        #expect(settled { 15_000 - $0 / 20 }.level == CommandGathering.highestLevel)
+    }
+
+    @Test func anInitiatorThatWaitsForEachAnswerIsNotKeptWaiting() {
+        #expect(settled { 20_000 + $0 }.level == 0)
+    }
+
+    /// Four initiators with one command each: none can send before its answer.
+    @Test func norAreFewThatDo() {
+        #expect(settled { 15_000 + $0 / 4 }.level == 0)
+    }
+
+    @Test func fewCommandsASecondDoNotGather() {
+        #expect(settled { _ in 41_000 }.level == 0)
+    }
+
+    @Test func theWaitEndsWhenTheInitiatorChanges() {
+        var gathering = CommandGathering()
+        var now: UInt64 = 0
+        run(&gathering, stretches: 20, at: &now) { _ in 10_000 }
+        #expect(gathering.level == CommandGathering.highestLevel)
+        run(&gathering, stretches: 20 * CommandGathering.period, at: &now) { 10_000 + $0 / 4 }
+        #expect(gathering.level == 0)
+    }
+
+    @Test func aPauseEndsIt() {
+        var gathering = CommandGathering()
+        var now: UInt64 = 0
+        run(&gathering, stretches: 20, at: &now) { _ in 10_000 }
+        now += 60_000_000_000
+        run(&gathering, stretches: 1, at: &now) { _ in 10_000 }
+        #expect(gathering.level == 0)
+    }
+
+    @Test func aClockThatStandsStillDoesNoHarm() {
+        var gathering = CommandGathering()
+        for _ in 0..<100_000 { _ = gathering.received(3, at: 5) }
+        #expect(gathering.nanoseconds <= 80_000)
+    }
+}

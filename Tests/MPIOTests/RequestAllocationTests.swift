@@ -1,0 +1,77 @@
+import AllocationCount
+import Foundation
+import TestSupport
+import Testing
+
+@testable import MPIO
+
+/// In a steady state a request of the batch API allocates nothing: measured on the reactor's thread, where all of it happens.
+@Suite struct RequestAllocationTests {
+    @Test(arguments: [IORequest.Operation.read, .write], [1, 8])
+    func aRequestOfTheBatchAPIAllocatesNothing(_ operation: IORequest.Operation, depth: Int) async throws {
+        let target = try TargetWithUnits(units: 1, portals: 2)
+        let manager = try await target.manager(reactors: 1, units: [0])
+        let disk = try await manager.open(TargetWithUnits.lunName(0))
+        let load = CountedLoad(operation, depth: depth, requestCount: 6000)
+        let allocations = await load.run(on: disk)
+        #expect(load.errorCount == 0)
+        // Were it one for each request, there would be thousands. A path that logs in late has some hundreds.
+        #expect(allocations < UInt64(load.requestCount / 4), "\(allocations) allocations for \(load.requestCount) requests")
+        try await manager.shutdown()
+        try target.stop()
+    }
+}
+
+/// So many requests, `depth` at a time, the first quarter of which does not count. After the first batch all of it happens
+/// on the reactor's thread.
+private final class CountedLoad: @unchecked Sendable {
+    let requestCount: Int
+    private(set) var errorCount = 0
+    private let operation: IORequest.Operation
+    private let depth: Int
+    private let buffer: IOBuffer
+    private var queue: IOQueue?
+    private var issuedCount = 0
+    private var endedCount = 0
+    private var before: UInt64 = 0
+    private var continuation: CheckedContinuation<UInt64, Never>?
+
+    init(_ operation: IORequest.Operation, depth: Int, requestCount: Int) {
+        self.operation = operation
+        self.depth = depth
+        self.requestCount = requestCount
+        buffer = IOBuffer(byteCount: depth * TargetWithUnits.blockByteCount)
+        buffer.bytes.initializeMemory(as: UInt8.self, repeating: 7)
+    }
+
+    /// Allocations of the reactor's thread while the last three quarters ran.
+    func run(on disk: MultipathDisk) async -> UInt64 {
+        queue = IOQueue(disk: disk) { [unowned self] in ended($0) }
+        return await disk.run {
+            await withCheckedContinuation { continuation in
+                self.continuation = continuation
+                for slot in 0..<depth { issue(slot) }
+            }
+        }
+    }
+
+    private func issue(_ slot: Int) {
+        let block = UInt64(issuedCount * 7 % TargetWithUnits.blockCount)
+        var request = IORequest(
+            operation, offset: block * UInt64(TargetWithUnits.blockByteCount), byteCount: TargetWithUnits.blockByteCount,
+            memory: buffer.bytes.baseAddress! + slot * TargetWithUnits.blockByteCount, token: UInt64(slot))
+        issuedCount += 1
+        withUnsafePointer(to: &request) { queue!.submit(UnsafeBufferPointer(start: $0, count: 1)) }
+    }
+
+    private func ended(_ completions: UnsafeBufferPointer<IORequestCompletion>) {
+        for completion in completions {
+            if completion.error != nil { errorCount += 1 }
+            endedCount += 1
+            if endedCount == requestCount / 4 { before = thread_allocation_count() }
+            if issuedCount < requestCount { issue(Int(completion.token)) }
+        }
+        guard endedCount == requestCount else { return }
+        continuation?.resume(returning: thread_allocation_count() - before)
+    }
+}
