@@ -246,7 +246,12 @@ extension InitiatorSession {
                 let task = table.slots + slot
                 guard SerialNumber.isBefore(task.pointee.cmdSN, request.cmdSN) else { return }
                 guard task.pointee.kind == .command, coversAllUnits || task.pointee.lun == request.lun else { continue }
-                if Int(task.pointee.connection) != c.rawValue { expectLatePDUs(for: slot) }
+                if Int(task.pointee.connection) != c.rawValue {
+                    // One that the target has not taken comes after the reset, whatever it says, and is executed. It has to wait for
+                    // all that was sent before its request (section 4.2.3.3); not every target does.
+                    guard SerialNumber.isBefore(task.pointee.cmdSN, expCmdSN) else { continue }
+                    expectLatePDUs(for: slot)
+                }
                 abort(slot, by: request.token, at: now)
             }
         case .clearACA, .taskReassign:

@@ -165,8 +165,8 @@ extension InitiatorSession {
         return table.slot(forTag: header.initiatorTaskTag) == nil && header.flags & DataInFlags.status.rawValue == 0
     }
 
-    /// A command was ended by a task management response on another connection. That response waits for the statuses which were
-    /// sent before it (section 4.2.2.3.4), but not for data and R2Ts, which may still be on their way here.
+    /// A command was ended by a task management response on another connection. That response should wait for the statuses which
+    /// were sent before it (section 4.2.2.3.3), but not for data and R2Ts, which may still be on their way here.
     mutating func expectLatePDUs(for slot: Int) {
         if lateTags.count >= table.commandCapacity { lateTags.removeFirst() }
         lateTags.append(LateTag(tag: table.tag(of: slot), connection: Int(table.slots[slot].connection)))
@@ -273,6 +273,7 @@ extension InitiatorSession {
     private mutating func scsiResponse(
         _ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant
     ) throws(ProtocolViolation) {
+        if !lateTags.isEmpty, isLate(header, on: c) { return try takeStatSN(header, on: c) }
         let slot = try command(header, on: c)
         try takeStatSN(header, on: c)
         let task = table.slots + slot

@@ -81,7 +81,7 @@ extension PseudoLUN {
             if mayHaveRun, !entry.pointee.descriptor.isRepeatable {
                 return finish(slot, .failed(failure(of: outcome)))
             }
-            guard countRetry(slot, disposition) else {
+            guard outcome.isLostWithConnection || countRetry(slot, disposition) else {
                 return finish(slot, .failed(failure(of: outcome)))
             }
             if case .retrySamePath = disposition.action {
@@ -97,7 +97,8 @@ extension PseudoLUN {
         }
     }
 
-    /// Counts the retry; false where there have been enough.
+    /// Counts the retry; false where there have been enough. A lost connection is as little the device's word as a lost path:
+    /// what it took is done again however often that happens, and not counted.
     private func countRetry(_ slot: Int32, _ disposition: ErrorDisposition) -> Bool {
         let entry = slots + Int(slot)
         let isTimed = disposition.delay != .none

@@ -128,6 +128,9 @@ public enum PathOutcome: Hashable, Sendable {
     /// The path gave the request back unanswered. `wasSent` is false only where not one byte of the
     /// command reached the transport.
     case returned(wasSent: Bool, PathFailureReason)
+
+    /// One connection of the session went, and the command with it.
+    var isLostWithConnection: Bool { if case .returned(_, .taskLost) = self { true } else { false } }
 }
 
 /// How a request ended for the caller.

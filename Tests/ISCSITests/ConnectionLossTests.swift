@@ -57,8 +57,11 @@ import Timebase
         let rig = MultiConnectionRig(2, level: level)
         let data = UnsafeMutableRawBufferPointer.filled(200_000)
         defer { data.deallocate() }
+        let empty = UnsafeMutableRawBufferPointer.allocate(byteCount: 8192, alignment: 8)
+        defer { empty.deallocate() }
+        empty.initializeMemory(as: UInt8.self, repeating: 0)
         rig.submit(.write, token: 1, on: 1, memory: data)
-        rig.submit(.read, token: 2, on: 1, memory: memory)
+        rig.submit(.read, token: 2, on: 1, memory: empty)
         let commands = rig.sent(1)
         let write = commands.first { $0.opcode == .scsiCommand }!.header
         let read = commands.last { $0.opcode == .scsiCommand }!.header
@@ -77,12 +80,33 @@ import Timebase
             [UInt8](repeating: 7, count: 4096))
         #expect(rig.failure == nil && rig.recoveryCount == 0)
         #expect(rig.sent(1).filter { $0.opcode == .dataOut }.isEmpty)
-        #expect(!memory.contains(7))
+        #expect(empty.allSatisfy { $0 == 0 })
+        // Not even the status is an error: not all targets wait for it.
+        let expected = rig.expStatSN(1)
+        rig.good(1, write.initiatorTaskTag)
+        #expect(rig.failure == nil && rig.expStatSN(1) == expected &+ 1 && rig.ended.count == 2)
         // On the connection that brought the answer nothing can be late, and no other tag is let pass.
         rig.put(1, .readyToTransfer(
             lun: write.lun, tag: write.initiatorTaskTag &+ 0x10000, targetTransferTag: 5, r2tSN: 0, bufferOffset: 0,
             desiredDataTransferByteCount: 16_384, numbers: numbers))
         #expect(rig.failure == .violation(.unknownTask(.readyToTransfer, tag: write.initiatorTaskTag &+ 0x10000)))
+    }
+
+    /// A target that does not wait for what other connections still bring: it executes that after the reset.
+    @Test func aCommandThatAResetCannotHaveMetGoesOn() {
+        let rig = MultiConnectionRig(2)
+        rig.submit(.write, token: 1, on: 1, memory: memory)
+        let isSent = rig.session.submitTaskManagement(
+            .logicalUnitReset, lun: LogicalUnitNumber(index: 3)!, token: 9, on: rig.c(0), at: rig.now)
+        #expect(isSent)
+        rig.put(0, .taskManagementResponse(
+            .functionComplete, tag: rig.sent(0)[0].header.initiatorTaskTag, numbers: rig.numbers(0)))
+        #expect(rig.ended.isEmpty && rig.outstandingCommandCount == 1)
+        let command = rig.sent(1)[0].header
+        #expect(command.lun == LogicalUnitNumber(index: 3)!)
+        rig.expCmdSN = 101
+        rig.good(1, command.initiatorTaskTag)
+        #expect(rig.completions.map(\.outcome) == [.status(.good, sense: nil)] && rig.failure == nil)
     }
 
     /// After 65,536 logins in one session its IDs come round.

@@ -208,6 +208,20 @@ import Timebase
         #expect(tries == PseudoLUN.freeRetryLimit + 3 + 1)
     }
 
+    /// A connection that goes is no word of the device's, which may have used up what is free.
+    @Test func aLostConnectionIsNotCountedAgainstARequest() {
+        let harness = Harness(policy: .roundRobin, paths: 1)
+        let read = harness.read()
+        for _ in 0..<PseudoLUN.freeRetryLimit + 3 { harness.complete(read, .sense(.unitAttention, 0x29, 0)) }
+        for _ in 0..<100 {
+            #expect(harness.path(of: read) == PathIndex(0))
+            harness.complete(read, .returned(wasSent: true, .taskLost))
+        }
+        #expect(harness.result(of: read) == nil)
+        harness.complete(read)
+        #expect(harness.result(of: read) == .done)
+    }
+
     @Test func busyIsNeverAPathFailureAndBacksOff() {
         let harness = Harness(policy: .failOverOnly, paths: 2)
         let read = harness.read()

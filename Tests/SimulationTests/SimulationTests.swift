@@ -49,6 +49,15 @@ struct SimulationTests {
         #expect(result.violation == nil, "\(result.violation.map { "\($0)" } ?? "")")
     }
 
+    /// The same for sessions of several connections.
+    @Test("seeds with several connections that failed once keep every rule", arguments: [
+        103_129, 103_300, 201_835, 300_537,
+    ] as [UInt64])
+    func seedsWithConnectionsThatFailed(_ seed: UInt64) {
+        let result = Simulation.runTwice(seed: seed, connections: true)
+        #expect(result.violation == nil, "\(result.violation.map { "\($0)" } ?? "")")
+    }
+
     @Test("another process does the same with a seed")
     func sameInAnotherProcess() async throws {
         // Dictionaries and sets are ordered differently in each process.
