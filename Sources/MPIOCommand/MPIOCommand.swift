@@ -24,6 +24,7 @@ struct MPIOCommand: AsyncParsableCommand {
 
             While another process holds a LUN open (or 'mpio hold &'):
               mpio paths --watch
+              mpio plot vm-store --out now.svg --for 30s         what happened when, as a picture
               mpio policy vm-store least-queue-depth
               mpio path drain vm-store 10.0.1.10:3260
 
@@ -69,7 +70,7 @@ struct MPIOCommand: AsyncParsableCommand {
         let actions = PathCommand.configuration.subcommands.map { $0._commandName }
         guard word == PathCommand._commandName, words.count > 1, !words[1].hasPrefix("-"), !actions.contains(words[1]) else { return }
         let hint = suggestion(for: words[1], among: actions)
-        throw ValidationError(
-            "There is no command 'path \(words[1])'\(hint.isEmpty ? "." : hint) 'mpio paths' shows LUNs and their paths; \(actions.joined(separator: ", ")) change one.")
+        let ways = "; \(actions.joined(separator: ", ")) change a path, and 'mpio paths' shows them"
+        throw CommandFailure("there is no command 'path \(words[1])'\(hint.isEmpty ? ways : hint)", status: ExitStatus.usage)
     }
 }

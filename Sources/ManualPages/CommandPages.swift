@@ -94,12 +94,13 @@ struct CommandPages {
         page.begin(name: Self.pageName(command), section: 1, date: date)
         Self.name(command, in: &page)
         page.section("Synopsis")
-        let forms = command.shownSubcommands.isEmpty ? [command] : command.shownSubcommands
+        let forms = command.runnable
         for form in forms { Self.synopsis(form, in: &page) }
         describe(command, in: &page)
         options(command, in: &page, section: true)
-        for form in command.shownSubcommands {
-            if form.commandName == command.shownSubcommands.first?.commandName { page.section("Subcommands") }
+        let nested = command.shownSubcommands.flatMap(\.withSubcommands)
+        if !nested.isEmpty { page.section("Subcommands") }
+        for form in nested {
             page.subsection(form.fullName)
             page.paragraph(form.abstract ?? "", isFirst: true)
             for part in Self.parts(form.discussion) where !part.isExample { Self.write(part, isFirst: false, in: &page) }
@@ -129,7 +130,7 @@ struct CommandPages {
 
     private static func synopsis(_ argument: HelpArgument) -> String {
         let name = argument.names?.last?.spelled.dropFirst() ?? ""
-        let value = (argument.valueName ?? "value") + (argument.isRepeating ? " ..." : "")
+        let value = argument.shownValue + (argument.isRepeating ? " ..." : "")
         let isOptional = argument.isOptional
         switch argument.kind {
         case .positional: return (isOptional ? "Op " : "") + "Ar \(value)"
@@ -152,11 +153,11 @@ struct CommandPages {
         page.macro("Bl -tag -width Ds")
         for argument in shown {
             switch argument.kind {
-            case .positional: page.macro("It Ar \(argument.valueName ?? "value")" + (argument.isRepeating ? " ..." : ""))
+            case .positional: page.macro("It Ar \(argument.shownValue)" + (argument.isRepeating ? " ..." : ""))
             case .flag: page.macro("It " + (argument.names ?? []).map { "Fl \($0.spelled.dropFirst())" }.joined(separator: " , "))
             case .option:
                 let name = "It Fl \(argument.names?.last?.spelled.dropFirst() ?? "")"
-                let value = argument.valueName ?? "value"
+                let value = argument.shownValue
                 page.macro(argument.hasOptionalValue ? "\(name) Ns Op Ns = Ns Ar \(value)" : "\(name) Ar \(value)")
             }
             var text = argument.abstract ?? ""
@@ -167,7 +168,7 @@ struct CommandPages {
     }
 
     private func examples(_ command: HelpCommand, in page: inout Mdoc) {
-        let all = ([command] + command.shownSubcommands.filter { _ in command.commandName != root.commandName })
+        let all = (command.commandName == root.commandName ? [command] : command.withSubcommands)
             .flatMap { Self.parts($0.discussion) }.filter(\.isExample)
         guard !all.isEmpty else { return }
         page.section("Examples")

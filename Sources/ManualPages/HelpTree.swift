@@ -18,6 +18,12 @@ struct HelpCommand: Decodable {
     /// `mpio path fail`
     var fullName: String { ((superCommands ?? []) + [commandName]).joined(separator: " ") }
     var shownArguments: [HelpArgument] { (arguments ?? []).filter { $0.shouldDisplay ?? true } }
+    /// This one and all below it.
+    var withSubcommands: [HelpCommand] { [self] + shownSubcommands.flatMap(\.withSubcommands) }
+    /// Of these, those that do something themselves.
+    var runnable: [HelpCommand] {
+        withSubcommands.filter { $0.shownSubcommands.isEmpty || $0.shownArguments.contains { !$0.isCommon } }
+    }
     /// Without the parser's own `help`.
     var shownSubcommands: [HelpCommand] { (subcommands ?? []).filter { $0.commandName != "help" && $0.shouldDisplay ?? true } }
 }
@@ -49,6 +55,11 @@ struct HelpArgument: Decodable {
     var parsingStrategy: String?
     var shouldDisplay: Bool?
 
+    /// What stands for the value, as one argument of a macro.
+    var shownValue: String {
+        let value = Mdoc.escaped(valueName ?? "value")
+        return value.contains(" ") ? "\"\(value)\"" : value
+    }
     /// An option that may be given without its value.
     var hasOptionalValue: Bool { kind == .option && parsingStrategy == "scanningForValue" }
     /// Those that every command has.

@@ -70,7 +70,7 @@ struct Mdoc {
         line.hasPrefix(".") || line.hasPrefix("'") ? "\\&" + line : line
     }
 
-    /// `code` and **strong** in bold, [links](…) as their text.
+    /// `code` and **strong** in bold, *stress* in italics, [links](…) as their text.
     private static func marked(_ text: String) -> String {
         let plain = text.replacing(/\[([^\]]+)\]\([^)]*\)/) { "\($0.output.1)" }
         var result = ""
@@ -81,6 +81,7 @@ struct Mdoc {
                 result += "\\fB" + words.replacing("-", with: "\\-") + "\\fP"
             } else {
                 result += words.replacing(/\*\*([^*]+)\*\*/) { "\\fB\($0.output.1)\\fP" }
+                    .replacing(/\*([^*]+)\*/) { "\\fI\($0.output.1)\\fP" }
             }
             isCode.toggle()
         }

@@ -25,7 +25,7 @@ import Testing
     }
 
     @Test func whereItIsFasterForItCommandsGather() {
-        #expect(settled { 15_000 - $0 / 20 }.level == CommandGathering.highestLevel)
+        #expect(settled { 20_000 - $0 / 20 }.level == CommandGathering.highestLevel)
     }
 
     @Test func anInitiatorThatWaitsForEachAnswerIsNotKeptWaiting() {

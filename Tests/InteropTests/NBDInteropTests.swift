@@ -128,7 +128,7 @@ struct NBDInteropTests {
                 "fio",
                 [
                     "--name=verify", "--ioengine=nbd", "--uri=\(uri)", "--rw=randwrite", "--bs=4k", "--size=32M", "--iodepth=32",
-                    "--verify=crc32c", "--verify_fatal=1", "--verify_backlog=512", "--time_based", "--runtime=\(seconds)", "--output-format=json",
+                    "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", "--verify_backlog=512", "--time_based", "--runtime=\(seconds)", "--output-format=json",
                     "--output=\(directory.file("fio.json"))",
                 ], timeout: .seconds(seconds + 60))
         }

@@ -130,7 +130,7 @@ private struct Found: Decodable {
         let nowhere = try Mpio("discover", portal, "--write-config", "missing/mpio.yaml", folder: folder.path)
         #expect(nowhere.status == 64 && nowhere.errors.contains("the folder missing") && nowhere.output.isEmpty, "\(nowhere)")
         let single = try Mpio("discover", portal, "--write-config", "mpio.yaml", folder: folder.path)
-        #expect(single.status == 0 && single.errors.contains("One path to each LUN"), "\(single)")
+        #expect(single.status == 0 && single.errors.contains("There is one path to each LUN"), "\(single)")
         let unknown = try Mpio("paths", "vm-store", folder: folder.path)
         #expect(unknown.status == 64 && unknown.errors.contains("has no LUN 'vm-store'; it has served-0"), "\(unknown)")
         let noFile = try Mpio("paths", "--config", "other.yaml", folder: folder.path)

@@ -43,7 +43,7 @@ import Testing
     @Test func whatCanNotBeDrawnIsSaidWithItsPlace() throws {
         var folder = try written(RecordingText.failOver() + ["nonsense", RecordingText.event(2, "fail-over")])
         let broken = try Mpio("plot", "run.jsonl", folder: folder.path)
-        #expect(broken.status == 1 && broken.errors == "mpio: run.jsonl:15: not JSON\n", "\(broken)")
+        #expect(broken.status == 1 && broken.errors.hasPrefix("mpio: run.jsonl:15: not JSON"), "\(broken)")
         #expect(!FileManager.default.fileExists(atPath: folder.path + "/run.svg"))
 
         folder = try written(RecordingText.failOver())
@@ -105,9 +105,11 @@ import Testing
         #expect(try await eventually(within: .seconds(20)) { lines(file).contains { $0.contains("path-taken-out") } })
         let count = lines(file).count
         #expect(try await eventually(within: .seconds(20)) { lines(file).count > count + 3 })
+        // It shows as well.
+        let shown = array.folder.path + "/watch.out"
+        #expect(try await eventually(within: .seconds(20)) { lines(shown).contains { $0.contains("taken out by hand") } })
         recorder.send(signal: SIGTERM)
-        #expect(recorder.wait(timeout: .seconds(10)) == .exited(0))
-        #expect(lines(array.folder.path + "/watch.out").contains { $0.contains("taken out by hand") }, "it shows as well")
+        #expect(recorder.wait(timeout: .seconds(20)) == .exited(0))
         #expect(try String(contentsOfFile: file, encoding: .utf8).hasSuffix("}\n"))
         // What `paths --json` prints is in every sample; nothing that the file does not need.
         let sample = try #require(lines(file).last { $0.contains("\"luns\":[{") })
@@ -133,9 +135,9 @@ import Testing
         #expect(run.succeeded && run.standardOutput.contains("live.svg: vm-store over "), "\(run)")
         let picture = Picture(try String(contentsOfFile: file, encoding: .utf8))
         try picture.check()
-        #expect(picture.all("path", class: "line").compactMap(\.title).sorted() == array.portals.sorted(), "p99 of each path")
+        #expect(picture.all("path", class: "line").compactMap(\.title).sorted() == array.portals.prefix(2).sorted(), "p99 of each path")
         #expect(picture.all("path", class: "area").count == 4)
-        #expect(load.wait(timeout: .seconds(10)) != nil)
+        #expect(load.wait(timeout: .seconds(20)) != nil)
     }
 
     @Test func itEndsByItselfAndSaysWhatItHas() async throws {
@@ -163,12 +165,12 @@ import Testing
             environment: ["XDG_RUNTIME_DIR": array.folder.path, "HOME": array.folder.path])
         #expect(try await eventually(within: .seconds(20)) { lines(file).count > 3 })
         array.holder?.send(signal: SIGINT)
-        #expect(array.holder?.wait(timeout: .seconds(10)) == .exited(0))
+        #expect(array.holder?.wait(timeout: .seconds(20)) == .exited(0))
         let count = lines(file).count
         try await array.hold()
         #expect(try await eventually(within: .seconds(20)) { lines(file).count > count + 3 })
         recorder.send(signal: SIGINT)
-        #expect(recorder.wait(timeout: .seconds(10)) == .exited(0))
+        #expect(recorder.wait(timeout: .seconds(20)) == .exited(0))
         let history = try #require(try RecordingReader.read(file).histories.first)
         #expect(Set(history.curves.map(\.holder)).count == 2 && PlotModel(history)?.series.count == 2)
     }

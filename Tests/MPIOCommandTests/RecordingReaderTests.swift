@@ -115,7 +115,7 @@ enum RecordingText {
         expectBad([good[0], good[1].replacing("\"clock_s\":1000,", with: "")], line: 2, "without its moment")
         expectBad([good[0], good[1].replacing("\"clock_s\":1000", with: "\"clock_s\":-1")], line: 2, "moment")
         expectBad([good[0], good[1].replacing("\"clock_s\":1000", with: "\"clock_s\":1e300")], line: 2, "moment")
-        expectBad([good[0], good[2].replacing("\"requests\":100", with: "\"requests\":-100")], line: 2, "luns[0].paths[0].requests")
+        expectBad([good[0], good[2].replacing("\"requests\":100", with: "\"requests\":-100")], line: 2, "out of range")
         expectBad([good[0], good[2].replacing("\"requests\":100", with: "\"requests\":\"many\"")], line: 2, "luns[0].paths[0].requests")
         expectBad([good[0], good[2].replacing("\"requests\":100,", with: "")], line: 2, "'luns[0].paths[0].requests' is missing")
         expectBad([good[0], String(repeating: "x", count: 2000)], line: 2, "longer than 1000 bytes", limit: 1000)

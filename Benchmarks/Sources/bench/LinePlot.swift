@@ -187,7 +187,7 @@ private struct Scale {
         } else {
             low = 0
             high = most * 1.08
-            let rough = high / 5
+            let rough = high / 7
             let power = pow(10, floor(log10(rough)))
             let step = [1.0, 2, 5, 10].map { $0 * power }.first { $0 >= rough } ?? rough
             ticks = stride(from: 0, through: high, by: step).map { $0 }

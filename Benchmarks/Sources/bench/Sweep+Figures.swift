@@ -3,13 +3,21 @@ import Foundation
 extension Sweep {
     /// The files to write: JSON, and a figure for each axis.
     func write(to directory: String) throws {
-        let encoder = JSONEncoder()
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes, .prettyPrinted]
-        encoder.nonConformingFloatEncodingStrategy = .throw
-        try Self.write(try encoder.encode(rounded), to: "\(directory)/performance-\(target.rawValue).json")
+        try Self.write(Data(try rounded.json().utf8), to: "\(directory)/performance-\(target.rawValue).json")
         for axis in Axis.allCases {
             try Self.write(Data(figure(axis).svg().utf8), to: "\(directory)/performance-\(target.rawValue)-\(axis.rawValue).svg")
         }
+    }
+
+    /// A line for each point.
+    private func json() throws -> String {
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        func text(_ value: some Encodable) throws -> String { String(decoding: try encoder.encode(value), as: UTF8.self) }
+        var head = self
+        head.points = []
+        let lines = try points.map { try text($0) }.joined(separator: ",\n")
+        return try text(head).replacingOccurrences(of: "\"points\":[]", with: "\"points\":[\n\(lines)\n]") + "\n"
     }
 
     static func write(_ data: Data, to path: String) throws {
@@ -41,7 +49,7 @@ extension Sweep {
     func figure(_ axis: Axis) -> LinePlot {
         let (title, rest) = switch axis {
         case .depth: ("Queue depth", "4 KiB random requests, four sessions")
-        case .size: ("Request size", "random requests, depth 32, four sessions")
+        case .size: ("Request size", "Random requests, depth 32, four sessions")
         case .paths: ("Paths", "4 KiB random requests, depth 32 over all sessions")
         }
         return LinePlot(
@@ -89,7 +97,7 @@ extension Sweep {
         case "mpio": .init(color: "#0072b2", mark: .circle, width: 2.8)
         case "mpio, async": .init(color: "#56b4e9", mark: .triangle)
         case "mpio, switch-after 8": .init(color: "#003f66", mark: .diamond, isDashed: true)
-        case "mpio, digests": .init(color: "#0072b2", mark: .diamond, isDashed: true)
+        case "mpio, header and data digests": .init(color: "#0072b2", mark: .diamond, isDashed: true)
         case "libiscsi": .init(color: "#d55e00", mark: .square)
         case "libiscsi, header digest": .init(color: "#d55e00", mark: .triangle, isDashed: true)
         case "iscsi-perf (one session)": .init(color: "#cc79a7", mark: .diamond)

@@ -50,7 +50,7 @@ struct Sweep: Codable {
         Series(name: "mpio", contender: "mpio-queue", axes: [.depth, .size, .paths]),
         Series(name: "mpio, async", contender: "mpio-async", axes: [.depth]),
         Series(name: "mpio, switch-after 8", contender: "mpio-queue", axes: [.depth, .paths], switchAfter: 8),
-        Series(name: "mpio, digests", contender: "mpio-queue", axes: [.size], digests: .both),
+        Series(name: "mpio, header and data digests", contender: "mpio-queue", axes: [.size], digests: .both),
         Series(name: "libiscsi", contender: "libiscsi", axes: [.depth, .size, .paths]),
         Series(name: "libiscsi, header digest", contender: "libiscsi", axes: [.size], digests: .header),
         Series(name: "iscsi-perf (one session)", contender: "iscsi-perf", axes: [.depth]),

@@ -11,6 +11,7 @@ public struct LatencyCounts: Codable, Hashable, Sendable {
         case counts
     }
 
+    /// Nothing, where nothing is given. What is in only one of the two is not counted.
     public init(nanoseconds: [UInt64] = [], counts: [UInt64] = []) {
         self.nanoseconds = nanoseconds
         self.counts = counts

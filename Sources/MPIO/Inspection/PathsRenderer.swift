@@ -32,6 +32,27 @@ public struct TextStyle: Hashable, Sendable {
         guard usesColour, let colour, !text.isEmpty else { return text }
         return "\u{1B}[\(colour.rawValue)m\(text)\u{1B}[0m"
     }
+
+    /// `parts` on as few lines as the width allows, all of them indented or, where `hanging`, all but the first. Each line ends
+    /// with a line break; no part is cut.
+    package func wrapped(_ parts: [String], separator: String, indentation: Int, hanging: Bool = false) -> String {
+        let margin = String(repeating: " ", count: indentation)
+        var lines: [(text: String, count: Int)] = []
+        for part in parts {
+            let count = part.count - (usesColour ? escapeCount(part) : 0)
+            if let last = lines.last, width.map({ last.count + separator.count + count <= $0 }) ?? true {
+                lines[lines.count - 1] = (last.text + separator + part, last.count + separator.count + count)
+            } else {
+                let isFlush = hanging && lines.isEmpty
+                lines.append((isFlush ? part : margin + part, isFlush ? count : indentation + count))
+            }
+        }
+        return lines.map { $0.text + "\n" }.joined()
+    }
+
+    private func escapeCount(_ text: String) -> Int {
+        text.count - text.replacing(/\u{1B}\[[0-9]*m/, with: "").count
+    }
 }
 
 /// Writes a ``PathsReport`` as the tables of `mpio paths`.
@@ -99,7 +120,7 @@ public struct PathsRenderer {
     /// One LUN: two lines of facts, a heading, and a line for each path.
     public func render(_ lun: LUNSnapshot) -> String {
         var text = heading(lun) + "\n"
-        text += wrapped(facts(lun), separator: "   ", indentation: 2)
+        text += style.wrapped(facts(lun), separator: "   ", indentation: 2)
         text += table(lun)
         return text
     }
@@ -110,7 +131,7 @@ public struct PathsRenderer {
         if !model.isEmpty { parts.append(model) }
         if lun.capacityBytes > 0 { parts.append("\(HumanText.size(lun.capacityBytes)), \(lun.blockSize) B blocks") }
         // The first line begins at the margin, those that it needs more stand under it.
-        return String(wrapped(parts, separator: "  ", indentation: 2, hanging: true).dropLast())
+        return String(style.wrapped(parts, separator: "  ", indentation: 2, hanging: true).dropLast())
     }
 
     private func trimmed(_ text: String) -> String {
@@ -145,26 +166,6 @@ public struct PathsRenderer {
         guard let (state, count) = counts.first else { return nil }
         if counts.count == 1 { return "\(count) of \(lun.paths.count) paths \(state.rawValue)" }
         return counts.map { "\($0.1) \($0.0.rawValue)" }.joined(separator: ", ") + " of \(lun.paths.count) paths"
-    }
-
-    /// `parts` on as few lines as the width allows, all of them indented or, where `hanging`, all but the first.
-    private func wrapped(_ parts: [String], separator: String, indentation: Int, hanging: Bool = false) -> String {
-        let margin = String(repeating: " ", count: indentation)
-        var lines: [(text: String, count: Int)] = []
-        for part in parts {
-            let count = part.count - (style.usesColour ? escapeCount(part) : 0)
-            if let last = lines.last, style.width.map({ last.count + separator.count + count <= $0 }) ?? true {
-                lines[lines.count - 1] = (last.text + separator + part, last.count + separator.count + count)
-            } else {
-                let isFlush = hanging && lines.isEmpty
-                lines.append((isFlush ? part : margin + part, isFlush ? count : indentation + count))
-            }
-        }
-        return lines.map { $0.text + "\n" }.joined()
-    }
-
-    private func escapeCount(_ text: String) -> Int {
-        text.count - text.replacing(/\u{1B}\[[0-9]*m/, with: "").count
     }
 
     // MARK: The table
@@ -206,7 +207,7 @@ public struct PathsRenderer {
                 column == Self.stateColumn ? style.paint(cell, row.colour) : cell
             } + "\n"
             if lastBelow, !row.cells[Self.lastColumn].isEmpty {
-                text += wrapped(row.cells[Self.lastColumn].components(separatedBy: " "), separator: " ", indentation: 6)
+                text += style.wrapped(row.cells[Self.lastColumn].components(separatedBy: " "), separator: " ", indentation: 6)
             }
         }
         return text

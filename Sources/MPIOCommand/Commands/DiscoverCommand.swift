@@ -54,7 +54,7 @@ struct DiscoverCommand: AsyncParsableCommand {
         do {
             return try PortalAddress(parsing: text)
         } catch {
-            throw ValidationError("'\(text)': \(error). Give a portal such as 10.0.1.10 or [2001:db8::1]:3260.")
+            throw CommandFailure("'\(text)' is no portal: \(error); give one such as 10.0.1.10 or [2001:db8::1]:3260", status: ExitStatus.usage)
         }
     }
 
@@ -100,7 +100,7 @@ struct DiscoverCommand: AsyncParsableCommand {
     private func hint(_ report: DiscoveryReport) {
         let given = portals.joined(separator: " ")
         if !report.luns.isEmpty, report.luns.allSatisfy({ $0.paths.count == 1 }) {
-            StandardError.write("One path to each LUN: the target told of no other portal. If it has more, name them too: mpio discover \(given) PORTAL…\n")
+            StandardError.write("There is one path to each LUN. If the target has more portals, name them as well.\n")
         }
         if writeConfig == nil, !report.luns.isEmpty, StandardError.isTerminal {
             StandardError.write("To use it: mpio discover \(given) --write-config mpio.yaml && mpio paths\n")
@@ -174,15 +174,17 @@ struct DiscoverText {
         let name = HumanText.printable(portal.portal)
         var text = indentation + "portal " + name + String(repeating: " ", count: max(2, 24 - name.count))
         if tag { text += portal.tpg.map { "group \($0)  " } ?? "" }
-        text += portal.error.map { style.paint(HumanText.printable($0), .red) } ?? style.paint("answers", .green)
-        return text + "\n"
+        guard let error = portal.error else { return text + style.paint("answers", .green) + "\n" }
+        let words = HumanText.printable(error).split(separator: " ").map { style.paint(String($0), .red) }
+        return style.wrapped([text + (words.first ?? "")] + words.dropFirst(), separator: " ", indentation: indentation.count + 4, hanging: true)
     }
 
     private func lun(_ lun: DiscoveryReport.LUN) -> String {
         let model = [lun.vendor, lun.product].map { HumanText.printable($0) }.filter { !$0.isEmpty }.joined(separator: " ")
         let paths = lun.paths.count == 1 ? "1 path" : "\(lun.paths.count) paths"
         let numbers = Set(lun.paths.map(\.lun)).sorted().map(String.init).joined(separator: ", ")
-        return "  lun \(numbers)  " + style.paint(lun.name, .bold)
-            + "  \(lun.identity)  \(model)  \(HumanText.size(lun.capacityBytes)), \(lun.blockSize) B blocks  \(paths)\n"
+        let facts = [lun.identity, model, "\(HumanText.size(lun.capacityBytes)), \(lun.blockSize) B blocks", paths].filter { !$0.isEmpty }
+        return style.wrapped(
+            ["  lun \(numbers)  " + style.paint(lun.name, .bold)] + facts, separator: "  ", indentation: 6, hanging: true)
     }
 }

@@ -6,6 +6,7 @@ struct PolicyCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "policy",
         abstract: "Show a LUN's policy, or change it while I/O runs.",
+        usage: "mpio policy LUN [POLICY] [OPTIONS]",
         discussion: """
             Policies: \(PolicyKind.allCases.map { "\($0.rawValue) (\($0.shortName))" }.joined(separator: ", ")).
             The change lasts until the process that holds the LUN ends; --save writes it into the policy file too.

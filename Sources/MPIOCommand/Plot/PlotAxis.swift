@@ -52,7 +52,7 @@ struct PlotAxis: Equatable {
         let (lowest, highest) = (values[0], values[values.count - 1])
         // Every decade where there are many, and every other where there are very many.
         if values.count > 7 { values = values.filter { isPowerOfTen($0) } }
-        if values.count > 6 { values = values.enumerated().filter { $0.offset % 2 == 0 }.map(\.element) }
+        if values.count > 7 { values = values.enumerated().filter { $0.offset % 2 == 0 }.map(\.element) }
         return PlotAxis(
             lowest: lowest, highest: highest, isLogarithmic: true, ticks: values.map { Tick(value: $0, label: latencyText($0)) })
     }

@@ -208,7 +208,8 @@ extension DecodingError {
         case .keyNotFound(let key, let context): return "'\(place(context.codingPath + [key]))' is missing"
         case .typeMismatch(_, let context), .valueNotFound(_, let context): return within(context) + "is of another type than it should be"
         case .dataCorrupted(let context) where !context.codingPath.isEmpty: return within(context) + "is out of range"
-        default: return "not JSON"
+        // Of a number that does not fit, Foundation says no more than of what is not JSON at all.
+        default: return "not JSON, or a number in it is out of range"
         }
     }
 }
@@ -249,8 +250,10 @@ struct LinesOfFile {
     }
 
     private mutating func nextOfAll() throws -> Line? {
+        let tooLong = BadRecording(file: file, line: number + 1, message: "the line is longer than \(maximumByteCount) bytes")
         while true {
             if let end = buffer[searched...].firstIndex(of: 0x0A) {
+                guard end <= maximumByteCount else { throw tooLong }
                 let line = Array(buffer[..<end])
                 buffer.removeSubrange(...end)
                 searched = 0
@@ -258,9 +261,7 @@ struct LinesOfFile {
                 return Line(bytes: line, number: number, isEnded: true)
             }
             searched = buffer.count
-            guard buffer.count <= maximumByteCount else {
-                throw BadRecording(file: file, line: number + 1, message: "the line is longer than \(maximumByteCount) bytes")
-            }
+            guard buffer.count <= maximumByteCount else { throw tooLong }
             if isAtEnd {
                 guard !buffer.isEmpty else { return nil }
                 defer { buffer = []; searched = 0 }

@@ -49,6 +49,8 @@ enum Completions {
     /// Each once, and none that would be more than a word on a line.
     private static func offered(_ names: [String]) -> [String] {
         var seen: Set<String> = []
-        return names.filter { !$0.isEmpty && HumanText.printable($0) == $0 && seen.insert($0).inserted }
+        let words = names.filter { !$0.isEmpty && HumanText.printable($0) == $0 && seen.insert($0).inserted }
+        // zsh takes what follows a colon for an explanation.
+        return CompletionShell.requesting == .zsh ? words.map { $0.replacing(":", with: "\\:") } : words
     }
 }
