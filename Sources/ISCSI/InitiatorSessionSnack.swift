@@ -114,6 +114,8 @@ extension InitiatorSession {
         guard let slot = table.slot(forTag: rejected.initiatorTaskTag), table.slots[slot].kind == .command,
             Int(table.slots[slot].connection) == c.rawValue
         else { return failConnection(c, .violation(.unknownTask(.reject, tag: rejected.initiatorTaskTag))) }
+        // The Reject itself may have been damaged, and come again when what it asks for was done.
+        guard SerialNumber.isAtMost(expCmdSN, table.slots[slot].cmdSN) else { return }
         sendAgain(slot, on: c)
     }
 

@@ -168,6 +168,20 @@ import Timebase
         #expect(rig.completions.map(\.token) == [1, 2] && rig.failure == nil && rig.session.outstandingCommandCount == 0)
     }
 
+    /// The Reject was damaged itself, and came again when the command had been sent once more and was taken.
+    @Test func aRejectThatComesTooLateAsksForNothing() {
+        let rig = rig()
+        let memory = UnsafeMutableRawBufferPointer.filled(4096)
+        defer { memory.deallocate() }
+        rig.submit(.write, token: 1, memory: memory)
+        let command = rig.sent()[0]
+        rig.expCmdSN = 101
+        rig.send(.reject(.dataDigestError, numbers: rig.nextNumbers()), headerBytes(command))
+        #expect(rig.sent().isEmpty && rig.completions.isEmpty)
+        rig.send(.scsiResponse(tag: command.header.initiatorTaskTag, status: .good, numbers: rig.nextNumbers()))
+        #expect(rig.completions.map(\.token) == [1] && rig.failure == nil)
+    }
+
     /// Below level 1 the same Reject ends the connection.
     @Test func atLevelZeroARejectedCommandIsNotSentAgain() {
         let rig = rig(level: 0)

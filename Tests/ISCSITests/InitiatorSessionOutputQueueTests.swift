@@ -112,6 +112,7 @@ import Testing
         }
         #expect(rig.taskManagement(.logicalUnitReset, token: 70))
         let request = try #require(rig.sent().last)
+        rig.expCmdSN = 101
         rig.send(.taskManagementResponse(.functionComplete, tag: request.header.initiatorTaskTag, numbers: rig.nextNumbers()))
         #expect(rig.completions.isEmpty, "the socket may still write into its buffer")
         pdu.withUnsafeBytes {

@@ -7,10 +7,11 @@ import Testing
     /// nanoseconds, while answers may gather for `wait`; returns the share it came to.
     private func settledShare(latency: (_ wait: UInt64, _ number: Int) -> UInt64) -> ReceiveCoalescing {
         var coalescing = ReceiveCoalescing(limitNanoseconds: 100_000, stretch: 32)
-        // Five stretches past an eager one.
-        for number in 0..<(32 * (ReceiveCoalescing.period * 12 + 5)) {
+        for number in 0..<(32 * (ReceiveCoalescing.longestPeriod * 12 + 5)) {
             coalescing.finished(latency: latency(coalescing.nanoseconds(inFlight: 32), number))
         }
+        // Past an eager stretch, if it is in one.
+        for number in 0..<32 where coalescing.nanoseconds(inFlight: 32) == 0 { coalescing.finished(latency: latency(0, number)) }
         return coalescing
     }
 
@@ -26,10 +27,16 @@ import Testing
         #expect(coalescing.nanoseconds(inFlight: 32) <= 35_000)
     }
 
+    @Test func whatIsMuchSlowerIsGivenUpWithinTenStretches() {
+        var coalescing = ReceiveCoalescing(limitNanoseconds: 200_000, stretch: 32)
+        for _ in 0..<(32 * 10) { coalescing.finished(latency: 150_000 + 2 * coalescing.nanoseconds(inFlight: 8)) }
+        #expect(coalescing.share <= 4)
+    }
+
     @Test func itComesBackWhenTheTargetGetsAQueue() {
         var coalescing = settledShare { wait, _ in 200_000 &+ wait }
         let slow = coalescing.share
-        for _ in 0..<(32 * ReceiveCoalescing.period * 8) { coalescing.finished(latency: 256_000) }
+        for _ in 0..<(32 * ReceiveCoalescing.longestPeriod * 8) { coalescing.finished(latency: 256_000) }
         #expect(coalescing.share > slow)
     }
 

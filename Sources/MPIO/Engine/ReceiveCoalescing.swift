@@ -5,14 +5,15 @@
 /// call. While the target has more queued than it can do, waiting costs nothing, because it never runs
 /// dry; where each answer takes its time whatever the load, waiting makes requests slower. Which of the
 /// two it is can only be measured: now and then a stretch is received eagerly, and the share of a
-/// request's time that may be waited grows while that makes no difference, and shrinks when it does.
+/// request's time that may be waited grows while that makes no difference, and shrinks when it does. At the
+/// beginning, and after it shrank, the next such stretch comes soon.
 ///
 /// Pure: latencies go in, a span comes out.
 struct ReceiveCoalescing {
     /// With fewer requests under way there is nothing to gather.
     static let leastInFlight = 8
-    /// Of so many stretches one is eager.
-    static let period = 32
+    /// Of so many gathered stretches one is followed by an eager one, at the most and at the least.
+    static let (shortestPeriod, longestPeriod) = (2, 32)
     /// In 64ths of the mean latency.
     static let initialShare: UInt64 = 16
     static let largestShare: UInt64 = 32
@@ -24,7 +25,8 @@ struct ReceiveCoalescing {
 
     private(set) var share = Self.initialShare
     private var isEager = false
-    private var stretchNumber = 0
+    private var period = Self.shortestPeriod
+    private var stretchesUntilEager = Self.shortestPeriod
     private var count = 0
     private var sum: UInt64 = 0
     /// Running mean in nanoseconds; 0 before the first request.
@@ -52,23 +54,27 @@ struct ReceiveCoalescing {
         let stretchMean = sum / UInt64(count)
         count = 0
         sum = 0
-        stretchNumber += 1
         if isEager {
             isEager = false
             judge(eagerMean: stretchMean)
+            stretchesUntilEager = period
         } else {
             gatheredMean = stretchMean
-            isEager = stretchNumber % Self.period == 0
+            stretchesUntilEager -= 1
+            isEager = stretchesUntilEager == 0
         }
     }
 
     private mutating func judge(eagerMean: UInt64) {
         // A twentieth is noise.
-        if gatheredMean > eagerMean &+ eagerMean / 20 {
-            share -= (share + 3) / 4
-        } else {
+        guard gatheredMean > eagerMean &+ eagerMean / 20 else {
             share = min(share + 4, Self.largestShare)
+            period = min(period * 2, Self.longestPeriod)
+            return
         }
+        let isMuchSlower = gatheredMean > eagerMean &+ eagerMean / 8
+        share -= isMuchSlower ? (share + 1) / 2 : (share + 3) / 4
+        period = Self.shortestPeriod
     }
 
     /// How long to gather while so many requests are under way.
