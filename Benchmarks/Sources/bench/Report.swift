@@ -36,7 +36,7 @@ struct Report {
     }
 
     func write(to directory: String) throws {
-        var text = "# Measured \(today())\n\n\(machine.words); load before it began \(machine.load). \(Arena.pinning).\n"
+        var text = "# Measured \(today())\n\n\(machine.words); load before it began \(machine.load); \(Arena.pinning).\n"
         for section in sections { text += "\n## \(section.title)\n\n\(section.text)\n" }
         try Sweep.write(Data(text.utf8), to: "\(directory)/performance-report.md")
         print("\(directory)/performance-report.md")

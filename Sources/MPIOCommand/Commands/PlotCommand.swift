@@ -62,7 +62,7 @@ struct PlotCommand: AsyncParsableCommand {
     }
 
     static func summary(_ model: PlotModel, _ file: String) -> String {
-        let paths = model.series.count == 1 ? "1 path" : "\(model.series.count) paths"
+        let paths = model.pathCount == 1 ? "1 path" : "\(model.pathCount) paths"
         let events = model.marks.count == 1 ? "1 event" : "\(model.marks.count) events"
         return HumanText.printable("\(file): \(model.lun) over \(PlotDrawing.spanText(model.seconds)), \(paths), \(events)") + "\n"
     }

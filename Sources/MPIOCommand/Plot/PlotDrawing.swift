@@ -81,7 +81,7 @@ struct PlotDrawing {
     /// The picture in words.
     private var description: String {
         var text = "Requests per second, megabytes per second and 99th percentile of latency of "
-        text += "\(model.series.count == 1 ? "1 path" : "\(model.series.count) paths") (\(model.series.map(\.name).joined(separator: ", "))) "
+        text += "\(model.pathCount == 1 ? "1 path" : "\(model.pathCount) paths") (\(model.series.map(\.name).joined(separator: ", "))) "
         text += "of \(model.lun) over \(Self.spanText(model.seconds)) from \(Timestamp.format(model.start))."
         if !model.marks.isEmpty {
             text += " Events: " + model.marks.prefix(50).map { "\(Self.momentText($0.seconds)) \($0.message)" }.joined(separator: "; ") + "."

@@ -22,6 +22,8 @@ struct PlotModel: Sendable {
     /// What lies between two samples, in the middle.
     var samplePeriodSeconds: Double
     var series: [Series]
+    /// How many there are, those that share a series included.
+    var pathCount: Int
     /// In the order of their moments.
     var marks: [PlotMark]
 
@@ -60,6 +62,7 @@ struct PlotModel: Sendable {
                 found[curve.path] = series
             }
         }
+        pathCount = names.count
         series = Self.condensed(names.map { found[$0]! })
         let duration = seconds
         marks = history.events.compactMap { event in
