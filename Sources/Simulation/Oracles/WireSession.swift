@@ -174,7 +174,8 @@ final class WireSession {
 
     /// At the end of a session's life: a number of a lost connection that never was filled.
     var openGap: String? {
-        guard let waiting = sent[expCmdSN], waiting.wire.isEnded else { return nil }
+        // What the target said of the number may have been among what was damaged.
+        guard !isBlind, let waiting = sent[expCmdSN], waiting.wire.isEnded else { return nil }
         return "CmdSN \(expCmdSN) was lost with connection \(waiting.wire.number), and nothing fills it"
     }
 
