@@ -1,7 +1,7 @@
 import AsyncIO
 import Foundation
 
-/// Listens on a control socket and hands requests to a ``ControlHandler``, on a thread of its own (a `StreamServer`).
+/// Listens on a control socket and hands requests to a ``ControlHandler``, on a thread of its own (`StreamServer`).
 ///
 /// What a client can take is bounded: 64 KiB of one line, one request at a time, ``maximumClientCount`` connections of
 /// which the one idle for longest makes room, and a time limit (`stallLimit`) for half a request or an answer that is not read.
