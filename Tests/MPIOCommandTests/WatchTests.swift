@@ -134,7 +134,7 @@ import Testing
             Mpio.binary, ["paths", "--json", "--config", folder.path + "/mpio.yaml"],
             environment: ["XDG_RUNTIME_DIR": folder.path, "HOME": folder.path])
         // 200 ms on a quiet machine; what counts is that no login's time-out is waited for.
-        #expect(ContinuousClock.now - clock < .seconds(2))
+        #expect(ContinuousClock.now - clock < .seconds(4))
         let report = try JSONDecoder().decode(PathsReport.self, from: Data(result.standardOutputBytes))
         #expect(report.luns.map(\.state) == [.degraded], "\(result)")
         #expect(report.luns.first?.paths.map(\.state) == [.activeOptimized, .connecting], "\(result)")
