@@ -133,7 +133,7 @@ struct PolicyText {
             case "]", "}":
                 depth -= 1
                 if depth == 0 { return place + 1 }
-            case "\"", "'" where " \t\n[{,:".unicodeScalars.contains(before):
+            case let quote where (quote == "\"" || quote == "'") && " \t\n[{,:".unicodeScalars.contains(before):
                 place = try quoteEnd(place)
                 continue
             case "#" where before == " " || before == "\t" || before == "\n": place = lineEnd(place)

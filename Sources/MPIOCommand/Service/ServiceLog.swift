@@ -51,10 +51,8 @@ struct StandardErrorLog: LogHandler {
         set { metadata[key] = newValue }
     }
 
-    func log(
-        level: Logger.Level, message: Logger.Message, metadata: Logger.Metadata?, source: String, file: String, function: String, line: UInt
-    ) {
-        StandardError.write(Self.line(level, "\(message)", format))
+    func log(event: LogEvent) {
+        StandardError.write(Self.line(event.level, "\(event.message)", format))
     }
 
     static func line(_ level: Logger.Level, _ message: String, _ format: LogOptions.Format) -> String {
