@@ -89,14 +89,10 @@ struct PlotCommand: AsyncParsableCommand {
     /// Records into a file that nobody else sees, and reads it.
     private func record() async throws -> LUNHistory {
         if let lun { throw CommandFailure("there is no file '\(HumanText.printable(source))' to choose the LUN '\(HumanText.printable(lun))' from", status: ExitStatus.usage) }
-        var template = Array("/tmp/mpio-plot-XXXXXX".utf8CString)
-        guard template.withUnsafeMutableBufferPointer({ mkdtemp($0.baseAddress!) != nil }) else {
-            throw CommandFailure("/tmp: \(String(cString: strerror(errno)))")
-        }
-        let folder = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let folder = try TemporaryFolder(prefix: "mpio-plot")
+        defer { folder.remove() }
         let (source, period, length) = (source, every.duration, length?.duration ?? .seconds(30))
-        let file = folder + "/recording.jsonl"
+        let file = folder.path + "/recording.jsonl"
         let recorder: Recorder
         do {
             recorder = try Recorder(file, luns: [source], period: period)

@@ -123,10 +123,8 @@ struct Demo: Sendable {
     private static func runtimeDirectory() -> RunDirectory {
         let path = RuntimeDirectory.defaultPath()
         if (try? RuntimeDirectory.prepare(path)) != nil, access(path, W_OK) == 0 { return RunDirectory(path: path, isTemporary: false) }
-        var template = Array("/tmp/mpio-demo-XXXXXX".utf8CString)
-        let made = template.withUnsafeMutableBufferPointer { mkdtemp($0.baseAddress!) != nil }
-        let text = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
-        return made ? RunDirectory(path: text, isTemporary: true) : RunDirectory(path: path, isTemporary: false)
+        guard let folder = try? TemporaryFolder(prefix: "mpio-demo") else { return RunDirectory(path: path, isTemporary: false) }
+        return RunDirectory(path: folder.path, isTemporary: true)
     }
 
     // MARK: The show
