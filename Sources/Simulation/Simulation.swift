@@ -52,7 +52,10 @@ public final class Simulation {
         pathOracle = PathOracle(
             bug: bug, verdict: verdict, trace: world.trace, sparedPath: scenario.plan.sparedPath, sparesAllPaths: harmless)
         targetOracle = TargetOracle(verdict: verdict, trace: world.trace, model: model, bug: bug)
-        wireOracle = WireOracle(verdict: verdict, watchesArrival: connections, now: { [world] in world.now }) {
+        wireOracle = WireOracle(
+            verdict: verdict, watchesArrival: connections, show: print == nil ? nil : { [world] in world.trace.show($0) },
+            now: { [world] in world.now }
+        ) {
             drawn.targetOfPath[$0.path]
         }
         network.observer = wireOracle
