@@ -48,7 +48,7 @@ final class ResumingSink: CompletionSink, @unchecked Sendable {
 /// reactor's: it carries out the one task that there is and sleeps again, once for every request. So the reactor
 /// resumes none before its turn is over and all output on its way; and whoever is woken and asks for more resumes, before its own
 /// task waits, those that the reactor did not come to yet: they find that thread awake.
-final class ResumptionOutbox: CompletionSink, TurnHandler, @unchecked Sendable {
+final class ResumptionOutbox: CompletionSink, @unchecked Sendable {
     private let reactor: LibaioReactor
     private let lock = Lock()
     /// Guarded by the lock.
@@ -80,11 +80,6 @@ final class ResumptionOutbox: CompletionSink, TurnHandler, @unchecked Sendable {
         reactor.scheduleAtEnd(self)
     }
 
-    func turn() {
-        isScheduled = false
-        while let completion = next() { RequestWait.resume(completion) }
-    }
-
     /// Any thread.
     @inline(__always)
     func help() {
@@ -96,6 +91,11 @@ final class ResumptionOutbox: CompletionSink, TurnHandler, @unchecked Sendable {
         }
     }
 
+    fileprivate func resumeAll() {
+        isScheduled = false
+        while let completion = next() { RequestWait.resume(completion) }
+    }
+
     private func next() -> IOCompletion? {
         lock.withLock {
             let completion = waiting.removeFirst()
@@ -103,4 +103,9 @@ final class ResumptionOutbox: CompletionSink, TurnHandler, @unchecked Sendable {
             return completion
         }
     }
+}
+
+extension ResumptionOutbox: TurnHandler {
+    /// The turn in which completions came is over.
+    func turn() { resumeAll() }
 }
