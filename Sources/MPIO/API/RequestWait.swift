@@ -50,6 +50,8 @@ final class ResumingSink: CompletionSink, @unchecked Sendable {
 /// task waits, those that the reactor did not come to yet: they find that thread awake.
 final class ResumptionOutbox: CompletionSink, @unchecked Sendable {
     private let reactor: LibaioReactor
+    /// Not counted: it keeps this, and calls it.
+    private unowned(unsafe) let engine: DiskEngine
     private let lock = Lock()
     /// Guarded by the lock.
     private var waiting = FIFO<IOCompletion>()
@@ -60,14 +62,15 @@ final class ResumptionOutbox: CompletionSink, @unchecked Sendable {
     /// So many a helper resumes at most: an executor may run what it is given at once, on the same stack.
     private static let mostAtOnce = 64
 
-    init(reactor: LibaioReactor) {
-        self.reactor = reactor
+    init(_ reference: EngineReference) {
+        reactor = reference.reactor
+        engine = reference.engine
         super.init()
     }
 
     override func deliver(_ completions: UnsafeBufferPointer<IOCompletion>) {
-        guard reactor.isOnReactorThread else {
-            // The reactor has ended.
+        // Where no other request is under way, there is nothing to wait for. And perhaps the reactor has ended.
+        if !reactor.isOnReactorThread || completions.count == 1 && !isScheduled && engine.openRequestCount == 0 {
             for completion in completions { RequestWait.resume(completion) }
             return
         }

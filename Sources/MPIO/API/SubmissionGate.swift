@@ -34,7 +34,7 @@ final class SubmissionGate: @unchecked Sendable {
 
     init(engine: EngineReference) {
         reference = engine
-        outbox = ResumptionOutbox(reactor: engine.reactor)
+        outbox = ResumptionOutbox(engine)
         let (sink, outbox) = (sink, outbox)
         reference.reactor.enqueue {
             engine.engine.register(sink)
