@@ -20,7 +20,7 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     let listeners: Slab<ListenerSlot>
     let files: Slab<FileSlot>
     let fileOperations: Slab<FileOperationSlot>
-    var timers: TimerHeap
+    @exclusivity(unchecked) var timers: TimerHeap
     @exclusivity(unchecked) public private(set) var now: Instant
     @exclusivity(unchecked) var counts = Counters()
     /// See ``coalesceReceives(nanoseconds:)``.
@@ -43,6 +43,12 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     var submittedReceivesOutstanding = 0
     /// Sockets that something was sent on and that perhaps owe an answer; each at most once.
     let awaitedQueue = IdentifierQueue()
+    /// Sockets that are read after the next wait for answers to gather, without a POLL; see ``goesUnarmed(_:)``.
+    let unarmedQueue = IdentifierQueue()
+    /// Sockets whose POLL waits for more than a byte; each at most once. See ``fitReceiveThreshold(_:_:)``.
+    let raisedQueue = IdentifierQueue()
+    @exclusivity(unchecked) var thresholdReviewAt = UInt64.max
+    @exclusivity(unchecked) var largePiecesUntil: UInt64 = 0
     @exclusivity(unchecked) var secondLookDelay = firstSecondLookDelay
     var fileOperationsInKernel = 0
     var fileOperationsWithWorkers = 0
@@ -57,10 +63,10 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     /// How much of `parts` the sends of the current batch use.
     var partsUsed = 0
 
-    var localJobs: [Job] = []
-    private var runningJobs: [Job] = []
-    private var scheduled: [any TurnHandler] = []
-    private var runningHandlers: [any TurnHandler] = []
+    @exclusivity(unchecked) var localJobs: [Job] = []
+    @exclusivity(unchecked) private var runningJobs: [Job] = []
+    @exclusivity(unchecked) private var scheduled: [any TurnHandler] = []
+    @exclusivity(unchecked) private var runningHandlers: [any TurnHandler] = []
 
     // Shared with other threads.
     let queue = CrossThreadQueue()
@@ -123,7 +129,7 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
         context.destroy()
         for queue in [
             sendQueue, armQueue, readyQueue, resolvedQueue, listenerQueue, fileQueue, refusedFileQueue,
-            submittedReceiveQueue, awaitedQueue,
+            submittedReceiveQueue, awaitedQueue, unarmedQueue, raisedQueue,
         ] { queue.deallocate() }
         sockets.deallocate()
         listeners.deallocate()
@@ -299,11 +305,13 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
 
     private func turn() {
         counts.turns += 1
-        var count = coalescing > 0 && !hasWork ? gather() : 0
+        var count = gathersNext ? gather() : 0
         if count == 0 { count = context.harvest() }
-        if count == 0, !hasWork { count = sleep() }
+        if count == 0, !hasWork, unarmedQueue.isEmpty { count = sleep() }
         now = readClock()
         if count > 0 { dispatch(count) }
+        if now.nanoseconds >= thresholdReviewAt { reviewThresholds() }
+        if !unarmedQueue.isEmpty { queueReadingUnarmed() }
         receiveFromReadySockets()
         deliverResolvedConnections()
         acceptFromReadyListeners()
@@ -315,7 +323,7 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     }
 
     /// Whether a turn has something to do before any completion comes.
-    private var hasWork: Bool {
+    var hasWork: Bool {
         !readyQueue.isEmpty || !sendQueue.isEmpty || !localJobs.isEmpty || !scheduled.isEmpty
             || !resolvedQueue.isEmpty || !listenerQueue.isEmpty || !refusedFileQueue.isEmpty
             || !submittedReceiveQueue.isEmpty || !queue.isEmpty
@@ -328,6 +336,12 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
         coalescing = options.busyPoll > .zero ? 0 : nanoseconds
         if coalescing > 0 { polling.disturb() }
     }
+
+    public var isReceivingLargePieces: Bool { now.nanoseconds < largePiecesUntil }
+
+    /// Whether the next turn begins with a wait for completions to gather.
+    @inline(__always)
+    var gathersNext: Bool { coalescing > 0 && !hasWork }
 
     /// Lets completions gather until the last turn is long enough ago; how many came. Other threads do
     /// not end it: their jobs wait no longer than answers do.
@@ -361,6 +375,9 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
             let moment = mpio_clock()
             guard deadline > moment else { return 0 }
             patience = deadline - moment
+        }
+        if thresholdReviewAt != .max {
+            patience = min(patience, max(thresholdReviewAt, now.nanoseconds) - now.nanoseconds)
         }
         // The kernel had no room for a part of the batch: try again soon, whatever happens.
         if context.batchCount > 0 || !armQueue.isEmpty { patience = min(patience, 1_000_000) }
