@@ -2,7 +2,8 @@ import CAio
 
 // How many bytes must be there before the kernel completes a POLL (SO_RCVLOWAT). A large piece arrives in parts of a few
 // tens of KiB, and to be woken for each costs more than the copy of it; so while a handler waits for much of one, which
-// it says by its window, the threshold is raised.
+// it says by its window, the threshold is raised; but only where answers may gather at all, since taking the first part while
+// the last is on its way is what makes a single request fast.
 //
 // No socket stays deaf for it: only bytes of a piece that has begun are waited for, the kernel completes the POLL all
 // the same at the end of the stream, on an error and with a full window, and a review takes the threshold back where
@@ -27,7 +28,7 @@ extension LibaioReactor {
         guard slot.pointee.isTCP, slot.pointee.isReceiving, let handler = slot.pointee.handler else { return }
         let missing = handler.socketInput(SocketID(rawValue: id)).count
         guard sockets.contains(id) else { return }
-        let isRaised = slot.pointee.isFlowing && missing >= Self.leastRaisedThreshold
+        let isRaised = coalescing > 0 && slot.pointee.isFlowing && missing >= Self.leastRaisedThreshold
         changeThreshold(slot, to: isRaised ? min(missing, Self.largestThreshold) : 1)
         guard slot.pointee.receiveThreshold > 1, !slot.pointee.isRaisedQueued else { return }
         slot.pointee.isRaisedQueued = true

@@ -24,7 +24,7 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     @exclusivity(unchecked) public private(set) var now: Instant
     @exclusivity(unchecked) var counts = Counters()
     /// See ``coalesceReceives(nanoseconds:)``.
-    @exclusivity(unchecked) private var coalescing: UInt64 = 0
+    @exclusivity(unchecked) private(set) var coalescing: UInt64 = 0
     @exclusivity(unchecked) private var polling: AdaptivePolling
 
     /// Sockets with output to gather; each at most once (``SocketSlot/isSendQueued``).

@@ -9,6 +9,7 @@ struct ReceiveThresholdTests {
     @Test("a large piece that comes in many small parts is received in few", arguments: LibaioReactor.Options.transferModes)
     func fewReceives(_ mode: LibaioReactor.TransferMode) throws {
         try withReactor(.with { $0.receives = mode }) { reactor in
+            try reactor.performAndWait { reactor.coalesceReceives(nanoseconds: 1) }
             let (descriptor, receiver) = try plainPeer(of: reactor) { FramedReceiver() }
             defer { Glibc.close(descriptor) }
             let frames = 8
@@ -35,9 +36,21 @@ struct ReceiveThresholdTests {
         }
     }
 
+    @Test("where nothing gathers, every part is taken as it comes")
+    func eager() throws {
+        try withReactor { reactor in
+            let (descriptor, receiver) = try plainPeer(of: reactor) { FramedReceiver() }
+            defer { Glibc.close(descriptor) }
+            try send(descriptor, framed(1 << 20, number: 0)[...])
+            try reactor.wait(for: "the frame") { receiver.frames.count == 1 }
+            try reactor.performAndWait { #expect(reactor.counters.thresholdChanges == 0) }
+        }
+    }
+
     @Test("what came of a piece is told, although the rest never comes", arguments: LibaioReactor.Options.transferModes)
     func stopsInTheMiddle(_ mode: LibaioReactor.TransferMode) throws {
         try withReactor(.with { $0.receives = mode }) { reactor in
+            try reactor.performAndWait { reactor.coalesceReceives(nanoseconds: 1) }
             let (descriptor, receiver) = try plainPeer(of: reactor) { FramedReceiver() }
             defer { Glibc.close(descriptor) }
             let frame = framed(1 << 20, number: 0)
@@ -58,6 +71,7 @@ struct ReceiveThresholdTests {
     @Test("a piece that drips in arrives, and so do others meanwhile")
     func drips() throws {
         try withReactor { reactor in
+            try reactor.performAndWait { reactor.coalesceReceives(nanoseconds: 1) }
             let (slow, slowReceiver) = try plainPeer(of: reactor) { FramedReceiver() }
             defer { Glibc.close(slow) }
             let (fast, fastReceiver) = try plainPeer(of: reactor) { FramedReceiver() }
@@ -82,6 +96,7 @@ struct ReceiveThresholdTests {
     @Test("an end in the middle of a piece comes after its bytes, and at once", arguments: [true, false])
     func ends(orderly: Bool) throws {
         try withReactor { reactor in
+            try reactor.performAndWait { reactor.coalesceReceives(nanoseconds: 1) }
             let (descriptor, receiver) = try plainPeer(of: reactor) { FramedReceiver() }
             let frame = framed(1 << 20, number: 0)
             try send(descriptor, frame[..<200_000])
@@ -111,6 +126,7 @@ struct ReceiveThresholdTests {
     @Test("after a large piece a single byte is received as ever")
     func backToOneByte() throws {
         try withReactor { reactor in
+            try reactor.performAndWait { reactor.coalesceReceives(nanoseconds: 1) }
             let (descriptor, receiver) = try plainPeer(of: reactor) { FramedReceiver() }
             defer { Glibc.close(descriptor) }
             for number in 0..<20 {
