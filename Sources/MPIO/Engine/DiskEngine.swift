@@ -44,8 +44,10 @@ package final class DiskEngine {
     private var closingDeadline = Instant.distantFuture
     /// Paths that go once what they carry has ended.
     @exclusivity(unchecked) var departures: [PathDeparture] = []
-    /// Whoever waits for the disk to be usable for the first time.
-    var opening: DiskOpening?
+    /// Who waits for the disk to be usable for the first time.
+    var openings: [DiskOpening] = []
+    /// Whether somebody was given it as open.
+    var isHandedOut = false
 
     package static let requestCapacity = 1024
 
@@ -163,9 +165,14 @@ package final class DiskEngine {
     /// Ends the request with this token if it was not sent yet; otherwise it goes on.
     package func cancel(token: UInt64, sink: CompletionSink) {
         let target = Unmanaged.passUnretained(sink)
-        if let entry = waiting.removeFirst(where: { $0.parent < 0 && $0.submission.belongs(to: target, token: token) }) {
+        cancel { $0.belongs(to: target, token: token) }
+    }
+
+    /// The same for the one request that matches.
+    func cancel(where matches: (IOSubmission) -> Bool) {
+        if let entry = waiting.removeFirst(where: { $0.parent < 0 && matches($0.submission) }) {
             complete(entry.submission, .cancelled)
-        } else if let slot = records.slot(where: { $0.parent < 0 && $0.submission.belongs(to: target, token: token) }) {
+        } else if let slot = records.slot(where: { $0.parent < 0 && matches($0.submission) }) {
             lun.cancel(slot: slot, at: now)
         }
         touch()
@@ -195,7 +202,7 @@ package final class DiskEngine {
         let count = lun.requestCount
         host.changeInFlight(by: count - countedRequests)
         countedRequests = count
-        opening?.check()
+        if !openings.isEmpty { for opening in openings { opening.check() } }
         finishClosing()
     }
 

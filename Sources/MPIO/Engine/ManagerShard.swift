@@ -42,13 +42,16 @@ final class ManagerShard: @unchecked Sendable {
 
     // MARK: Opening
 
+    /// Calls `report` once: when the disk is open, when it can't be, or when `ticket` is cancelled.
     func open(
-        _ lun: LUNConfiguration, modules: DSMRegistry, report: @escaping (Result<OpenDisk, PathManagerError>) -> Void
+        _ lun: LUNConfiguration, modules: DSMRegistry, ticket: CancellationFlag,
+        report: @escaping (Result<OpenDisk, PathManagerError>) -> Void
     ) {
         guard !isShutDown else { return report(.failure(.shutDown)) }
+        guard !ticket.value else { return report(.failure(.cancelled)) }
         let engine: DiskEngine
         if let known = disks.first(where: { $0.name == lun.name }) {
-            if let device = known.device { return report(.success(OpenDisk(engine: known, reactor: reactor, device: device))) }
+            if let device = known.device { return report(.success(handOut(known, device))) }
             engine = known
         } else {
             // Before the first login: whoever comes after this process has to know.
@@ -57,18 +60,39 @@ final class ManagerShard: @unchecked Sendable {
             disks.append(engine)
             sampler.start()
         }
-        let next = engine.opening
-        engine.opening = DiskOpening(engine, limits: openingLimits ?? .use(lun.settings.timers)) { [self] outcome in
-            next?.check()
+        DiskOpening(engine, limits: openingLimits ?? .use(lun.settings.timers), ticket: ticket) { [self] outcome in
             switch outcome {
-            case .opened(let device): report(.success(OpenDisk(engine: engine, reactor: reactor, device: device)))
-            case .failed(let paths):
-                forget(engine)
-                close(engine) { report(.failure(.noUsablePath(lun: lun.name, paths: paths))) }
+            case .opened(let device): report(.success(handOut(engine, device)))
+            case .failed(let paths): fail(engine, .noUsablePath(lun: lun.name, paths: paths), report)
+            case .ended(let error):
+                report(.failure(error))
+                if !isShutDown, !engine.isHandedOut, engine.openings.isEmpty { giveUp(engine) }
             }
         }
-        engine.opening?.check()
         host.runDirtyDisks()
+    }
+
+    private func handOut(_ engine: DiskEngine, _ device: DeviceDescription) -> OpenDisk {
+        engine.isHandedOut = true
+        return OpenDisk(engine: engine, reactor: reactor, device: device)
+    }
+
+    /// Whoever waits for it waits in vain.
+    private func fail(
+        _ engine: DiskEngine, _ error: PathManagerError, _ report: @escaping (Result<OpenDisk, PathManagerError>) -> Void
+    ) {
+        forget(engine)
+        close(engine) { report(.failure(error)) }
+        for opening in engine.openings { opening.end(error) }
+    }
+
+    /// Ends one opening; the disk is given up with the last one that waits for it.
+    func cancelOpening(_ ticket: CancellationFlag) {
+        for engine in disks {
+            guard let opening = engine.openings.first(where: { $0.ticket === ticket }) else { continue }
+            opening.end(.cancelled)
+            return host.runDirtyDisks()
+        }
     }
 
     private func makeDisk(_ lun: LUNConfiguration, _ modules: DSMRegistry) -> DiskEngine {
@@ -80,13 +104,13 @@ final class ManagerShard: @unchecked Sendable {
 
     /// No disk that is open any more. It may still have to end what it does.
     private func forget(_ engine: DiskEngine) {
-        guard disks.contains(where: { $0 === engine }) else { return }
         disks.removeAll { $0 === engine }
         places[engine.name] = nil
     }
 
     /// Gives up a disk that nobody uses.
     func giveUp(_ engine: DiskEngine) {
+        guard disks.contains(where: { $0 === engine }) else { return }
         forget(engine)
         close(engine) {}
     }
@@ -168,6 +192,7 @@ final class ManagerShard: @unchecked Sendable {
         sampler.stop()
         sessions.stopProofs()
         for disk in disks {
+            for opening in disk.openings { opening.end(.shutDown) }
             close(disk) { [self] in
                 disks.removeAll { $0 === disk }
                 finishIfDone()

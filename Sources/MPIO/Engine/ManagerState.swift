@@ -114,8 +114,12 @@ final class ManagerState: @unchecked Sendable {
 
     // MARK: Opening
 
-    /// - Parameter isUsed: false where the disk is merely to be kept open; it may then be taken out of the configuration.
-    func open(_ name: String, isUsed: Bool, report: @escaping (Result<OpenDisk, PathManagerError>) -> Void) {
+    /// - Parameters:
+    ///   - isUsed: false where the disk is merely to be kept open; it may then be taken out of the configuration.
+    ///   - ticket: what ``cancelOpening(_:_:)`` ends it by.
+    func open(
+        _ name: String, isUsed: Bool, ticket: CancellationFlag, report: @escaping (Result<OpenDisk, PathManagerError>) -> Void
+    ) {
         guard !isShutDown else { return report(.failure(.shutDown)) }
         guard let lun = configuration.lun(named: name) else {
             return report(.failure(.unknownLUN(name, known: configuration.luns.map(\.name))))
@@ -124,11 +128,23 @@ final class ManagerState: @unchecked Sendable {
         let placement = place(name)
         let modules = modules
         perform(on: shards[placement.shard]) { shard, answer in
-            shard.open(lun, modules: modules) { answer($0) }
+            shard.open(lun, modules: modules, ticket: ticket) { answer($0) }
         } then: { [self] (result: Result<OpenDisk, PathManagerError>?) in
             let result = result ?? .failure(.shutDown)
             answered(name, placement.serial, result)
             report(result)
+        }
+    }
+
+    /// Ends an opening that was asked for, or will be: its caller is told at once. Any thread.
+    func cancelOpening(_ name: String, _ ticket: CancellationFlag) {
+        ticket.value = true
+        home.enqueue { [self] in
+            // None: it is over, or sees for itself that it is cancelled.
+            guard let placement = placements[name] else { return }
+            perform(on: shards[placement.shard]) { shard, answer in
+                answer(shard.cancelOpening(ticket))
+            } then: { (_: Void?) in }
         }
     }
 
