@@ -49,7 +49,10 @@ final class TargetWithUnits {
     static func lunName(_ unit: Int) -> String { String(UnicodeScalar(UInt8(ascii: "a") + UInt8(unit))) }
 
     /// `paths` gives the portals of a unit's LUN; nil: all.
-    func yaml(units: [Int], head: String = "", paths: (Int) -> [Int]? = { _ in nil }) -> String {
+    /// `lanes` gives the reactors over which a unit's LUN is spread; nil: the file says nothing of them.
+    func yaml(
+        units: [Int], head: String = "", paths: (Int) -> [Int]? = { _ in nil }, lanes: (Int) -> Int? = { _ in nil }
+    ) -> String {
         let listed = portals.map { "      - {address: \"\($0)\"}\n" }.joined()
         var text = """
             initiator: {name: "iqn.2026-11.test:spread"}
@@ -66,6 +69,7 @@ final class TargetWithUnits {
             """
         for unit in units {
             text += "  - name: \(Self.lunName(unit))\n    identity: {target: \"\(Self.name)\", lun: \(unit)}\n"
+            if let count = lanes(unit) { text += "    reactors: \(count)\n" }
             guard let own = paths(unit) else { continue }
             text += "    paths:\n" + own.map { "      - {portal: \"\(portals[$0])\"}\n" }.joined()
         }
@@ -80,11 +84,11 @@ final class TargetWithUnits {
     }
 
     func manager(
-        reactors: Int?, units: [Int], head: String = "", paths: (Int) -> [Int]? = { _ in nil }
+        reactors: Int?, units: [Int], head: String = "", paths: (Int) -> [Int]? = { _ in nil }, lanes: (Int) -> Int? = { _ in nil }
     ) async throws -> PathManager {
         var options = options
         options.reactors = reactors
-        let file = try directory.file("mpio.yaml", contents: Array(yaml(units: units, head: head, paths: paths).utf8))
+        let file = try directory.file("mpio.yaml", contents: Array(yaml(units: units, head: head, paths: paths, lanes: lanes).utf8))
         return try await PathManager(configuration: Configuration(contentsOf: file), options: options)
     }
 
@@ -105,7 +109,7 @@ final class TargetWithUnits {
 
 /// Writes blocks and reads them back, several at a time, each checked against what was last written there and against which
 /// LUN it is: a block of another LUN, a late write and a lost one each show. Everything after `start` happens on the
-/// thread of the disk's reactor.
+/// threads of the disk's reactors.
 final class CheckedLoad: @unchecked Sendable {
     struct Report: Sendable {
         var requests = 0
@@ -141,11 +145,12 @@ final class CheckedLoad: @unchecked Sendable {
     }
 
     func start() {
-        // From here on this object belongs to the reactor's thread; the handler keeps it.
+        // From here on this object belongs to the reactors' threads; the handler keeps it.
         let queue = IOQueue(disk: disk) { [self] in completed($0) }
         self.queue = queue
         underWay = depth
-        queue.submit((0..<depth).map(begin))
+        let first = lock.withLock { (0..<depth).map(begin) }
+        queue.submit(first)
     }
 
     /// Ends when all that is under way has; the report.
@@ -213,9 +218,9 @@ final class CheckedLoad: @unchecked Sendable {
                 }
                 if isStopping.load(ordering: .relaxed) || completion.error != nil { underWay -= 1 } else { batch.append(begin(slot)) }
             }
+            lastCompletion = now
+            if underWay == 0 { isOver.signal() }
         }
-        lastCompletion = now
         if !batch.isEmpty { queue?.submit(batch) }
-        if underWay == 0 { isOver.signal() }
     }
 }

@@ -14,6 +14,8 @@ final class ManagerShard: @unchecked Sendable {
     /// What is configured now, as the manager last said.
     private(set) var configuration: Configuration
     private(set) var disks: [DiskEngine] = []
+    /// LUNs that were not closed in order, by this process or one before it, and have not been since.
+    private var inherited: Set<String> = []
     /// For each open disk, by its name, which of its paths is where.
     var places: [String: [PathPlace: PathIndex]] = [:]
     /// What an opening waits for; nil: what the LUN's timers say.
@@ -42,18 +44,21 @@ final class ManagerShard: @unchecked Sendable {
 
     // MARK: Opening
 
+    /// Opens a LUN, or one of its lanes.
     func open(
-        _ lun: LUNConfiguration, modules: DSMRegistry, report: @escaping (Result<OpenDisk, PathManagerError>) -> Void
+        _ lun: LUNConfiguration, as lane: Lane, events: EventBroadcast, modules: DSMRegistry,
+        report: @escaping (Result<OpenLane, PathManagerError>) -> Void
     ) {
         guard !isShutDown else { return report(.failure(.shutDown)) }
         let engine: DiskEngine
         if let known = disks.first(where: { $0.name == lun.name }) {
-            if let device = known.device { return report(.success(OpenDisk(engine: known, reactor: reactor, device: device))) }
+            if let device = known.device { return report(.success(OpenLane(engine: known, reactor: reactor, device: device))) }
             engine = known
         } else {
+            if lease.isNoted(lun.name) { inherited.insert(lun.name) }
             // Before the first login: whoever comes after this process has to know.
             lease.note(lun.name)
-            engine = makeDisk(lun, modules)
+            engine = makeDisk(lun, lane, events, modules)
             disks.append(engine)
             sampler.start()
         }
@@ -61,7 +66,7 @@ final class ManagerShard: @unchecked Sendable {
         engine.opening = DiskOpening(engine, limits: openingLimits ?? .use(lun.settings.timers)) { [self] outcome in
             next?.check()
             switch outcome {
-            case .opened(let device): report(.success(OpenDisk(engine: engine, reactor: reactor, device: device)))
+            case .opened(let device): report(.success(OpenLane(engine: engine, reactor: reactor, device: device)))
             case .failed(let paths):
                 forget(engine)
                 close(engine) { report(.failure(.noUsablePath(lun: lun.name, paths: paths))) }
@@ -71,8 +76,9 @@ final class ManagerShard: @unchecked Sendable {
         host.runDirtyDisks()
     }
 
-    private func makeDisk(_ lun: LUNConfiguration, _ modules: DSMRegistry) -> DiskEngine {
-        let engine = DiskEngine(name: lun.name, settings: lun.settings, modules: modules, log: log, host: host)
+    private func makeDisk(_ lun: LUNConfiguration, _ lane: Lane, _ events: EventBroadcast, _ modules: DSMRegistry) -> DiskEngine {
+        let engine = DiskEngine(
+            name: lun.name, settings: lun.settings, modules: modules, log: log, host: host, lane: lane, events: events)
         if case .identity(let wanted) = lun.identification { engine.lun.pin(wanted) }
         for path in configuration.effectivePaths(of: lun) { add(path, to: engine, lun: lun) }
         return engine
@@ -91,11 +97,23 @@ final class ManagerShard: @unchecked Sendable {
         close(engine) {}
     }
 
+    /// Gives up a disk, or a lane of one, that was opened here; nothing where it is not.
+    func giveUp(_ name: String, _ done: @escaping () -> Void) {
+        guard let engine = disks.first(where: { $0.name == name }) else { return done() }
+        forget(engine)
+        close(engine, done)
+    }
+
     private func close(_ engine: DiskEngine, _ done: @escaping () -> Void) {
+        // What somebody left behind ends with a login by each ISID that may have it.
+        let mayBeLeft = inherited.contains(engine.name) && !engine.reachesAllPaths
         engine.close { [self] in
             // Otherwise writes of it may still be in a lost session, which the next process's login has to end.
-            if engine.lun.snapshot().guardState == .clear, !disks.contains(where: { $0.name == engine.name && $0 !== engine }) {
+            if engine.lun.snapshot().guardState == .clear, !mayBeLeft,
+                !disks.contains(where: { $0.name == engine.name && $0 !== engine })
+            {
                 lease.erase(engine.name)
+                inherited.remove(engine.name)
             }
             done()
         }
@@ -185,6 +203,13 @@ final class ManagerShard: @unchecked Sendable {
         let waiting = endings
         endings.removeAll()
         for ending in waiting { ending() }
+    }
+}
+
+extension DiskEngine {
+    /// Every path has been logged in to and not been lost since.
+    fileprivate var reachesAllPaths: Bool {
+        lun.snapshot().paths.allSatisfy { $0.state.isUsable || $0.state.mayBecomeUsable || $0.state == .unavailable }
     }
 }
 

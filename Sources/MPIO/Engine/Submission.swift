@@ -10,6 +10,8 @@ package enum IOOperation: UInt8, Sendable {
 package struct IOSubmission {
     package var operation: IOOperation
     package var forceUnitAccess: Bool
+    /// It goes to every lane that has a stripe of it, and each does its own.
+    package var isStriped = false
     /// In bytes, a multiple of the block size.
     package var offset: UInt64
     /// In bytes, a multiple of the block size. COMPARE AND WRITE: of one of the two halves.

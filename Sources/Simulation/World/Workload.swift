@@ -250,7 +250,7 @@ final class Workload {
     private func state(_ error: DiskError?) -> BlockModel.State {
         switch error {
         case nil: .acknowledged
-        case .cancelled, .miscompare, .misaligned, .outOfRange, .unsupported: .void
+        case .cancelled, .miscompare, .misaligned, .outOfRange, .unsupported, .crossesStripe: .void
         default: .unknown
         }
     }
