@@ -142,8 +142,10 @@ public final class PathManager: Sendable {
     /// Opens a logical unit by its name in the policy file: connects its paths, makes sure that they lead
     /// to one unit, and returns once at least one is usable and the others had a moment to follow.
     ///
-    /// Paths that cannot be used yet keep being tried. Opening a disk that is open returns the same one.
-    /// - Throws: ``PathManagerError/unknownLUN(_:known:)``, ``PathManagerError/noUsablePath(lun:paths:)``.
+    /// Paths that cannot be used yet keep being tried. Opening a disk that is open returns the same one. Where the task is
+    /// cancelled meanwhile it returns at once, and logs out again what nobody else waits for.
+    /// - Throws: ``PathManagerError/unknownLUN(_:known:)``, ``PathManagerError/noUsablePath(lun:paths:)``,
+    ///   ``PathManagerError/cancelled``, ``PathManagerError/shutDown``.
     public func open(_ name: String) async throws(PathManagerError) -> MultipathDisk {
         try await open(name, isUsed: true)
     }
@@ -154,8 +156,13 @@ public final class PathManager: Sendable {
     }
 
     private func open(_ name: String, isUsed: Bool) async throws(PathManagerError) -> MultipathDisk {
-        let result: Result<OpenDisk, PathManagerError> = await state.ask(orWhenEnded: .failure(.shutDown)) { state, report in
-            state.open(name, isUsed: isUsed) { report($0) }
+        let ticket = CancellationFlag()
+        let result: Result<OpenDisk, PathManagerError> = await withTaskCancellationHandler {
+            await state.ask(orWhenEnded: .failure(.shutDown)) { state, report in
+                state.open(name, isUsed: isUsed, ticket: ticket) { report($0) }
+            }
+        } onCancel: {
+            state.cancelOpening(name, ticket)
         }
         return state.disk(for: try result.get())
     }
@@ -265,6 +272,8 @@ public enum PathManagerError: Error, Sendable, CustomStringConvertible {
     case cannotStart(String)
     /// The manager was shut down, or is being shut down.
     case shutDown
+    /// The task that opened a disk was cancelled before it was open.
+    case cancelled
 
     public var description: String {
         switch self {
@@ -277,6 +286,7 @@ public enum PathManagerError: Error, Sendable, CustomStringConvertible {
         case .lanesDiffer(let lun, let words): "the lanes of \(lun) lead to different units: \(words)"
         case .cannotStart(let words): words
         case .shutDown: "the path manager was shut down"
+        case .cancelled: "cancelled before the disk was open"
         }
     }
 }

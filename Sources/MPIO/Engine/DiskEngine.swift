@@ -51,8 +51,10 @@ package final class DiskEngine {
     private var closingDeadline = Instant.distantFuture
     /// Paths that go once what they carry has ended.
     @exclusivity(unchecked) var departures: [PathDeparture] = []
-    /// Whoever waits for the disk to be usable for the first time.
-    var opening: DiskOpening?
+    /// Who waits for the disk to be usable for the first time.
+    var openings: [DiskOpening] = []
+    /// Whether somebody was given it as open.
+    var isHandedOut = false
 
     package static let requestCapacity = 1024
 
@@ -235,7 +237,7 @@ package final class DiskEngine {
         let count = lun.requestCount
         host.changeInFlight(by: count - countedRequests)
         countedRequests = count
-        opening?.check()
+        if !openings.isEmpty { for opening in openings { opening.check() } }
         finishClosing()
     }
 

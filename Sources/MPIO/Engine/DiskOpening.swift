@@ -5,14 +5,18 @@ import Timebase
 
 /// Waits for a disk to be usable after its paths were added: until every path is up or down, or a little
 /// after the first one is up, so that the first requests already spread; at the latest when logins
-/// time out.
+/// time out. Several may wait for one disk.
 final class DiskOpening: TimerHandler {
     enum Outcome: Sendable {
         case opened(DeviceDescription)
         /// What each path says, in their order.
         case failed([PathTrouble])
+        /// Nobody waits for it any more.
+        case ended(PathManagerError)
     }
 
+    /// Whose it is; nil: nobody cancels it.
+    let ticket: CancellationFlag?
     private let patience: Duration
 
     private let disk: DiskEngine
@@ -20,12 +24,17 @@ final class DiskOpening: TimerHandler {
     private var definedAt: Instant?
     private let deadline: Instant
 
-    init(_ disk: DiskEngine, limits: OpeningLimits, report: @escaping (Outcome) -> Void) {
+    /// Calls `report` once, perhaps before it returns.
+    @discardableResult
+    init(
+        _ disk: DiskEngine, limits: OpeningLimits, ticket: CancellationFlag? = nil, report: @escaping (Outcome) -> Void
+    ) {
         self.disk = disk
+        self.ticket = ticket
         self.report = report
         patience = limits.patience
         deadline = disk.now + limits.total
-        disk.opening = self
+        disk.openings.append(self)
         _ = disk.host.port.setTimer(at: deadline, handler: self, token: 0)
         check()
     }
@@ -49,9 +58,12 @@ final class DiskOpening: TimerHandler {
     private func finish(_ outcome: Outcome) {
         let report = report
         self.report = nil
-        disk.opening = nil
+        disk.openings.removeAll { $0 === self }
         report?(outcome)
     }
+
+    /// Ends the waiting; the disk goes on with what it does.
+    func end(_ error: PathManagerError) { finish(.ended(error)) }
 
     func timerFired(_ timer: TimerID, token: UInt64) { check() }
 }

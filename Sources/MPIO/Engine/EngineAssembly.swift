@@ -20,7 +20,7 @@ extension DiskEngine {
 
     /// Calls `report` once: the disk can be used, or no path could be made to work.
     package func whenOpen(timers: Timers, report: @escaping (_ isOpen: Bool) -> Void) {
-        _ = DiskOpening(self, limits: .use(timers)) { outcome in
+        DiskOpening(self, limits: .use(timers)) { outcome in
             if case .opened = outcome { report(true) } else { report(false) }
         }
     }

@@ -44,15 +44,16 @@ final class ManagerShard: @unchecked Sendable {
 
     // MARK: Opening
 
-    /// Opens a LUN, or one of its lanes.
+    /// Opens a LUN, or one of its lanes. Calls `report` once: when it is open, when it can't be, or when `ticket` is cancelled.
     func open(
-        _ lun: LUNConfiguration, as lane: Lane, events: EventBroadcast, modules: DSMRegistry,
+        _ lun: LUNConfiguration, as lane: Lane, events: EventBroadcast, modules: DSMRegistry, ticket: CancellationFlag,
         report: @escaping (Result<OpenLane, PathManagerError>) -> Void
     ) {
         guard !isShutDown else { return report(.failure(.shutDown)) }
+        guard !ticket.value else { return report(.failure(.cancelled)) }
         let engine: DiskEngine
         if let known = disks.first(where: { $0.name == lun.name }) {
-            if let device = known.device { return report(.success(OpenLane(engine: known, reactor: reactor, device: device))) }
+            if let device = known.device { return report(.success(handOut(known, device))) }
             engine = known
         } else {
             if lease.isNoted(lun.name) { inherited.insert(lun.name) }
@@ -62,18 +63,39 @@ final class ManagerShard: @unchecked Sendable {
             disks.append(engine)
             sampler.start()
         }
-        let next = engine.opening
-        engine.opening = DiskOpening(engine, limits: openingLimits ?? .use(lun.settings.timers)) { [self] outcome in
-            next?.check()
+        DiskOpening(engine, limits: openingLimits ?? .use(lun.settings.timers), ticket: ticket) { [self] outcome in
             switch outcome {
-            case .opened(let device): report(.success(OpenLane(engine: engine, reactor: reactor, device: device)))
-            case .failed(let paths):
-                forget(engine)
-                close(engine) { report(.failure(.noUsablePath(lun: lun.name, paths: paths))) }
+            case .opened(let device): report(.success(handOut(engine, device)))
+            case .failed(let paths): fail(engine, .noUsablePath(lun: lun.name, paths: paths), report)
+            case .ended(let error):
+                report(.failure(error))
+                if !isShutDown, !engine.isHandedOut, engine.openings.isEmpty { giveUp(engine) }
             }
         }
-        engine.opening?.check()
         host.runDirtyDisks()
+    }
+
+    private func handOut(_ engine: DiskEngine, _ device: DeviceDescription) -> OpenLane {
+        engine.isHandedOut = true
+        return OpenLane(engine: engine, reactor: reactor, device: device)
+    }
+
+    /// Whoever waits for it waits in vain.
+    private func fail(
+        _ engine: DiskEngine, _ error: PathManagerError, _ report: @escaping (Result<OpenLane, PathManagerError>) -> Void
+    ) {
+        forget(engine)
+        close(engine) { report(.failure(error)) }
+        for opening in engine.openings { opening.end(error) }
+    }
+
+    /// Ends one opening; the disk is given up with the last one that waits for it.
+    func cancelOpening(_ ticket: CancellationFlag) {
+        for engine in disks {
+            guard let opening = engine.openings.first(where: { $0.ticket === ticket }) else { continue }
+            opening.end(.cancelled)
+            return host.runDirtyDisks()
+        }
     }
 
     private func makeDisk(_ lun: LUNConfiguration, _ lane: Lane, _ events: EventBroadcast, _ modules: DSMRegistry) -> DiskEngine {
@@ -86,20 +108,20 @@ final class ManagerShard: @unchecked Sendable {
 
     /// No disk that is open any more. It may still have to end what it does.
     private func forget(_ engine: DiskEngine) {
-        guard disks.contains(where: { $0 === engine }) else { return }
         disks.removeAll { $0 === engine }
         places[engine.name] = nil
     }
 
     /// Gives up a disk that nobody uses.
     func giveUp(_ engine: DiskEngine) {
+        guard disks.contains(where: { $0 === engine }) else { return }
         forget(engine)
         close(engine) {}
     }
 
-    /// Gives up a disk, or a lane of one, that was opened here; nothing where it is not.
+    /// Gives up a disk, or a lane of one, that was opened here; nothing where it is not, or is being closed anyway.
     func giveUp(_ name: String, _ done: @escaping () -> Void) {
-        guard let engine = disks.first(where: { $0.name == name }) else { return done() }
+        guard !isShutDown, let engine = disks.first(where: { $0.name == name }) else { return done() }
         forget(engine)
         close(engine, done)
     }
@@ -186,6 +208,7 @@ final class ManagerShard: @unchecked Sendable {
         sampler.stop()
         sessions.stopProofs()
         for disk in disks {
+            for opening in disk.openings { opening.end(.shutDown) }
             close(disk) { [self] in
                 disks.removeAll { $0 === disk }
                 finishIfDone()

@@ -128,15 +128,19 @@ final class ManagerState: @unchecked Sendable {
 
     // MARK: Opening
 
-    /// - Parameter isUsed: false where the disk is merely to be kept open; it may then be taken out of the configuration.
-    func open(_ name: String, isUsed: Bool, report: @escaping (Result<OpenDisk, PathManagerError>) -> Void) {
+    /// - Parameters:
+    ///   - isUsed: false where the disk is merely to be kept open; it may then be taken out of the configuration.
+    ///   - ticket: what ``cancelOpening(_:_:)`` ends it by.
+    func open(
+        _ name: String, isUsed: Bool, ticket: CancellationFlag, report: @escaping (Result<OpenDisk, PathManagerError>) -> Void
+    ) {
         guard !isShutDown else { return report(.failure(.shutDown)) }
         guard let lun = configuration.lun(named: name) else {
             return report(.failure(.unknownLUN(name, known: configuration.luns.map(\.name))))
         }
         if isUsed { used.insert(name) }
         let placement = place(lun)
-        openLanes(of: lun, placement) { [self] result in
+        openLanes(of: lun, placement, ticket) { [self] result in
             answered(name, placement.serial, result)
             report(result)
         }
@@ -145,7 +149,8 @@ final class ManagerState: @unchecked Sendable {
     /// Opens all lanes, and what is to be reinstated, at the same time. Nobody has the disk to write to before all are open:
     /// so every lane is safe from what any of them inherited.
     private func openLanes(
-        of lun: LUNConfiguration, _ placement: Placement, then: @escaping (Result<OpenDisk, PathManagerError>) -> Void
+        of lun: LUNConfiguration, _ placement: Placement, _ ticket: CancellationFlag,
+        then: @escaping (Result<OpenDisk, PathManagerError>) -> Void
     ) {
         let members = placement.shards + placement.reinstating
         let laneCount = placement.shards.count
@@ -157,7 +162,7 @@ final class ManagerState: @unchecked Sendable {
             let lane = isLane ? Lane(number: index, count: laneCount) : .only
             let events = isLane ? placement.events : EventBroadcast()
             perform(on: shards[shard]) { shard, answer in
-                shard.open(lun, as: lane, events: events, modules: modules) { answer($0) }
+                shard.open(lun, as: lane, events: events, modules: modules, ticket: ticket) { answer($0) }
             } then: { (result: Result<OpenLane, PathManagerError>?) in
                 results[index] = result ?? .failure(.shutDown)
                 pending -= 1
@@ -170,6 +175,20 @@ final class ManagerState: @unchecked Sendable {
         perform(on: shards[shard]) { shard, answer in
             shard.giveUp(name) { answer(true) }
         } then: { (_: Bool?) in }
+    }
+
+    /// Ends an opening that was asked for, or will be: its caller is told at once. Any thread.
+    func cancelOpening(_ name: String, _ ticket: CancellationFlag) {
+        ticket.value = true
+        home.enqueue { [self] in
+            // None: it is over, or sees for itself that it is cancelled.
+            guard let placement = placements[name] else { return }
+            for shard in placement.shards + placement.reinstating {
+                perform(on: shards[shard]) { shard, answer in
+                    answer(shard.cancelOpening(ticket))
+                } then: { (_: Void?) in }
+            }
+        }
     }
 
     /// The LUN's place; a new one has the reactors with the fewest LUNs. A LUN that was not closed in order, or that a killed
@@ -208,7 +227,7 @@ final class ManagerState: @unchecked Sendable {
         for shard in reinstated { giveUp(name, onShard: shard) }
         guard !placement.isOpen else { return }
         // Where a lane could not be opened, the others are not either.
-        if placement.shards.count > 1 { for shard in placement.shards { giveUp(name, onShard: shard) } }
+        if placement.shards.count + reinstated.count > 1 { for shard in placement.shards { giveUp(name, onShard: shard) } }
         forget(name)
     }
 

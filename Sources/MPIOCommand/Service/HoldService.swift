@@ -57,6 +57,8 @@ struct HoldService: Sendable {
                 await logEvents(of: disk)
                 // Its events end when it is closed: by a reload, or with the manager.
                 if manager.configuration.lun(named: name) == nil { return logger.info("\(name): given up") }
+            } catch .cancelled {
+                break
             } catch {
                 // Once for each new reason, not once for each try.
                 let words = "\(name): \(error)"

@@ -16,7 +16,7 @@ enum ExitStatus {
         case let code as ExitCode: code
         case is InvalidConfiguration, is ConfigurationFileError: badPolicyFile
         case let failure as CommandFailure: failure.status
-        case is CancellationError, DiskError.cancelled: interrupted
+        case is CancellationError, DiskError.cancelled, PathManagerError.cancelled: interrupted
         case DiskError.noPathsAvailable, PathManagerError.noUsablePath: noPath
         case PathManagerError.unknownLUN: usage
         default: failed
@@ -28,7 +28,7 @@ enum ExitStatus {
         switch error {
         case is ExitCode, is OutputClosed: break
         case let invalid as InvalidConfiguration: StandardError.write(report(invalid))
-        case is CancellationError, DiskError.cancelled: StandardError.write("mpio: interrupted\n")
+        case is CancellationError, DiskError.cancelled, PathManagerError.cancelled: StandardError.write("mpio: interrupted\n")
         case is CommandFailure, is ConfigurationFileError, is ControlSocketError, is ISIDLeaseError, is PathManagerError, is DiskError, is CopyMismatch, is BadRecording:
             StandardError.write("mpio: \(error)\n")
         case let error as POSIXError: StandardError.write("mpio: \(String(cString: strerror(error.code.rawValue)))\n")

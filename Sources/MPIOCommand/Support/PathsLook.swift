@@ -12,6 +12,7 @@ enum PathsLook {
                 for lun in luns { group.addTask { await open(lun, manager, policy, limits.total) } }
                 return await group.reduce(into: [LUNSnapshot]()) { if let lun = $1 { $0.append(lun) } }
             }
+            try Task.checkCancellation()
             var found = await manager.report().luns
             // This process holds nothing once it has printed the table.
             for index in found.indices { found[index].holder = nil }
