@@ -17,20 +17,22 @@ final class TargetWithUnits {
     static let blockCount = 1024
     static let blockByteCount = 4096
 
-    init(units: Int, portals count: Int = 2) throws {
+    init(units: Int, portals count: Int = 2, change: (inout ISCSITarget.TargetConfiguration) -> Void = { _ in }) throws {
         directory = try TemporaryDirectory("reactors")
         portals = try LoopbackPortal.unused(count: count)
-        let configuration = ISCSITarget.TargetConfiguration(
+        var configuration = ISCSITarget.TargetConfiguration(
             name: Self.name,
             portals: portals.map {
                 TargetPortalConfiguration(address: SocketAddress(numericHost: $0.address, port: $0.port)!, groupTag: 1)
             },
             logicalUnits: try (0..<units).map { try LogicalUnitConfiguration(parsing: "\($0)=memory,size=4M,serial=reactors\($0)") })
+        change(&configuration)
+        let made = configuration
         let reactor = try LibaioReactor()
         try reactor.start()
         self.reactor = reactor
         target = try reactor.performAndWait {
-            let target = try EmbeddedTarget(configuration: configuration, port: reactor, cryptography: SystemCryptography()) { _ in nil }
+            let target = try EmbeddedTarget(configuration: made, port: reactor, cryptography: SystemCryptography()) { _ in nil }
             try target.start()
             return target
         }

@@ -63,7 +63,8 @@ final class ManagerShard: @unchecked Sendable {
             disks.append(engine)
             sampler.start()
         }
-        DiskOpening(engine, limits: openingLimits ?? .use(lun.settings.timers), ticket: ticket) { [self] outcome in
+        let timers = lun.settings.timers
+        DiskOpening(engine, limits: openingLimits ?? (inherited.contains(lun.name) ? .takeOver(timers) : .use(timers)), ticket: ticket) { [self] outcome in
             switch outcome {
             case .opened(let device): report(.success(handOut(engine, device)))
             case .failed(let paths): fail(engine, .noUsablePath(lun: lun.name, paths: paths), report)
