@@ -265,6 +265,13 @@ extension VerifiedLoad {
     }
 }
 
+/// Under 100 ms as a rule. A machine that is shared may stand still for longer now and then, whatever runs on it.
+func expectBrief(_ pauses: [Duration], sourceLocation: SourceLocation = #_sourceLocation) {
+    #expect(pauses.sorted()[pauses.count / 2] < .milliseconds(100), "\(pauses)", sourceLocation: sourceLocation)
+    #expect(pauses.allSatisfy { $0 < .seconds(2) }, "\(pauses)", sourceLocation: sourceLocation)
+}
+
+
 /// No request failed, and every block read was what was written.
 func expectClean(_ load: VerifiedLoad, sourceLocation: SourceLocation = #_sourceLocation) {
     let report = load.soFar

@@ -27,7 +27,7 @@ final class ServedTarget {
         process = try ChildProcess(
             executable: Mpio.binary, arguments: arguments, environment: ["XDG_RUNTIME_DIR": folder.path],
             standardOutput: .file(folder.path + "/\(log).out"), standardError: .file(folder.path + "/\(log).err"))
-        for _ in 0..<1000 {
+        for _ in 0..<4000 {
             if !portals[0].isFree, output.contains("Ctrl-C ends it.") { return }
             guard process.isRunning else { break }
             usleep(5000)

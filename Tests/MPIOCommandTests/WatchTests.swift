@@ -107,11 +107,12 @@ import Testing
     /// Nothing waits for a sick array longer than it says.
     @Test func aStoppedArrayIsShownAndNotWaitedFor() async throws {
         let array = try HeldArray()
+        try array.write(array.policy(used: 2, lun: "    timers: {login-timeout: 10m}\n"))
         array.target.process.send(signal: SIGSTOP)
         defer { array.target.process.send(signal: SIGCONT) }
         let clock = ContinuousClock.now
         let result = try await array.run("paths", "--timeout", "300ms")
-        #expect(ContinuousClock.now - clock < .seconds(3))
+        #expect(ContinuousClock.now - clock < .seconds(30))
         #expect(result.standardOutput.contains("connecting") && result.standardOutput.contains("no answer within 0.3 s"), "\(result)")
     }
 
@@ -124,7 +125,7 @@ import Testing
             targets:
               - {name: "iqn.2026-11.org.example:well", portals: ["\(well.portals[0])"]}
               - {name: "iqn.2026-11.org.example:sick", portals: ["\(sick.portals[0])"]}
-            luns: [{name: vm-store, identity: \(HeldArray.identity)}]
+            luns: [{name: vm-store, identity: \(HeldArray.identity), timers: {login-timeout: 10m}}]
 
             """, to: "mpio.yaml")
         sick.process.send(signal: SIGSTOP)
@@ -134,7 +135,7 @@ import Testing
             Mpio.binary, ["paths", "--json", "--config", folder.path + "/mpio.yaml"],
             environment: ["XDG_RUNTIME_DIR": folder.path, "HOME": folder.path])
         // 200 ms on a quiet machine; what counts is that no login's time-out is waited for.
-        #expect(ContinuousClock.now - clock < .seconds(4))
+        #expect(ContinuousClock.now - clock < .seconds(30))
         let report = try JSONDecoder().decode(PathsReport.self, from: Data(result.standardOutputBytes))
         #expect(report.luns.map(\.state) == [.degraded], "\(result)")
         #expect(report.luns.first?.paths.map(\.state) == [.activeOptimized, .connecting], "\(result)")
