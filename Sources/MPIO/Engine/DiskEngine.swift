@@ -13,7 +13,7 @@ package final class DiskEngine {
     /// Once the disk's blocks are known.
     private(set) var striping: Striping?
     /// Tells the disk's other lanes, where there are any.
-    var tellOtherLanes: ((LaneNews) -> Void)?
+    package var tellOtherLanes: ((LaneNews) -> Void)?
     let host: EngineHost
     let lun: PseudoLUN
     // Exclusivity is not checked where every request passes: one thread owns the disk.
@@ -396,7 +396,7 @@ package final class DiskEngine {
     }
 
     /// Something that happened on another lane of the disk.
-    func heard(_ news: LaneNews) {
+    package func heard(_ news: LaneNews) {
         guard !isClosed else { return }
         switch news {
         case .unitWasReset: lun.commandsMayBeCleared(at: now)

@@ -63,7 +63,7 @@ package struct Striping: Hashable, Sendable {
 }
 
 /// What one lane has to tell the others.
-enum LaneNews: Sendable {
+package enum LaneNews: Sendable {
     /// It had the unit reset, which ended the commands of all nexuses.
     case unitWasReset
     /// It has seen another capacity.
