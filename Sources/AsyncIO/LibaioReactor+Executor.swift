@@ -17,6 +17,21 @@ extension LibaioReactor: TaskExecutor {
         job.runSynchronously(on: asUnownedTaskExecutor())
     }
 
+    /// Calls the handler once, when a turn has handed all that it has to the kernel and the loop may sleep: for what makes
+    /// other threads run, which then delay nothing. Loop thread.
+    package func scheduleAtEnd(_ handler: any TurnHandler) {
+        checkThread()
+        endHandlers.append(handler)
+    }
+
+    @inline(__always)
+    func endTurn() {
+        guard !endHandlers.isEmpty else { return }
+        swap(&endHandlers, &runningEndHandlers)
+        for handler in runningEndHandlers { handler.turn() }
+        runningEndHandlers.removeAll(keepingCapacity: true)
+    }
+
     /// Runs `body` on the loop's thread and waits for what it returns; runs it at once where the caller
     /// is on that thread already. For set-up and tear-down, outside Swift concurrency, after ``start(threadName:)``.
     /// - Throws: what `body` throws; ``ReactorStopped`` where the loop does not run any more.

@@ -25,6 +25,8 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     @exclusivity(unchecked) var counts = Counters()
     /// See ``coalesceReceives(nanoseconds:)``.
     @exclusivity(unchecked) private var coalescing: UInt64 = 0
+    /// When completions were last taken, in nanoseconds of the clock.
+    @exclusivity(unchecked) private var lastHarvest: UInt64 = 0
     @exclusivity(unchecked) private var polling: AdaptivePolling
 
     /// Sockets with output to gather; each at most once (``SocketSlot/isSendQueued``).
@@ -61,6 +63,9 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     private var runningJobs: [Job] = []
     private var scheduled: [any TurnHandler] = []
     private var runningHandlers: [any TurnHandler] = []
+    /// See ``scheduleAtEnd(_:)``.
+    var endHandlers: [any TurnHandler] = []
+    var runningEndHandlers: [any TurnHandler] = []
 
     // Shared with other threads.
     let queue = CrossThreadQueue()
@@ -202,6 +207,7 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
         }
         localJobs = queue.close()
         while !localJobs.isEmpty { runLocalJobs() }
+        endTurn()
         closeAll()
         threadIdentity.store(0, ordering: .sequentiallyConsistent)
     }
@@ -299,10 +305,10 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
 
     private func turn() {
         counts.turns += 1
-        var count = coalescing > 0 && !hasWork ? gather() : 0
-        if count == 0 { count = context.harvest() }
-        if count == 0, !hasWork { count = sleep() }
+        let leavesAnswers = mayLeaveAnswers
+        let count = leavesAnswers ? 0 : awaitCompletions()
         now = readClock()
+        if !leavesAnswers { lastHarvest = now.nanoseconds }
         if count > 0 { dispatch(count) }
         receiveFromReadySockets()
         deliverResolvedConnections()
@@ -312,13 +318,30 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
         runJobs()
         gatherSends()
         submitBatch()
+        endTurn()
+    }
+
+    /// Completions that are there, or else the first that come, unless there is something to do before.
+    private func awaitCompletions() -> Int {
+        var count = coalescing > 0 && !hasWork ? gather() : 0
+        if count == 0 { count = context.harvest() }
+        if count == 0, !hasWork { count = sleep() }
+        return count
+    }
+
+    /// Where answers gather, what other threads ask for meanwhile leaves at once, and the answers go on gathering: to
+    /// receive the few that are there would cost as much as to receive all.
+    private var mayLeaveAnswers: Bool {
+        coalescing > 0 && !queue.isEmpty && !hasOwnWork && mpio_clock() &- lastHarvest < coalescing
     }
 
     /// Whether a turn has something to do before any completion comes.
-    private var hasWork: Bool {
-        !readyQueue.isEmpty || !sendQueue.isEmpty || !localJobs.isEmpty || !scheduled.isEmpty
+    private var hasWork: Bool { hasOwnWork || !queue.isEmpty }
+
+    private var hasOwnWork: Bool {
+        !readyQueue.isEmpty || !sendQueue.isEmpty || !localJobs.isEmpty || !scheduled.isEmpty || !endHandlers.isEmpty
             || !resolvedQueue.isEmpty || !listenerQueue.isEmpty || !refusedFileQueue.isEmpty
-            || !submittedReceiveQueue.isEmpty || !queue.isEmpty
+            || !submittedReceiveQueue.isEmpty
             || (!fileQueue.isEmpty && fileOperationsInKernel < options.fileOperationsInFlight)
             || isStopping.load(ordering: .relaxed) && fileOperations.count == 0
     }
@@ -329,11 +352,11 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
         if coalescing > 0 { polling.disturb() }
     }
 
-    /// Lets completions gather until the last turn is long enough ago; how many came. Other threads do
+    /// Lets completions gather until the last ones are long enough ago; how many came. Other threads do
     /// not end it: their jobs wait no longer than answers do.
     private func gather() -> Int {
         let moment = mpio_clock()
-        let due = min(now.nanoseconds &+ coalescing, timers.nextDeadline)
+        let due = min(lastHarvest &+ coalescing, timers.nextDeadline)
         // Falling asleep and waking up costs about as much as turning a little too early.
         guard due > moment &+ 4000 else { return 0 }
         counts.sleeps += 1

@@ -75,6 +75,15 @@ struct ConnectionRecovery {
         self.connectionID = connectionID
     }
 
+    /// The connection was lost anew. What the target was asked before shows nothing of that; but a hole that is being filled on
+    /// another connection must not be filled on a third (RFC 7143 section 7.2.1).
+    mutating func takeOver(from old: ConnectionRecovery) {
+        heldUpBy = old.heldUpBy
+        guard let filler = old.fillSlot else { return }
+        fillSlot = filler
+        fillCarrier = old.fillCarrier
+    }
+
     /// A login with the old connection ID is what helps now.
     var isReinstating: Bool { if case .reinstating = stage { true } else { false } }
 

@@ -90,6 +90,9 @@ struct InitiatorConnection: ~Copyable {
         self.recovery = recovery
     }
 
+    /// Whether the target may throw a request away without a word.
+    var mayMissRequests: Bool { recoversPDUs && headerCRC != nil }
+
     /// Whether the target answers requests here.
     var isOperational: Bool { phase == .fullFeature || phase == .leaving }
 
@@ -156,6 +159,8 @@ struct Liveness {
     var pingSentAt = Instant.zero
     /// The output position after the ping.
     var pingEndPosition: UInt64 = 0
+    /// The output position that the target has read up to, as far as its answers to pings show.
+    var readPosition: UInt64 = 0
     /// Something was queued or unacknowledged before the ping.
     var pingWaitedBehindData = false
     /// The owner asked for the ping and hears of the answer.

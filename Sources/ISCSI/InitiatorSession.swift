@@ -36,6 +36,12 @@ public struct InitiatorSession: ~Copyable {
     var overdueCheckAt = Instant.distantFuture
     /// A command was refused for want of room; `windowOpened` is owed.
     var refusedCommand = false
+    /// Whether the target takes commands at all.
+    var windowWatch = WindowWatch()
+    /// When the requests without a CmdSN are next looked at.
+    var answerCheckAt = Instant.distantFuture
+    /// Connections that were given up because such a request was not answered.
+    var unansweredCount = 0
     /// The state is `.loggedIn`. Kept beside `state` for the hot path.
     var isFullFeature = false
     /// A discovery session takes no commands (RFC 7143 section 4.3).
@@ -301,6 +307,7 @@ public struct InitiatorSession: ~Copyable {
         expCmdSN = result.expCmdSN
         maxCmdSN = result.maxCmdSN
         lossHandling = LossHandling(result)
+        windowWatch = WindowWatch(expCmdSN: expCmdSN, cmdSN: cmdSN, takenAt: now, letInAt: now, checkAt: now + timing.eighthCommand)
         if parameters.errorRecoveryLevel >= 1, retained == nil { retained = .allocate(capacity: table.capacity) }
         state = .loggedIn(parameters)
         isFullFeature = true

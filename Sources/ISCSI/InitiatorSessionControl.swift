@@ -59,6 +59,7 @@ extension InitiatorSession {
         task.pointee.lun = lun
         task.pointee.cmdSN = cmdSN
         task.pointee.referencedTaskTag = referencedTag
+        watchAnswer(of: slot, at: now)
         connection.pointee.taskBegan(at: now)
         // canSendControl has seen to the room.
         connection.pointee.enqueue(.taskManagementRequest(
@@ -208,6 +209,7 @@ extension InitiatorSession {
         guard connection.pointee.liveness.pingSlot == slot else { return }
         connection.pointee.owedCount -= 1
         connection.pointee.liveness.pingSlot = nil
+        connection.pointee.liveness.readPosition = connection.pointee.liveness.pingEndPosition
         if connection.pointee.liveness.pingIsReported {
             events.append(.pingAnswered(c, roundTrip: now - connection.pointee.liveness.pingSentAt))
         }

@@ -30,6 +30,12 @@ public enum ConnectionFailure: Error, Hashable, Sendable {
     case silent
     /// The target's TCP lived but nothing spoke for the command timeout.
     case commandTimeout
+    /// The target answered pings but not a task management request that was sent before them: its header was damaged.
+    case requestUnanswered
+    /// The target answered pings but did not count a command as received: it waits for a CmdSN that nobody sends.
+    case commandNotTaken
+    /// The target answered pings but let in no command for twice the command timeout.
+    case windowShut
     /// The target announced by Async Message that it drops the connection; times in seconds.
     case droppedByTarget(time2Wait: UInt16, time2Retain: UInt16)
     /// The logout was not answered in time.

@@ -10,7 +10,12 @@ extension InitiatorSession {
     /// answer and is then set anew costs less than one that is moved each time.
     public var nextDeadline: Instant {
         guard !isOver else { return .distantFuture }
-        var deadline = table.commandCount > 0 && isFullFeature ? overdueCheckAt : .distantFuture
+        var deadline = Instant.distantFuture
+        if isFullFeature {
+            if table.commandCount > 0 { deadline = overdueCheckAt }
+            if table.commandCount > 0 || refusedCommand { deadline = min(deadline, windowWatch.checkAt) }
+            deadline = min(deadline, answerCheckAt)
+        }
         for index in 0..<connectionCount { deadline = min(deadline, self.deadline(of: index)) }
         // During a logout nothing is recovered any more.
         if recoveryCount > 0, isFullFeature { deadline = min(deadline, recoveryDeadline) }
@@ -79,6 +84,8 @@ extension InitiatorSession {
         if recoveryCount > 0, isFullFeature { recoveryTimerFired(at: now) }
         if leavingCount > 0 { advanceLeaving(at: now) }
         if isFullFeature, now >= overdueCheckAt { reportOverdue(at: now) }
+        if isFullFeature, now >= answerCheckAt { checkAnswers(at: now) }
+        if isFullFeature, now >= windowWatch.checkAt { watchWindow(at: now) }
     }
 
     private mutating func judgeSilence(
@@ -236,6 +243,9 @@ struct SessionTiming {
     let halfSilence: Nanoseconds
     let quarterSilence: Nanoseconds
     let command: Nanoseconds
+    let twiceCommand: Nanoseconds
+    let halfCommand: Nanoseconds
+    let eighthCommand: Nanoseconds
     let verify: Nanoseconds
     let login: Nanoseconds
     let recovery: Nanoseconds
@@ -244,7 +254,11 @@ struct SessionTiming {
         silence = Nanoseconds(settings.silenceTimeout)
         halfSilence = Nanoseconds(settings.silenceTimeout / 2)
         quarterSilence = Nanoseconds(settings.silenceTimeout / 4)
-        command = Nanoseconds(settings.commandTimeout)
+        let isBounded = settings.commandTimeout > .zero
+        command = isBounded ? Nanoseconds(settings.commandTimeout) : .unbounded
+        twiceCommand = isBounded ? Nanoseconds(settings.commandTimeout * 2) : .unbounded
+        halfCommand = isBounded ? Nanoseconds(settings.commandTimeout / 2) : .unbounded
+        eighthCommand = isBounded ? Nanoseconds(settings.commandTimeout / 8) : .unbounded
         verify = Nanoseconds(settings.verifyPeriod)
         login = Nanoseconds(settings.loginTimeout)
         recovery = Nanoseconds(settings.connectionRecoveryTimeout)
@@ -257,6 +271,11 @@ struct Nanoseconds {
 
     /// At least a nanosecond, so that no deadline is due for ever.
     init(_ duration: Duration) { count = UInt64(max(duration.wholeNanoseconds, 1)) }
+
+    private init(count: UInt64) { self.count = count }
+
+    /// It never passes.
+    static let unbounded = Nanoseconds(count: .max)
 
     @inline(__always)
     static func + (instant: Instant, step: Nanoseconds) -> Instant {

@@ -42,9 +42,9 @@ extension InitiatorSession {
         if connection.pointee.phase == .leaving { leavingCount -= 1 }
         var recovery = ConnectionRecovery(reason: reason, connectionID: connection.pointee.connectionID)
         recovery.unreadPDUCount = loseTasks(of: c)
-        recovery.heldUpBy = connection.pointee.recovery?.heldUpBy
         // Lost anew while the tasks of the time before were being settled: it begins again for all of them.
-        if connection.pointee.recovery == nil { recoveryCount += 1 }
+        if let old = connection.pointee.recovery { recovery.takeOver(from: old) } else { recoveryCount += 1 }
+        if let ask = connection.pointee.recovery?.askSlot { connections[Int(table.slots[ask].connection)].owedCount -= 1 }
         connection.pointee.phase = .closed
         connection.pointee.login = nil
         connection.pointee.needsFreshStream = true

@@ -5,7 +5,7 @@ public struct SessionSettings: Sendable {
     public var login: LoginSettings
     /// From the open transport to full-feature phase; also for the answer to a logout.
     public var loginTimeout: Duration = .seconds(5)
-    /// How long a stalled session is waited for.
+    /// How long a stalled session is waited for, and when a command counts as overdue. Zero: for ever, and never.
     public var commandTimeout: Duration = .seconds(60)
     /// Something owed and no byte for so long: the connection is judged. A NOP-Out goes out halfway.
     public var silenceTimeout: Duration = .seconds(2)

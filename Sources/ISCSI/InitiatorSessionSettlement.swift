@@ -163,6 +163,7 @@ extension InitiatorSession {
         table.slots[slot].subject = task.connection
         table.slots[slot].connection = UInt16(truncatingIfNeeded: carrier)
         table.slots[slot].referencedTaskTag = table.tag(of: command)
+        watchAnswer(of: slot, at: now)
         connection.pointee.taskBegan(at: now)
         // RefCmdSN belongs to ABORT TASK, ExpDataSN to TASK REASSIGN (sections 11.5.5 and 11.5.6); the LUN is
         // reserved in the latter.

@@ -27,10 +27,10 @@ public final class TargetBufferPool {
     /// Bytes that lent and cached buffers may occupy together.
     public let limitByteCount: Int
     /// Bytes of buffers that are lent out now.
-    public private(set) var lentByteCount = 0
-    private var cachedByteCount = 0
+    @exclusivity(unchecked) public private(set) var lentByteCount = 0
+    @exclusivity(unchecked) private var cachedByteCount = 0
     /// Further owners of the few buffers that have more than one: data that is kept for retransmission.
-    private var furtherOwners: [UnsafeMutableRawPointer: Int] = [:]
+    @exclusivity(unchecked) private var furtherOwners: [UnsafeMutableRawPointer: Int] = [:]
     /// Heads of the free lists, one per size; the link is the first word of a free buffer.
     private let free: UnsafeMutablePointer<UnsafeMutableRawPointer?>
 

@@ -8,15 +8,15 @@ public import Timebase
 public final class TargetConnection {
     public let portalGroupTag: UInt16
     /// What drives it. Held strongly until the owner lets go.
-    public var owner: AnyObject?
-    public private(set) var session: TargetSession?
+    @exclusivity(unchecked) public var owner: AnyObject?
+    @exclusivity(unchecked) public private(set) var session: TargetSession?
     /// CID
     public private(set) var connectionID: UInt16 = 0
     /// Its name within the session: two connections may have had one CID.
-    private(set) var key: UInt32 = 0
+    @exclusivity(unchecked) private(set) var key: UInt32 = 0
     /// nil while it lives.
-    public private(set) var endReason: TargetConnectionEnd?
-    public private(set) var isFullFeature = false
+    @exclusivity(unchecked) public private(set) var endReason: TargetConnectionEnd?
+    @exclusivity(unchecked) public private(set) var isFullFeature = false
 
     /// The portal it came through, by its owner's count; see ``TargetNodeDescription/portals``.
     public let portal: Int?
@@ -26,20 +26,20 @@ public final class TargetConnection {
     public var dataDigestsToSpoil = 0
 
     let service: TargetService
-    var decoder: PDUDecoder
-    var output: TargetOutput
-    var parameters = NegotiatedParameters()
-    var statSN: UInt32 = 1
+    @exclusivity(unchecked) var decoder: PDUDecoder
+    @exclusivity(unchecked) var output: TargetOutput
+    @exclusivity(unchecked) var parameters = NegotiatedParameters()
+    @exclusivity(unchecked) var statSN: UInt32 = 1
     /// What the initiator has confirmed: the StatSN that it expects.
-    var acknowledgedStatSN: UInt32 = 1
+    @exclusivity(unchecked) var acknowledgedStatSN: UInt32 = 1
     /// Results of commands that were to be sent here, and those that were.
-    var enqueuedResults: UInt64 = 0
-    var sentResults: UInt64 = 0
+    @exclusivity(unchecked) var enqueuedResults: UInt64 = 0
+    @exclusivity(unchecked) var sentResults: UInt64 = 0
     /// It is logged out so that its tasks can go to another connection.
     var isLeavingForRecovery = false
     /// At level 1 and above: what may be asked for again.
-    var retention: TargetRetention?
-    var resends: [TargetResend] = []
+    @exclusivity(unchecked) var retention: TargetRetention?
+    @exclusivity(unchecked) var resends: [TargetResend] = []
     private var seenHeaderDigestErrors: UInt64 = 0
     private var login: TargetLogin?
     /// Where the connection was accepted, for portals that listen on every address.
@@ -56,11 +56,11 @@ public final class TargetConnection {
         case ignored
     }
 
-    var incoming = Incoming.nothing
+    @exclusivity(unchecked) var incoming = Incoming.nothing
     // Commands whose results wait to be sent, linked through their slots.
-    private var respondingFirst: Int32 = -1
-    private var respondingLast: Int32 = -1
-    var managementResponses: [(response: TaskManagementResponse, tag: UInt32)] = []
+    @exclusivity(unchecked) private var respondingFirst: Int32 = -1
+    @exclusivity(unchecked) private var respondingLast: Int32 = -1
+    @exclusivity(unchecked) var managementResponses: [(response: TaskManagementResponse, tag: UInt32)] = []
     private static let managementResponseLimit = 8192
     // Text negotiation that spans several PDUs.
     private var text = TextAssembler()
@@ -68,8 +68,8 @@ public final class TargetConnection {
     private static let textTransferTag: UInt32 = 1
 
     private var startedAt: Instant
-    private var lastReceived: Instant
-    private var pingSentAt: Instant?
+    @exclusivity(unchecked) private var lastReceived: Instant
+    @exclusivity(unchecked) private var pingSentAt: Instant?
     private static let pingTransferTag: UInt32 = 0x7FFF_FFFE
 
     /// `portalGroupTag` is that of the portal that accepted; `localAddress` the connection's own address.

@@ -114,11 +114,11 @@ public final class TargetService {
     let crc32c: CRC32CFunction
     /// In the order of their logins.
     public private(set) var sessions: [TargetSession] = []
-    private var events: [TargetServiceEvent] = []
-    private var nextEventIndex = 0
+    @exclusivity(unchecked) private var events: [TargetServiceEvent] = []
+    @exclusivity(unchecked) private var nextEventIndex = 0
     /// Bytes of data that is kept for SNACK and reassignment.
     public internal(set) var retainedByteCount = 0
-    private var alarms: [Alarm] = []
+    @exclusivity(unchecked) private var alarms: [Alarm] = []
     private var lastTSIH: UInt16 = 0
     private var lastNumber: UInt32 = 0
 

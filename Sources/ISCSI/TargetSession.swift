@@ -33,7 +33,7 @@ public final class TargetSession {
     public let portalGroupTag: UInt16
     /// For the owner: where it keeps what it knows of the session.
     public var ownerIndex = -1
-    public private(set) var isEnded = false
+    @exclusivity(unchecked) public private(set) var isEnded = false
     private(set) var wasStarted = false
     /// Its connections are being ended.
     private(set) var isEnding = false
@@ -41,8 +41,8 @@ public final class TargetSession {
     let service: TargetService
     let queueDepth: Int
     /// In the order of their logins; ``TargetSession+Connections``.
-    var connections: [TargetConnection] = []
-    var lost: [LostConnection] = []
+    @exclusivity(unchecked) var connections: [TargetConnection] = []
+    @exclusivity(unchecked) var lost: [LostConnection] = []
     var pendingLogouts: [PendingLogout] = []
     private var lastKey: UInt32 = 0
 
@@ -55,19 +55,19 @@ public final class TargetSession {
     /// Results that were sent and not confirmed may come back, as many as a connection keeps: the window opens when a
     /// result leaves, so an initiator that hears of it on one connection can have any number open on another.
     let restoredLimit: Int
-    private var freeHead: Int32 = -1
-    private var freeCount: Int
+    @exclusivity(unchecked) private var freeHead: Int32 = -1
+    @exclusivity(unchecked) private var freeCount: Int
     /// Slots from here on were never used.
-    private(set) var usedCapacity = 0
-    private var immediateCount = 0
-    private var restoredCount = 0
-    private var tags: TargetTagTable
+    @exclusivity(unchecked) private(set) var usedCapacity = 0
+    @exclusivity(unchecked) private var immediateCount = 0
+    @exclusivity(unchecked) private var restoredCount = 0
+    @exclusivity(unchecked) private var tags: TargetTagTable
     /// Slots that count against the window.
-    private var outstanding = 0
+    @exclusivity(unchecked) private var outstanding = 0
     /// Slots that the device server has, or is about to get.
-    public private(set) var executingCount = 0
+    @exclusivity(unchecked) public private(set) var executingCount = 0
 
-    var window: TargetCommandWindow
+    @exclusivity(unchecked) var window: TargetCommandWindow
     /// Requests other than commands that came ahead of their turn; entries of the window name them.
     private var early: [EarlyRequest?] = []
     private var earlyByteCount = 0
@@ -85,12 +85,12 @@ public final class TargetSession {
     static let managementCapacity = 64
     private static let managementMarker: Int32 = -1
     private let ready: UnsafeMutablePointer<Int32>
-    private var readyFirst = 0
-    private var readyCount = 0
-    private var management: [TargetManagementRequest] = []
-    var pendingManagement: [PendingManagement] = []
-    var postponedManagement: [PostponedManagement] = []
-    var fences: [ResponseFence] = []
+    @exclusivity(unchecked) private var readyFirst = 0
+    @exclusivity(unchecked) private var readyCount = 0
+    @exclusivity(unchecked) private var management: [TargetManagementRequest] = []
+    @exclusivity(unchecked) var pendingManagement: [PendingManagement] = []
+    @exclusivity(unchecked) var postponedManagement: [PostponedManagement] = []
+    @exclusivity(unchecked) var fences: [ResponseFence] = []
     var lastManagement: UInt32 = 0
 
     init(

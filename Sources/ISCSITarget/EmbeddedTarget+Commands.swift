@@ -121,6 +121,7 @@ extension EmbeddedTarget {
             token: UInt64(session.ownerIndex) << 32 | UInt64(slot), nexus: entry.nexus, portGroup: entry.portGroup,
             attribute: session.attribute(slot), cdb: session.cdb(slot), dataOut: session.dataOut(slot),
             expectedDataInByteCount: session.expectedDataInByteCount(slot))
+        executedByteCount &+= command.dataOut.count &+ command.expectedDataInByteCount
         guard let number = session.lun(slot).index, let unit = entry.device.unit(number) else {
             return executeWithoutUnit(command, entry.device)
         }

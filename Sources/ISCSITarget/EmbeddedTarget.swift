@@ -35,11 +35,11 @@ public final class EmbeddedTarget: @unchecked Sendable {
     public var node: TargetNode { devices[0] }
     public let service: TargetService
     /// A stage of the caller's own between the protocol and the device server.
-    public var filter: (any CommandFilter)?
+    @exclusivity(unchecked) public var filter: (any CommandFilter)?
     /// Told of what goes wrong in the target itself, and which no initiator is told in so many words.
     public var onProblem: ((TargetProblem) -> Void)?
     /// Only while a fault is set.
-    var faults: FaultSchedule?
+    @exclusivity(unchecked) var faults: FaultSchedule?
     var faultRandom: FaultRandom
     var lastFaultID = 0
     let port: any IOPort
@@ -48,16 +48,18 @@ public final class EmbeddedTarget: @unchecked Sendable {
     let devices: [TargetNode]
     /// iSCSI nodes, in the order of the configuration; several may lead to one device.
     let accessPoints: [AccessPoint]
-    var portals: [Portal]
+    @exclusivity(unchecked) var portals: [Portal]
     private var isStarted = false
-    var sessions: [SessionEntry?] = []
+    @exclusivity(unchecked) var sessions: [SessionEntry?] = []
     var held: [HeldCommand] = []
     var waits: [ManagementWait?] = []
     /// Nil: commands are taken as they come.
     @exclusivity(unchecked) private var gathering: CommandGathering?
     @exclusivity(unchecked) var executedCount = 0
+    /// Data of these commands, in bytes.
+    @exclusivity(unchecked) var executedByteCount = 0
     /// For what the protocol half does by the clock.
-    var alarmTimer: TimerID?
+    @exclusivity(unchecked) var alarmTimer: TimerID?
     var alarmDeadline = Instant.distantFuture
 
     struct AccessPoint {
@@ -262,10 +264,11 @@ public final class EmbeddedTarget: @unchecked Sendable {
     /// A connection's input was dealt with.
     func noteInput() {
         guard executedCount > 0 else { return }
-        if gathering?.received(executedCount, at: port.now.nanoseconds) == true {
+        if gathering?.received(executedCount, byteCount: executedByteCount, at: port.now.nanoseconds) == true {
             port.coalesceReceives(nanoseconds: gathering?.nanoseconds ?? 0)
         }
         executedCount = 0
+        executedByteCount = 0
     }
 
     // MARK: looking in

@@ -10,7 +10,7 @@ public final class LogicalUnit: BackendClient {
     public let number: Int
     public let configuration: LogicalUnitConfiguration
     public let blockSize: Int
-    public private(set) var blockCount: UInt64
+    @exclusivity(unchecked) public private(set) var blockCount: UInt64
     /// The 16 bytes of the NAA designator.
     public private(set) var identity: [UInt8]
     public private(set) var serial: String
@@ -22,21 +22,21 @@ public final class LogicalUnit: BackendClient {
     let pool: TargetBufferPool
     weak var client: (any DeviceClient)?
 
-    var operations = OperationTable(capacity: 64)
+    @exclusivity(unchecked) var operations = OperationTable(capacity: 64)
     /// Commands that wait for an exclusive one to end, or for others to end before one of theirs.
-    private var waiting: [DeviceCommand] = []
-    private var exclusiveOperation = false
-    private var abortWaits: [AbortWait] = []
-    var attentions: [UnitAttentions] = []
-    var modes = ModeState()
-    var persistentReservations = PersistentReservations()
+    @exclusivity(unchecked) private var waiting: [DeviceCommand] = []
+    @exclusivity(unchecked) private var exclusiveOperation = false
+    @exclusivity(unchecked) private var abortWaits: [AbortWait] = []
+    @exclusivity(unchecked) var attentions: [UnitAttentions] = []
+    @exclusivity(unchecked) var modes = ModeState()
+    @exclusivity(unchecked) var persistentReservations = PersistentReservations()
     /// RESERVE (6) or (10), without extents.
-    var reservationHolder: NexusIndex?
+    @exclusivity(unchecked) var reservationHolder: NexusIndex?
     var removalPreventers: [NexusIndex] = []
-    var isStopped = false
+    @exclusivity(unchecked) var isStopped = false
     /// What is saved of persistent reservations could not be read: nobody is let past one that may exist (SPC-4
     /// clause 5.13.5).
-    var lacksReservations = false
+    @exclusivity(unchecked) var lacksReservations = false
 
     /// Transfers longer than this are refused; in bytes.
     static let maximumTransferByteCount = 32 << 20

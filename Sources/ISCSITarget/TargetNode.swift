@@ -36,11 +36,11 @@ public final class TargetNode {
     /// The first iSCSI name.
     public let name: String
     /// In the order of their tags.
-    public internal(set) var portGroups: [PortGroup]
+    @exclusivity(unchecked) public internal(set) var portGroups: [PortGroup]
     /// By LUN index, in ascending order.
-    public private(set) var units: [LogicalUnit] = []
+    @exclusivity(unchecked) public private(set) var units: [LogicalUnit] = []
     /// LUN index → unit, so that a lookup is one load.
-    private var unitsByNumber: [LogicalUnit?] = []
+    @exclusivity(unchecked) private var unitsByNumber: [LogicalUnit?] = []
     /// Initiators may change access states (SET TARGET PORT GROUPS).
     public let allowsExplicitTransitions: Bool
 

@@ -27,8 +27,8 @@ final class TargetSocket: SocketHandler, TimerHandler {
     let portal: Int
     let connection: TargetConnection
     unowned let target: EmbeddedTarget
-    private var isPaused = false
-    private var impairment = LinkImpairment()
+    @exclusivity(unchecked) private var isPaused = false
+    @exclusivity(unchecked) private var impairment = LinkImpairment()
     /// Bytes that a drip lets through before its timer fires again.
     private var allowance = 0
     private var dripTimer: TimerID?
@@ -39,8 +39,8 @@ final class TargetSocket: SocketHandler, TimerHandler {
     /// A fault asked it to log out.
     var askedToLeave = false
     private var timer: TimerID?
-    private(set) var isClosed = false
-    private var isLoggedIn = false
+    @exclusivity(unchecked) private(set) var isClosed = false
+    @exclusivity(unchecked) private var isLoggedIn = false
     /// CID, once a login said it.
     var connectionID: UInt16? { connection.isFullFeature ? connection.connectionID : nil }
 

@@ -74,14 +74,14 @@ extension PseudoLUN {
         for index in paths.indices where sessionDropDeadline(index) <= now { drop(index, at: now) }
     }
 
-    func drop(_ index: Int, at now: Instant) {
+    func drop(_ index: Int, detail: String = "what it still held kept a write waiting", at now: Instant) {
         guard paths[index].isTransportUp, !paths[index].isDropped else { return }
         paths[index].isDropped = true
         actions.push(.drop(PathIndex(index)))
         switch paths[index].link {
         case .takenOut, .removed: break
         default:
-            losePath(index, PathFailure(.silent, detail: "what it still held kept a write waiting"), isTransportUp: true, at: now)
+            losePath(index, PathFailure(.silent, detail: detail), isTransportUp: true, at: now)
         }
     }
 
@@ -162,6 +162,7 @@ extension PseudoLUN {
         else { return }
         resetVia = Int32(via)
         resetFor = lost
+        resetSince = now
         actions.push(.fence(PathIndex(rawValue: lost), .logicalUnitReset(via: PathIndex(via))))
     }
 
@@ -201,6 +202,19 @@ extension PseudoLUN {
         if resetFor >= 0 {
             post(.fenceFailed(PathIndex(rawValue: resetFor), .logicalUnitReset(via: PathIndex(index)), .failed))
         }
+    }
+
+    /// When the session that carries a LOGICAL UNIT RESET is given up.
+    var resetDeadline: Instant { resetVia < 0 ? .distantFuture : resetSince + settings.timers.quiesceTime }
+
+    /// Until a LOGICAL UNIT RESET is answered nothing is issued, for it might be hit: one that is never answered would hold up
+    /// the unit for ever. The end of its session ends it as well; what it was for is left to the quiesce time.
+    func endOverdueReset(at now: Instant) {
+        guard resetDeadline <= now else { return }
+        let via = Int(resetVia)
+        drop(via, detail: "a LOGICAL UNIT RESET was not answered", at: now)
+        resetEnded(ifVia: via, at: now)
+        wasResetRefused = true
     }
 
     /// These copies are known dead; the writes that waited for nothing else go on.

@@ -11,6 +11,7 @@ extension PseudoLUN {
         if controlDeadline <= now {
             for index in paths.indices { pathTimers(index, at: now) }
             dropOverdueSessions(at: now)
+            endOverdueReset(at: now)
             endCopies(.quiesceTimePassed, at: now) { $0.deadline <= now }
             if dsm.nextDeadline <= now { areCandidatesStale = true }
         }
@@ -226,7 +227,7 @@ extension PseudoLUN {
     }
 
     func updateDeadline() {
-        var deadline = min(dsm.nextDeadline, staleWrites.nextDeadline)
+        var deadline = min(dsm.nextDeadline, staleWrites.nextDeadline, resetDeadline)
         if bestGrade == .unusable { deadline = min(deadline, transitionAt) }
         if let since = noPathSince, !isExpired, case .after(let period) = settings.timers.pdoRemovePeriod {
             deadline = min(deadline, since + period)

@@ -72,6 +72,7 @@ public final class PseudoLUN {
     /// While a LOGICAL UNIT RESET is out nothing is issued: it might be hit.
     @exclusivity(unchecked) var resetVia: Int32 = -1
     var resetFor: Int32 = -1
+    var resetSince = Instant.zero
     var wasResetRefused = false
 
     // MARK: Asymmetric access

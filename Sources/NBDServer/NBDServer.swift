@@ -2,7 +2,7 @@ package import AsyncIO
 import Foundation
 package import MPIO
 package import NBD
-import TLS
+package import TLS
 import Timebase
 
 /// Exports the disks of a manager over NBD, by name; on its reactor's thread.
@@ -44,6 +44,7 @@ package final class NBDServer: @unchecked Sendable {
     let reactor: LibaioReactor
     var port: LibaioReactor { reactor }
     let options: Options
+    private var security: NBDSecurity
     private let addresses: [NBDAddress]
     /// Those that are or will be exported, in the order of LIST.
     private var names: [String]
@@ -75,6 +76,7 @@ package final class NBDServer: @unchecked Sendable {
         self.addresses = addresses
         self.names = names
         self.options = options
+        security = options.security
         pool = BufferPool(limitByteCount: options.memoryByteCount)
         var seen: Set<NBDAddress> = []
         for address in addresses where !seen.insert(address).inserted { throw .duplicateAddress(address) }
@@ -135,6 +137,18 @@ package final class NBDServer: @unchecked Sendable {
         }
         guard let result else { throw .stopped }
         try result.get()
+    }
+
+    /// Other keys for clients that come from now on, or have not begun TLS yet. Those that are in stay in; whether TLS is
+    /// required stays as it is, and a server without TLS stays without.
+    package func renewKeys(_ context: TLSServerContext) {
+        _ = perform { server in
+            switch server.security {
+            case .none: break
+            case .allowed: server.security = .allowed(context)
+            case .required: server.security = .required(context)
+            }
+        }
     }
 
     /// Stops accepting, answers what is under way for so long, and closes. What the disks still have by then ends there
@@ -252,7 +266,7 @@ package final class NBDServer: @unchecked Sendable {
     // MARK: TLS
 
     func makeTransport(plainByteCount: Int) throws(TLSFailure) -> SecureTransport {
-        guard let context = options.security.context else { preconditionFailure("a session starts what it was allowed to") }
+        guard let context = security.context else { preconditionFailure("a session starts what it was allowed to") }
         return try SecureTransport(context, plainByteCount: plainByteCount, scratch: scratch)
     }
 
@@ -287,7 +301,7 @@ extension NBDServer: ListenerHandler, TurnHandler, TimerHandler {
         let index = freeIndexes.popLast() ?? connections.count
         if index == connections.count { connections.append(nil) }
         let session = Session(
-            exports: exports.map(\.description), defaultExport: defaultExport, security: options.security.transport, pool: pool,
+            exports: exports.map(\.description), defaultExport: defaultExport, security: security.transport, pool: pool,
             limits: options.session)
         let connection = NBDConnection(index: index, socket: socket, peer: peer, session: session, server: self)
         connections[index] = connection

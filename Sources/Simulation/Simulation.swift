@@ -63,7 +63,10 @@ public final class Simulation {
         pathOracle = PathOracle(
             bug: bug, verdict: verdict, trace: world.trace, sparedPath: scenario.plan.sparedPath, sparesAllPaths: harmless)
         targetOracle = TargetOracle(verdict: verdict, trace: world.trace, model: model, bug: bug)
-        wireOracle = WireOracle(verdict: verdict, watchesArrival: connections, now: { [world] in world.now }) {
+        wireOracle = WireOracle(
+            verdict: verdict, watchesArrival: connections, show: print == nil ? nil : { [world] in world.trace.show($0) },
+            now: { [world] in world.now }
+        ) {
             drawn.targetOfPath[$0.path]
         }
         network.observer = wireOracle
@@ -213,7 +216,7 @@ public final class Simulation {
             let path = ISCSIPath(settings: settings, host: host)
             path.plantConnectionMistake(bug?.connectionMistake)
             paths.append(path)
-            watchers.append(PathWatcher(path))
+            watchers.append(PathWatcher(path, verdict))
             engines[lane].addPath(
                 PathSettings(
                     name: "path-\(index)", role: scenario.roles[index], weight: scenario.weights[index], order: index),
@@ -388,14 +391,24 @@ public final class Simulation {
 final class PathWatcher: ISCSIPathClient {
     private(set) var interruptionCount = 0
     private(set) var connectionLossCount = 0
+    private let verdict: Verdict
 
-    init(_ path: ISCSIPath) { _ = path.addClient(self) }
+    init(_ path: ISCSIPath, _ verdict: Verdict) {
+        self.verdict = verdict
+        _ = path.addClient(self)
+    }
 
     func pathLoggedIn(_ path: ISCSIPath) {}
     func path(_ path: ISCSIPath, completed completion: borrowing CommandCompletion) {}
     func path(_ path: ISCSIPath, abandoned token: UInt64, wasSent: Bool) {}
     func path(_ path: ISCSIPath, taskManagement token: UInt64, answered response: TaskManagementResponse?) {}
-    func pathLost(_ path: ISCSIPath, failure: PathFailure) { interruptionCount += 1 }
+    func pathLost(_ path: ISCSIPath, failure: PathFailure) {
+        interruptionCount += 1
+        // A last resort, against targets with faults of their own: here it would hide one of ours.
+        if failure == PathFailure(SessionFailure.commandNotTaken) {
+            verdict.fail(.order, "\(path.settings.name) waited for a CmdSN that nobody sent")
+        }
+    }
     func path(_ path: ISCSIPath, liveness: PathLiveness) { interruptionCount += 1 }
     func path(_ path: ISCSIPath, asyncSense sense: SenseData?) {}
     func path(_ path: ISCSIPath, connection change: ConnectionChange) {

@@ -317,6 +317,66 @@ import Timebase
         #expect(rig.lost == [1] && rig.recoveryCount == 0 && rig.failure == nil && rig.expCmdSN == 101)
     }
 
+    @Test func aFillingOutlivesTheConnectionThatItIsFor() {
+        let rig = MultiConnectionRig(3)
+        rig.submit(.none, token: 1, on: 1)  // 100
+        _ = rig.sent(1)
+        rig.cut(1)
+        rig.logIn(1)
+        let ask = rig.sent(1)[0]
+        // The target wants the new one to go as well; so the hole is filled elsewhere.
+        rig.put(1, .asyncMessage(.logoutRequested(withinSeconds: 10), numbers: rig.numbers(1)))
+        rig.answer(nop: ask, 1)
+        #expect(rig.sent(0).map(\.header.cmdSN) == [100, 101])
+        let logout = rig.sent(1)[0]
+        rig.put(1, .logoutResponse(.closed, tag: logout.header.initiatorTaskTag, numbers: rig.numbers(1)))
+        #expect(rig.events.last == .connectionLost(rig.c(1), .closedLocally))
+        rig.session.beginRecovery(rig.c(1), at: rig.now)
+        // It is still under way there, and must not go out on a third connection before that one is ended.
+        rig.cut(0)
+        func pass(_ indices: [Int]) {
+            for index in indices {
+                for pdu in rig.sent(index) where pdu.opcode == .nopOut {
+                    if !pdu.header.isImmediate {
+                        #expect(!indices.contains(2) || rig.isOpen(0), "filled on a third connection")
+                        #expect(pdu.header.cmdSN == rig.expCmdSN)
+                        rig.expCmdSN += 1
+                    }
+                    rig.answer(nop: pdu, index)
+                }
+            }
+            rig.pass(.milliseconds(6))
+        }
+        for _ in 0..<4 { pass([2]) }
+        #expect(rig.expCmdSN == 100)
+        rig.logIn(0)
+        for _ in 0..<10 where rig.recoveryCount > 0 { pass([0, 2]) }
+        #expect(rig.lost == [1] && rig.recoveryCount == 0 && rig.failure == nil && rig.expCmdSN == 101)
+    }
+
+    @Test func aQuestionThatIsOfNoUseAnyMoreIsNotOwed() {
+        let rig = MultiConnectionRig(3)
+        rig.submit(.none, token: 1, on: 1)  // 100
+        _ = rig.sent(1)
+        rig.cut(1)
+        rig.logIn(1)
+        let ask = rig.sent(1)[0]
+        rig.put(1, .asyncMessage(.logoutRequested(withinSeconds: 10), numbers: rig.numbers(1)))
+        rig.answer(nop: ask, 1)
+        let old = rig.sent(0)
+        #expect(old.map(\.header.isImmediate) == [false, true])
+        rig.put(1, .logoutResponse(.closed, tag: rig.sent(1)[0].header.initiatorTaskTag, numbers: rig.numbers(1)))
+        rig.session.beginRecovery(rig.c(1), at: rig.now)
+        rig.expCmdSN = 101
+        for _ in 0..<4 {
+            for pdu in old + rig.sent(0) where pdu.opcode == .nopOut {
+                if rig.isOpenTag(pdu.header.initiatorTaskTag) { rig.answer(nop: pdu, 0) }
+            }
+        }
+        #expect(rig.lost == [1] && rig.recoveryCount == 0 && rig.failure == nil)
+        #expect(rig.owedCount(0) == 0)
+    }
+
     @Test func whatTheTargetTookLeavesNoHole() {
         let rig = MultiConnectionRig(2)
         rig.submit(.read, token: 1, on: 1, memory: memory)

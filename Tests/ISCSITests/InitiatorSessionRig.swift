@@ -37,6 +37,8 @@ final class TargetEnd {
     var statSN: UInt32 = 1
     /// CID
     var connectionID: UInt16 = 0
+    /// Whatever the parameters say.
+    var usesHeaderDigest = false { didSet { decoder.headerDigest = usesHeaderDigest } }
     let parameters: NegotiatedParameters
 
     init(parameters: NegotiatedParameters) {

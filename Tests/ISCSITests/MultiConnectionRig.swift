@@ -62,6 +62,15 @@ final class MultiConnectionRig {
         return request.header
     }
 
+    /// As if every login up to now had agreed on it.
+    func useHeaderDigests() {
+        for index in ends.indices {
+            session.connections[index].headerCRC = CRC32C.table
+            session.connections[index].decoder.headerDigest = true
+            ends[index].usesHeaderDigest = true
+        }
+    }
+
     /// Another transport.
     func replaceEnd(_ index: Int) { ends[index] = TargetEnd(parameters: parameters) }
 
@@ -89,7 +98,8 @@ final class MultiConnectionRig {
     }
 
     func put(_ index: Int, _ header: BasicHeaderSegment, _ data: [UInt8] = []) {
-        var bytes = PDU(header: header, data: data).encoded()[...]
+        var bytes = PDU(header: header, data: data).encoded(
+            headerDigest: ends[index].usesHeaderDigest ? CRC32C.table : nil)[...]
         while !bytes.isEmpty {
             let piece = Array(bytes.prefix(chunk ?? .max))
             bytes = bytes.dropFirst(piece.count)
@@ -145,6 +155,17 @@ final class MultiConnectionRig {
     func connectionID(_ index: Int) -> UInt16 { session.connectionID(of: c(index)) }
     func expStatSN(_ index: Int) -> UInt32 { session.connections[index].expStatSN }
     func maxSendDataSegmentByteCount(_ index: Int) -> Int { session.connections[index].maxSendDataSegmentByteCount }
+    func submitReset(token: UInt64, lun: LogicalUnitNumber, on index: Int) -> Bool {
+        session.submitTaskManagement(.logicalUnitReset, lun: lun, token: token, on: c(index), at: now)
+    }
+    func owedCount(_ index: Int) -> Int { session.connections[index].owedCount }
+    func isOpenTag(_ tag: UInt32) -> Bool { session.table.slot(forTag: tag) != nil }
+    /// As if the settings had said so.
+    func adoptCommandTimeout(_ timeout: Duration) {
+        var settings = session.settings
+        settings.commandTimeout = timeout
+        session.adoptTimers(of: settings)
+    }
     var recoveryCount: Int { session.recoveryCount }
     var leavingCount: Int { session.leavingCount }
     var outstandingCommandCount: Int { session.outstandingCommandCount }

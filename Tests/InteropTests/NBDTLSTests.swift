@@ -117,6 +117,18 @@ struct NBDTLSTests {
         try array.stop()
     }
 
+    @Test func newKeysAreForThoseWhoComeLater() async throws {
+        let array = try EmbeddedArray(tags: [1])
+        let running = try await server(over: array)
+        #expect(try await CommandRunner.run("nbdinfo", [uri(running, keys: keys)]).succeeded)
+        running.server.renewKeys(try TLSServerContext(keys: try PreSharedKeys(file: wrongKeys)))
+        #expect(!(try await CommandRunner.run("nbdinfo", [uri(running, keys: keys)]).succeeded))
+        #expect(try await CommandRunner.run("nbdinfo", [uri(running, keys: wrongKeys)]).succeeded)
+        #expect(running.server.currentCounters().tlsFailures == 1)
+        try await running.stop()
+        try array.stop()
+    }
+
     @Test func whatIsAllowedIsLeftToTheClient() async throws {
         let array = try EmbeddedArray(tags: [1])
         let running = try await server(over: array, required: false)

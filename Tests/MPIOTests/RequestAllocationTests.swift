@@ -5,7 +5,8 @@ import Testing
 
 @testable import MPIO
 
-/// In a steady state a request of the batch API allocates nothing: measured on the reactor's thread, where all of it happens.
+/// In a steady state a request allocates nothing, nor does one of the async API on the reactor's thread: measured there, where all of
+/// it happens.
 @Suite struct RequestAllocationTests {
     /// In quarters of an allocation per request. Were it one for each request, there would be thousands; a path that logs in late
     /// has some hundreds. Without optimisation the compiler boxes what it otherwise keeps on the stack, seven times a request:
@@ -27,6 +28,46 @@ import Testing
         #expect(allocations < UInt64(load.requestCount) * Self.limit / 4, "\(allocations) allocations for \(load.requestCount) requests")
         try await manager.shutdown()
         try target.stop()
+    }
+}
+
+extension RequestAllocationTests {
+    #if DEBUG
+        private static let asyncLimit: UInt64 = 4 * 24
+    #else
+        private static let asyncLimit: UInt64 = 1
+    #endif
+
+    @Test(arguments: [1, 8]) func anAsyncRequestAllocatesNothing(depth: Int) async throws {
+        let target = try TargetWithUnits(units: 1, portals: 2)
+        let manager = try await target.manager(reactors: 1, units: [0])
+        let disk = try await manager.open(TargetWithUnits.lunName(0))
+        let requestCount = 4000
+        let allocations = try await disk.run {
+            try await Self.read(disk, depth: depth, requestCount: requestCount / 4)
+            let before = thread_allocation_count()
+            try await Self.read(disk, depth: depth, requestCount: requestCount)
+            return thread_allocation_count() - before
+        }
+        #expect(allocations < UInt64(requestCount) * Self.asyncLimit / 4, "\(allocations) allocations for \(requestCount) requests")
+        try await manager.shutdown()
+        try target.stop()
+    }
+
+    private static func read(_ disk: MultipathDisk, depth: Int, requestCount: Int) async throws {
+        let size = TargetWithUnits.blockByteCount
+        let buffer = IOBuffer(byteCount: depth * size)
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for slot in 0..<depth {
+                group.addTask {
+                    for round in 0..<requestCount / depth {
+                        let block = UInt64(round * 7 % TargetWithUnits.blockCount)
+                        try await disk.read(into: buffer, range: slot * size..<(slot + 1) * size, at: block * UInt64(size))
+                    }
+                }
+            }
+            try await group.waitForAll()
+        }
     }
 }
 

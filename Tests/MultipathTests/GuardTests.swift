@@ -169,6 +169,29 @@ import Timebase
         #expect(harness.route(1) == "c")
     }
 
+    @Test func aResetThatIsNotAnsweredHoldsNothingUpForEver() {
+        let (harness, first) = lostWrite { $0.staleWriteGuard.allowsLogicalUnitReset = true }
+        harness.up(harness.add("c"))
+        harness.lun.fenceResult(PathIndex(0), .reinstateNexus, .failed, at: harness.now)
+        harness.complete(first)
+        let later = harness.write(100)
+        let reset = FenceStep.logicalUnitReset(via: PathIndex(1))
+        #expect(harness.fences.last?.step == reset)
+        let held = harness.read(8192)
+        harness.advance(.seconds(29))
+        #expect(harness.path(of: held) == nil && harness.drops.isEmpty)
+        harness.advance(.seconds(2))
+        #expect(harness.drops == [PathIndex(1)])
+        #expect(harness.path(of: held) == PathIndex(2))
+        #expect(harness.path(of: later) == PathIndex(2))
+        #expect(harness.events.contains(.fenceFailed(PathIndex(0), reset, .failed)))
+        #expect(harness.fences.last?.step == reset, "no second reset")
+        // An answer after all is of no use any more.
+        harness.lun.fenceResult(PathIndex(0), reset, .done, at: harness.now)
+        harness.drain()
+        #expect(harness.path(of: held) == PathIndex(2))
+    }
+
     @Test func aStalledPathKeepsItsSessionAndALateAnswerEndsTheCopy() {
         let harness = Harness(policy: .failOverOnly, paths: 2)
         let first = harness.write(100)

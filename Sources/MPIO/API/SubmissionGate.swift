@@ -1,4 +1,5 @@
 import AsyncIO
+import Synchronization
 
 /// A disk's engine and the reactor that owns it, for code on other threads: the engine is touched only
 /// from inside ``async(_:)``, ``call(_:)`` and jobs of the reactor.
@@ -26,32 +27,40 @@ final class SubmissionGate: @unchecked Sendable {
     private var inbox: [IOSubmission] = []
     private var spare: [IOSubmission] = []
     private var isScheduled = false
-    private let sink = TicketSink()
+    /// Of tasks on the reactor's thread, and of tasks elsewhere.
+    private let sink = ResumingSink()
+    private let outbox: ResumptionOutbox
+    private let lastSerial = Atomic<UInt32>(0)
 
     init(engine: EngineReference) {
         reference = engine
-        let sink = sink
-        reference.reactor.enqueue { engine.engine.register(sink) }
+        outbox = ResumptionOutbox(engine)
+        let (sink, outbox) = (sink, outbox)
+        reference.reactor.enqueue {
+            engine.engine.register(sink)
+            engine.engine.register(outbox)
+        }
         inbox.reserveCapacity(256)
         spare.reserveCapacity(256)
     }
 
-    /// Submits one request and waits for its end.
+    /// Submits one request and waits for its end. Allocates nothing: what the request and its cancellation share lies in
+    /// the task's own frame, and its token is the task's continuation.
     func perform(
         _ operation: IOOperation, offset: UInt64, byteCount: Int, memory: UnsafeMutableRawPointer?, forceUnitAccess: Bool
     ) async -> DiskError? {
-        let ticket = RequestTicket()
+        let serial = lastSerial.wrappingAdd(1, ordering: .relaxed).newValue
+        let progress = RequestProgress()
         return await withTaskCancellationHandler {
-            await ticket.wait { token in
+            await RequestWait.wait { token in
                 var submission = IOSubmission(
-                    operation: operation, forceUnitAccess: forceUnitAccess, offset: offset, byteCount: byteCount,
-                    memory: memory, token: token, sink: Unmanaged.passUnretained(sink))
+                    operation: operation, forceUnitAccess: forceUnitAccess, serial: serial, offset: offset,
+                    byteCount: byteCount, memory: memory, token: token, sink: Unmanaged.passUnretained(sink))
                 submit(&submission)
-                if ticket.isCancelled { cancel(ticket) }
+                if progress.submitted() { cancel(serial) }
             }
         } onCancel: {
-            ticket.isCancelled = true
-            cancel(ticket)
+            if progress.cancelled() { cancel(serial) }
         }
     }
 
@@ -62,7 +71,9 @@ final class SubmissionGate: @unchecked Sendable {
             }
             return
         }
+        submission.sink = Unmanaged.passUnretained(outbox)
         enqueue(CollectionOfOne(submission))
+        outbox.help()
     }
 
     /// Takes requests from any thread; the first since the last hand-over schedules the next one.
@@ -102,46 +113,12 @@ final class SubmissionGate: @unchecked Sendable {
         }
     }
 
-    private func cancel(_ ticket: RequestTicket) {
+    private func cancel(_ serial: UInt32) {
         reference.reactor.enqueue { [self] in
-            reference.engine.cancel(token: ticket.token, sink: sink)
+            // It may still lie in the inbox, behind a job that comes after this one.
+            handOver()
+            let own = [sink, outbox].map { Unmanaged<CompletionSink>.passUnretained($0).toOpaque() }
+            reference.engine.cancel { $0.serial == serial && own.contains($0.sink.toOpaque()) }
         }
-    }
-}
-
-/// One async request under way; its address is the request's token.
-private final class RequestTicket: @unchecked Sendable {
-    private var continuation: UnsafeContinuation<DiskError?, Never>?
-    private let cancelled = CancellationFlag()
-
-    var isCancelled: Bool {
-        get { cancelled.value }
-        set { cancelled.value = newValue }
-    }
-
-    var token: UInt64 { UInt64(UInt(bitPattern: Unmanaged.passUnretained(self).toOpaque())) }
-
-    // Not inlined: in this compiler's optimised builds a continuation inlined into a caller's loop can
-    // crash on resume.
-    @inline(never)
-    func wait(_ submit: (UInt64) -> Void) async -> DiskError? {
-        await withUnsafeContinuation { continuation in
-            self.continuation = continuation
-            // Balanced by the completion, of which there is exactly one.
-            submit(UInt64(UInt(bitPattern: Unmanaged.passRetained(self).toOpaque())))
-        }
-    }
-
-    static func complete(_ completion: IOCompletion) {
-        let ticket = Unmanaged<RequestTicket>.fromOpaque(UnsafeRawPointer(bitPattern: UInt(completion.token))!)
-            .takeRetainedValue()
-        ticket.continuation?.resume(returning: completion.error)
-    }
-}
-
-/// Resumes the tasks that wait for a disk's completions.
-private final class TicketSink: CompletionSink, @unchecked Sendable {
-    override func deliver(_ completions: UnsafeBufferPointer<IOCompletion>) {
-        for completion in completions { RequestTicket.complete(completion) }
     }
 }

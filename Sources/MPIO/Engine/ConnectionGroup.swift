@@ -85,10 +85,11 @@ final class ConnectionGroup {
         rule.candidatesChanged(table, at: now)
     }
 
-    /// Any connection that requests can go out on.
-    var anyOpen: ConnectionIndex {
-        let speaking = members.first { $0.isOpen && !$0.isStalled }
-        return (speaking ?? members.first(where: \.isOpen) ?? members[leader]).index
+    /// Any connection that requests can go out on; nil where there is none at the moment. The session is asked, which knows
+    /// of a loss before it is heard of here.
+    var anyOpen: ConnectionIndex? {
+        let open = members.filter { $0.isOpen && path.session.isOpen($0.index) }
+        return (open.first { !$0.isStalled } ?? open.first)?.index
     }
 
     // MARK: the leading connection

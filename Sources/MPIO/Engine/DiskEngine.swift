@@ -205,9 +205,14 @@ package final class DiskEngine {
     /// Ends the request with this token if it was not sent yet; otherwise it goes on.
     package func cancel(token: UInt64, sink: CompletionSink) {
         let target = Unmanaged.passUnretained(sink)
-        if let entry = waiting.removeFirst(where: { $0.parent < 0 && $0.submission.belongs(to: target, token: token) }) {
+        cancel { $0.belongs(to: target, token: token) }
+    }
+
+    /// The same for the one request that matches.
+    func cancel(where matches: (IOSubmission) -> Bool) {
+        if let entry = waiting.removeFirst(where: { $0.parent < 0 && matches($0.submission) }) {
             complete(entry.submission, .cancelled)
-        } else if let slot = records.slot(where: { $0.parent < 0 && $0.submission.belongs(to: target, token: token) }) {
+        } else if let slot = records.slot(where: { $0.parent < 0 && matches($0.submission) }) {
             lun.cancel(slot: slot, at: now)
         }
         touch()

@@ -1,6 +1,23 @@
 import AsyncIO
 import ISCSI
 package import Multipath
+import SCSI
+
+/// A task management function on its way to a session.
+struct WaitingFunction {
+    let function: TaskManagementFunction
+    let lun: LogicalUnitNumber
+    /// The command that ABORT TASK is about.
+    let command: UInt64?
+    let token: UInt64
+
+    init(_ function: TaskManagementFunction, _ lun: LogicalUnitNumber, referencing command: UInt64?, token: UInt64) {
+        self.function = function
+        self.lun = lun
+        self.command = command
+        self.token = token
+    }
+}
 
 // A session of several connections, as its ``ConnectionGroup`` and they see it.
 extension ISCSIPath {
@@ -27,6 +44,31 @@ extension ISCSIPath {
             port.requestSend(socket)
         }
         return true
+    }
+
+    /// A task management function, on whatever connection there is. At level 2 a session lives on for a while without any:
+    /// then it waits for the first that comes back. False: nothing was taken.
+    func submitAmong(_ group: ConnectionGroup, _ request: WaitingFunction) -> Bool {
+        let c = group.anyOpen
+        // ABORT TASK goes where its command is, if it is anywhere.
+        if c == nil, request.command == nil {
+            functionBacklog.append(request)
+            return true
+        }
+        guard
+            session.submitTaskManagement(
+                request.function, lun: request.lun, referencing: request.command, token: request.token, on: c ?? .leading,
+                at: port.now)
+        else { return false }
+        group.requestSends()
+        return true
+    }
+
+    func submitFunctionsAmong(_ group: ConnectionGroup) {
+        while isLoggedIn, group.anyOpen != nil, let request = functionBacklog.removeFirst() {
+            if submitAmong(group, request) { continue }
+            client(of: request.token)?.path(self, taskManagement: request.token, answered: nil)
+        }
     }
 
     func connected(_ member: PathConnection, _ socket: SocketID) {

@@ -67,6 +67,8 @@ package final class ISCSIPath {
     @exclusivity(unchecked) private var diskClients: [Unmanaged<DiskPath>?] = []
     /// Commands that the target's window has no room for, oldest first.
     @exclusivity(unchecked) var backlog = FIFO<SCSICommandRequest>()
+    /// Task management functions that wait for a connection of a session that has lost all it had.
+    var functionBacklog = FIFO<WaitingFunction>()
     var users: Set<PathClientID> = []
     /// Clients that came while the session was logging out. It was never theirs: its end is no news to them, and they get
     /// the next one.
@@ -282,6 +284,7 @@ package final class ISCSIPath {
             }
         }
         while let request = backlog.removeFirst() { leftovers.append(.command(request.token, wasSent: false)) }
+        while let request = functionBacklog.removeFirst() { leftovers.append(.taskManagement(request.token)) }
         return leftovers
     }
 
@@ -318,11 +321,12 @@ package final class ISCSIPath {
         _ function: TaskManagementFunction, lun: LogicalUnitNumber, referencing command: UInt64? = nil, token: UInt64
     ) -> Bool {
         guard case .loggedIn(let socket, _) = state else { return false }
+        if let group { return submitAmong(group, WaitingFunction(function, lun, referencing: command, token: token)) }
         guard
             session.submitTaskManagement(
-                function, lun: lun, referencing: command, token: token, on: group?.anyOpen ?? .leading, at: port.now)
+                function, lun: lun, referencing: command, token: token, on: .leading, at: port.now)
         else { return false }
-        if let group { group.requestSends() } else { requestSend(socket) }
+        requestSend(socket)
         return true
     }
 
@@ -395,6 +399,7 @@ package final class ISCSIPath {
         host.runDirtyDisks()
         if session.hasEnded, socketInUse != nil { return sessionEnded() }
         guard socketInUse != nil else { return }
+        if !functionBacklog.isEmpty { submitFunctionsAmong(group) }
         if !backlog.isEmpty { submitBacklogAmong(group) }
         group.requestSends()
         rearmTimer()

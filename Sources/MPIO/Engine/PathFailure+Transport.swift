@@ -1,7 +1,7 @@
 import AsyncIO
 import Glibc
-import ISCSI
-import Multipath
+package import ISCSI
+package import Multipath
 
 // What sockets and sessions report, in the words of `PathFailure`: the reason decides, the detail is for
 // whoever reads it.
@@ -15,7 +15,7 @@ extension PathFailure {
         }
     }
 
-    init(_ failure: SessionFailure) {
+    package init(_ failure: SessionFailure) {
         switch failure {
         case .connectFailed(let code), .transportFailed(let code):
             self.init(Self.reason(errno: code), detail: Self.detail(errno: code))
@@ -32,6 +32,9 @@ extension PathFailure {
         case .rejected(let opcode, let reason): self.init(.protocolError, detail: "\(opcode) rejected: \(reason)")
         case .dead: self.init(.notAcknowledged)
         case .commandTimeout: self.init(.silent, detail: "no answer within command-timeout")
+        case .requestUnanswered: self.init(.silent, detail: "a task management request was not answered")
+        case .commandNotTaken: self.init(.silent, detail: "the target answers but does not take commands")
+        case .windowShut: self.init(.silent, detail: "the target answers but lets in no command")
         case .droppedByTarget: self.init(.targetDroppedSession)
         // By its type: the case of a connection's failure has the same name.
         case .silent: self.init(PathFailureReason.silent)

@@ -9,7 +9,8 @@ struct HoldCommand: AsyncParsableCommand {
         abstract: "Keep the configured LUNs open, as a service and as NBD exports.",
         discussion: """
             Runs until interrupted, then lets requests end and logs out. A LUN without a usable path is tried again until
-            it has one. SIGHUP takes over the policy file anew, as 'mpio reload' does; LUNs that it adds are opened.
+            it has one. SIGHUP takes over the policy file anew, as 'mpio reload' does, and the keys of --nbd-tls-psk;
+            LUNs that it adds are opened.
 
             Under systemd (Type=notify) it tells when it is ready, reloads and stops, and feeds the watchdog.
 
@@ -46,7 +47,8 @@ struct HoldCommand: AsyncParsableCommand {
                 if let server { logger.info("metrics on \(server.address)") }
                 defer { server?.stop() }
                 let exporter = try NBDExporter(
-                    addresses, security: security, names: names.isEmpty ? policy.luns.map(\.name) : names, manager: manager, logger: logger)
+                    addresses, security: security, names: names.isEmpty ? policy.luns.map(\.name) : names, manager: manager, logger: logger,
+                    readKeys: { [nbd] () throws(CommandFailure) in try nbd.context() })
                 await HoldService(manager: manager, names: names, logger: logger, service: service, exporter: exporter).run()
                 service.stopping()
                 await exporter.stop()

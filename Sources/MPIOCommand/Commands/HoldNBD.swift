@@ -41,13 +41,18 @@ struct NBDOptions: ParsableArguments {
 
     /// Reads the file of keys.
     func security() throws -> NBDSecurity {
-        guard let keyFile else {
+        guard let context = try context() else {
             guard tls == nil else { throw CommandFailure("--nbd-tls needs keys: --nbd-tls-psk FILE", status: ExitStatus.usage) }
             return .none
         }
+        return tls == .allow ? .allowed(context) : .required(context)
+    }
+
+    /// Reads the file of keys; nil where none is given.
+    func context() throws(CommandFailure) -> TLSServerContext? {
+        guard let keyFile else { return nil }
         do {
-            let context = try TLSServerContext(keys: try PreSharedKeys(file: keyFile))
-            return tls == .allow ? .allowed(context) : .required(context)
+            return try TLSServerContext(keys: try PreSharedKeys(file: keyFile))
         } catch {
             throw CommandFailure("--nbd-tls-psk: \(error)")
         }
@@ -59,6 +64,7 @@ struct NBDExporter: Sendable {
     private let server: NBDServer?
     private let addresses: [NBDAddress]
     private let security: NBDSecurity
+    private let readKeys: @Sendable () throws(CommandFailure) -> TLSServerContext?
     private let logger: Logger
 
     /// How long clients' requests under way may take at the end: what the disks need for a path's fail-over, not more.
@@ -66,10 +72,12 @@ struct NBDExporter: Sendable {
 
     /// Listens already: clients may connect, and find the LUNs as they open.
     init(
-        _ addresses: [NBDAddress], security: NBDSecurity, names: [String], manager: PathManager, logger: Logger
+        _ addresses: [NBDAddress], security: NBDSecurity, names: [String], manager: PathManager, logger: Logger,
+        readKeys: @escaping @Sendable () throws(CommandFailure) -> TLSServerContext?
     ) throws {
         self.logger = logger
         self.security = security
+        self.readKeys = readKeys
         guard !addresses.isEmpty else {
             server = nil
             self.addresses = []
@@ -101,6 +109,17 @@ struct NBDExporter: Sendable {
             for address in addresses { logger.info("\(disk.name): \(address.uri(export: disk.name, usesTLS: security.transport == .required))") }
         } catch {
             logger.error("NBD: \(error)")
+        }
+    }
+
+    /// Reads the file of keys anew; one with a mistake changes nothing.
+    func renewKeys() {
+        do throws(CommandFailure) {
+            guard let server, let keys = try readKeys() else { return }
+            server.renewKeys(keys)
+            logger.notice("NBD: the keys were read anew")
+        } catch {
+            logger.error("\(error); clients get in by the keys as they were")
         }
     }
 

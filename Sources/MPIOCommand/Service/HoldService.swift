@@ -94,6 +94,7 @@ struct HoldService: Sendable {
                 logger.error("\(error.message)")
                 for mistake in error.mistakes ?? [] { logger.error("\(mistake)") }
             }
+            exporter.renewKeys()
             service.ready()
         }
     }

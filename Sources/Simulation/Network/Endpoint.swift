@@ -284,7 +284,10 @@ final class Endpoint {
     }
 
     private func probed() {
-        guard let peer, phase != .closed else { return }
+        guard let peer, phase != .closed else {
+            if let peer { carry { peer.wasReset() } }
+            return
+        }
         acknowledge(to: peer)
     }
 

@@ -17,6 +17,8 @@ final class WireOracle: WireObserver {
     private let now: () -> Instant
     /// Whether it follows what arrives at targets.
     let watchesArrival: Bool
+    /// Gets a line for each PDU that is sent or received, where somebody reads along.
+    private let show: ((String) -> Void)?
 
     struct SessionKey: Hashable {
         var target: Int
@@ -24,7 +26,11 @@ final class WireOracle: WireObserver {
         var tsih: UInt16
     }
 
-    init(verdict: Verdict, watchesArrival: Bool, now: @escaping () -> Instant, targetOfLink: @escaping (Link) -> Int) {
+    init(
+        verdict: Verdict, watchesArrival: Bool, show: ((String) -> Void)?, now: @escaping () -> Instant,
+        targetOfLink: @escaping (Link) -> Int
+    ) {
+        self.show = show
         self.verdict = verdict
         self.watchesArrival = watchesArrival
         self.now = now
@@ -85,6 +91,7 @@ final class WireOracle: WireObserver {
         let wire = wire(endpoint)
         wire.initiator.feed(bytes, began: { _, _ in }) { [self] header, data in
             pduCount += 1
+            show?("pdu \(endpoint.id) > \(header.wordsForReaders)")
             sent(header, data, wire, endpoint)
             // The last login request has no digest, what follows its answer has.
             return nil
@@ -203,7 +210,10 @@ final class WireOracle: WireObserver {
     func received(_ bytes: UnsafeRawBufferPointer, by endpoint: Endpoint) {
         let wire = wire(endpoint)
         guard !wire.isBlind else { return }
-        wire.target.feed(bytes, began: { _, _ in }) { [self] header, data in received(header, data, wire, endpoint) }
+        wire.target.feed(bytes, began: { _, _ in }) { [self] header, data in
+            show?("pdu \(endpoint.id) < \(header.wordsForReaders)")
+            return received(header, data, wire, endpoint)
+        }
     }
 
     private func received(
@@ -350,5 +360,20 @@ final class WireOracle: WireObserver {
 }
 
 extension BasicHeaderSegment {
+    /// What a reader of a trace wants to know of a PDU; numbers are what they are in requests or in answers.
+    fileprivate var wordsForReaders: String {
+        let isRequest = opcode.rawValue < 0x20
+        var words = "\(opcode)\(isRequest && isImmediate ? " immediate" : "") tag \(String(initiatorTaskTag, radix: 16))"
+        switch opcode {
+        case .taskManagementRequest:
+            words += " \(taskManagementFunction.map { "\($0)" } ?? "?") of \(String(referencedTaskTag, radix: 16))"
+        case .taskManagementResponse: words += " \(taskManagementResponse)"
+        case .logoutRequest: words += " of \(connectionID), reason \(flags & 0x7F)"
+        default: break
+        }
+        if isRequest { return words + (opcode == .dataOut ? "" : " CmdSN \(cmdSN)") }
+        return words + " ExpCmdSN \(expCmdSN) MaxCmdSN \(maxCmdSN)"
+    }
+
     fileprivate var isidNumber: UInt64 { (8..<14).reduce(0) { $0 << 8 | UInt64(self[byte: $1]) } }
 }

@@ -28,6 +28,9 @@ final class Trace {
         print("\(Self.time(now)) \(text())")
     }
 
+    /// A line for the reader alone.
+    func show(_ text: String) { print?("\(Self.time(now)) \(text)") }
+
     func record(_ kind: Kind, _ a: UInt64, bytes: UnsafeRawBufferPointer) {
         let check = bytes.isEmpty ? 0 : mpio_crc32c(0xFFFF_FFFF, bytes.baseAddress, bytes.count)
         record(kind, a, UInt64(bytes.count), UInt64(check))
