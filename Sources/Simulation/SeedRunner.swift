@@ -165,8 +165,9 @@ public enum PlantedBugSearch {
         for number in 0..<limit {
             let seed = first + number
             let connections = bug.needsConnections
-            guard let violation = Simulation(seed: seed, bug: bug, connections: connections).run().violation else { continue }
-            if Simulation(seed: seed, connections: connections).run().violation == nil { return (number + 1, violation) }
+            let lanes = bug.needsLanes
+            guard let violation = Simulation(seed: seed, bug: bug, connections: connections, lanes: lanes).run().violation else { continue }
+            if Simulation(seed: seed, connections: connections, lanes: lanes).run().violation == nil { return (number + 1, violation) }
         }
         return nil
     }

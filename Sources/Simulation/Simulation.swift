@@ -277,8 +277,10 @@ public final class Simulation {
             verdict.fail(.opening, "the disk does not open: \(pathStates)")
             return false
         }
+        var settings = scenario.workload
+        settings.sharesStripes = bug == .stripesShared
         workload = Workload(
-            settings: scenario.workload, world: world, port: port, engines: engines, striping: striping, model: model, verdict: verdict,
+            settings: settings, world: world, port: port, engines: engines, striping: striping, model: model, verdict: verdict,
             target: targetOracle)
         workload.forbids = { [unowned self] in forbidden($0, $1) }
         faults = FaultMaker(

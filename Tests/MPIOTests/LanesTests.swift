@@ -380,6 +380,33 @@ import Testing
         try target.stop()
     }
 
+    /// Two lanes that both find no active group ask as two hosts would; they agree on one and leave it there.
+    @Test func lanesDoNotPullAGroupBackAndForth() async throws {
+        let target = try TargetWithUnits(units: 1) {
+            $0.portals[1].groupTag = 2
+            $0.allowsExplicitTransitions = true
+            $0.accessStates = [1: .standby, 2: .standby]
+        }
+        let manager = try await target.manager(reactors: nil, units: [0], head: "reactors: 2", lanes: { _ in 2 })
+        let disk = try await manager.open("a")
+        let load = CheckedLoad(disk)
+        load.start()
+        #expect(try await eventually(within: .seconds(60)) { load.soFar.requests > 2000 })
+        func asked() async throws -> Int {
+            guard case .events(let events, _) = try await target.ask(.events(after: nil)) else { return -1 }
+            return events.count { $0.kind == "transition-requested" }
+        }
+        let first = try await asked()
+        #expect((1...4).contains(first), "each lane once, and once more where the other one came between: \(first)")
+        let count = load.soFar.requests
+        #expect(try await eventually(within: .seconds(60)) { load.soFar.requests > count + 4000 })
+        #expect(try await asked() == first, "nobody asks for what is there")
+        let report = await load.stop()
+        #expect(report.errors == [] && report.mismatches == 0)
+        try await manager.shutdown()
+        try target.stop()
+    }
+
     @Test func whatOneLaneSeesOfTheSizeAllSee() async throws {
         let target = try TargetWithUnits(units: 1)
         let small = try FaultCommand(parsing: "capacity=4096:lun=0")

@@ -41,7 +41,7 @@ struct SimulationTests {
 
     @Test("the oracles find planted bugs", arguments: [
         PlantedBug.deliveredStatusRetried, .doubleCompletion, .writesSwapped, .wrongCmdSN, .policyIgnored, .sharedISID,
-        .lostCommandCountsAsDone, .lostReDrive, .reDriveForgotten, .socketLeaked, .reassignWithoutLogout, .gapUnfilled,
+        .lostCommandCountsAsDone, .lostReDrive, .reDriveForgotten, .socketLeaked, .reassignWithoutLogout, .gapUnfilled, .stripesShared,
     ])
     func plantedBugsAreFound(bug: PlantedBug) {
         #expect(PlantedBugSearch.find(bug, limit: 200) != nil)

@@ -20,6 +20,7 @@ final class Workload {
         var hasRareOperations: Bool
         var cancelPercent: Int
         var swapsWrites: Bool
+        var sharesStripes = false
     }
 
     private enum Kind {
@@ -219,7 +220,8 @@ final class Workload {
         let stripes = submission.operation == .flush ? 1 : Int(striping.stripeCount(submission.offset, submission.byteCount))
         let concerned = min(stripes, striping.laneCount)
         // A flush is any lane's.
-        let first = submission.operation == .flush ? Int(token) % striping.laneCount : striping.lane(at: submission.offset)
+        let isAnyones = submission.operation == .flush || settings.sharesStripes && stripes == 1
+        let first = isAnyones ? Int(token) % striping.laneCount : striping.lane(at: submission.offset)
         if stripes > 1 { joint[token] = (concerned, nil) }
         for number in 0..<concerned {
             let lane = (first + number) % striping.laneCount
