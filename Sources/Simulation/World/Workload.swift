@@ -200,11 +200,7 @@ final class Workload {
     }
 
     private func submit(_ batch: [(UInt64, IOSubmission)]) {
-        if let striping {
-            for (token, submission) in batch { submit(submission, token, striping) }
-        } else {
-            batch.map(\.1).withUnsafeBufferPointer { engines[0].submit($0) }
-        }
+        enter(batch)
         guard !isStopped, random.chance(percent: settings.cancelPercent) else { return }
         let token = batch[0].0
         world.after(random.spreadDuration(.zero...(.seconds(2)))) { [weak self] in
@@ -212,6 +208,14 @@ final class Workload {
                 guard let self, self.requests[token] != nil else { return }
                 for (engine, sink) in zip(self.engines, self.sinks) where self.joint[token] == nil { engine.cancel(token: token, sink: sink) }
             }
+        }
+    }
+
+    private func enter(_ batch: [(UInt64, IOSubmission)]) {
+        if let striping {
+            for (token, submission) in batch { submit(submission, token, striping) }
+        } else {
+            batch.map(\.1).withUnsafeBufferPointer { engines[0].submit($0) }
         }
     }
 
@@ -304,12 +308,9 @@ final class Workload {
         while lba < model.blockCount {
             let count = min(settings.largestBlockCount, model.blockCount - lba)
             if random.chance(percent: 50) { submit([makeWrite(.write, at: (lba, count))]) }
-            batchOne(makeRead(lba, count))
+            let (token, submission) = makeRead(lba, count)
+            enter([(token, submission)])
             lba += count
         }
-    }
-
-    private func batchOne(_ request: (UInt64, IOSubmission)) {
-        [request.1].withUnsafeBufferPointer { engine.submit($0) }
     }
 }
