@@ -10,11 +10,11 @@ import Testing
 @Suite struct AsyncRequestTests {
     @Test func whoeverComesSecondCancels() {
         let cancelledLater = RequestProgress()
-        #expect(!cancelledLater.submitted())
-        #expect(cancelledLater.cancelled())
+        let inTime = (submitted: cancelledLater.submitted(), cancelled: cancelledLater.cancelled())
+        #expect(inTime == (submitted: false, cancelled: true))
         let cancelledBefore = RequestProgress()
-        #expect(!cancelledBefore.cancelled())
-        #expect(cancelledBefore.submitted())
+        let tooSoon = (cancelled: cancelledBefore.cancelled(), submitted: cancelledBefore.submitted())
+        #expect(tooSoon == (cancelled: false, submitted: true))
     }
 
     /// Writes and reads a block of its own, `count` times; how often something else came back.
