@@ -15,7 +15,7 @@ import Testing
         var gathering = CommandGathering()
         var now: UInt64 = 1_000_000
         // To just before a trial, so that the wait is the usual one.
-        run(&gathering, stretches: 4 * CommandGathering.period, at: &now, perCommand: perCommand)
+        run(&gathering, stretches: 4 * CommandGathering.longestPeriod, at: &now, perCommand: perCommand)
         return gathering
     }
 
@@ -46,7 +46,7 @@ import Testing
         var now: UInt64 = 0
         run(&gathering, stretches: 20, at: &now) { _ in 10_000 }
         #expect(gathering.level == CommandGathering.highestLevel)
-        run(&gathering, stretches: 20 * CommandGathering.period, at: &now) { 10_000 + $0 / 4 }
+        run(&gathering, stretches: 20 * CommandGathering.longestPeriod, at: &now) { 10_000 + $0 / 4 }
         #expect(gathering.level == 0)
     }
 

@@ -10,11 +10,11 @@ import Testing
 @Suite struct AsyncRequestTests {
     @Test func whoeverComesSecondCancels() {
         let cancelledLater = RequestProgress()
-        #expect(!cancelledLater.submitted())
-        #expect(cancelledLater.cancelled())
+        let inTime = (submitted: cancelledLater.submitted(), cancelled: cancelledLater.cancelled())
+        #expect(inTime == (submitted: false, cancelled: true))
         let cancelledBefore = RequestProgress()
-        #expect(!cancelledBefore.cancelled())
-        #expect(cancelledBefore.submitted())
+        let tooSoon = (cancelled: cancelledBefore.cancelled(), submitted: cancelledBefore.submitted())
+        #expect(tooSoon == (cancelled: false, submitted: true))
     }
 
     /// Writes and reads a block of its own, `count` times; how often something else came back.
@@ -72,22 +72,19 @@ import Testing
         let disk = try await manager.open("a")
         try target.with { try $0.setPortal(0, enabled: false) }
         #expect(try await eventually { try await disk.paths.allSatisfy { !$0.state.isUsable } })
-        let ended = Mutex<[Int: DiskError?]>([:])
-        @Sendable func read(_ index: Int) async {
-            let buffer = IOBuffer(byteCount: TargetWithUnits.blockByteCount)
-            var failure: DiskError?
-            do throws(DiskError) { try await disk.read(into: buffer, at: 0) } catch { failure = error }
-            ended.withLock { $0[index] = failure }
-        }
+        let outcomes = Outcomes()
         let tasks = (0..<32).map { index in
-            Task { if onReactor { await disk.run { await read(index) } } else { await read(index) } }
+            Task { [outcomes, disk] in
+                let work: @Sendable () async -> Void = { await outcomes.read(disk, as: index) }
+                if onReactor { await disk.run(work) } else { await work() }
+            }
         }
         for index in stride(from: 0, to: 32, by: 2) { tasks[index].cancel() }
-        #expect(try await eventually { ended.withLock { $0.count } == 16 })
-        #expect(ended.withLock { $0.allSatisfy { $0.key % 2 == 0 && $0.value == .cancelled } })
+        #expect(try await eventually { outcomes.all.count == 16 })
+        #expect(outcomes.all.allSatisfy { $0.key % 2 == 0 && $0.value == .cancelled })
         try target.with { try $0.setPortal(0, enabled: true) }
         for task in tasks { await task.value }
-        #expect(ended.withLock { $0.filter { $0.value == nil }.keys.sorted() } == Array(stride(from: 1, to: 32, by: 2)))
+        #expect(outcomes.all.filter { $0.value == nil }.keys.sorted() == Array(stride(from: 1, to: 32, by: 2)))
         try await manager.shutdown()
         try target.stop()
     }
@@ -100,5 +97,19 @@ import Testing
         let buffer = IOBuffer(byteCount: TargetWithUnits.blockByteCount)
         await #expect(throws: DiskError.closed) { try await disk.read(into: buffer, at: 0) }
         try target.stop()
+    }
+}
+
+/// How each of several reads ended; nil is success.
+private final class Outcomes: Sendable {
+    private let ended = Mutex<[Int: DiskError?]>([:])
+
+    var all: [Int: DiskError?] { ended.withLock { $0 } }
+
+    func read(_ disk: MultipathDisk, as index: Int) async {
+        let buffer = IOBuffer(byteCount: TargetWithUnits.blockByteCount)
+        var failure: DiskError?
+        do { try await disk.read(into: buffer, at: 0) } catch { failure = error }
+        ended.withLock { $0[index] = .some(failure) }
     }
 }

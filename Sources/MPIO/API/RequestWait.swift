@@ -62,6 +62,9 @@ final class ResumptionOutbox: CompletionSink, @unchecked Sendable {
     /// So many a helper resumes at most: an executor may run what it is given at once, on the same stack.
     private static let mostAtOnce = 64
 
+    // The compiler's own would be taken for an endless recursion.
+    @available(*, unavailable) override init() { preconditionFailure("an outbox belongs to an engine") }
+
     init(_ reference: EngineReference) {
         reactor = reference.reactor
         engine = reference.engine
