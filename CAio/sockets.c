@@ -100,6 +100,10 @@ int mpio_connect_result(int fd) {
     return 0;
 }
 
+int mpio_set_receive_threshold(int fd, int byte_count) {
+    return set_flag(fd, SOL_SOCKET, SO_RCVLOWAT, byte_count) < 0 ? -errno : 0;
+}
+
 int mpio_local_address(int fd, struct sockaddr_storage *address, socklen_t *count) {
     *count = sizeof *address;
     return getsockname(fd, (struct sockaddr *)address, count) < 0 ? -errno : 0;

@@ -105,6 +105,9 @@ int mpio_accept(int fd, struct sockaddr_storage *peer, socklen_t *peer_count);
 // The pending error of a socket (SO_ERROR) as -errno, or 0. A TCP socket connected to itself, which the
 // loopback's simultaneous open can make, is -ECONNREFUSED.
 int mpio_connect_result(int fd);
+// How many bytes must be there before a POLL says that the socket is readable (SO_RCVLOWAT). Where that is less than
+// what is there already, an armed POLL completes.
+int mpio_set_receive_threshold(int fd, int byte_count);
 int mpio_local_address(int fd, struct sockaddr_storage *address, socklen_t *count);
 // Ends the connection and closes the descriptor. POLLs still pending in an aio context hold the file
 // open, so the FIN or RST is forced out here and does not wait for them.

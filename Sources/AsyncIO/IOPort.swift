@@ -96,10 +96,13 @@ public protocol IOPort: AnyObject {
     /// that one receive finds several answers; 0, as at the start, takes everything at once. A hint, which
     /// a port may ignore.
     func coalesceReceives(nanoseconds: UInt64)
+    /// Whether, of late, pieces came that are too large for one receive. A hint.
+    var isReceivingLargePieces: Bool { get }
 }
 
 extension IOPort {
     public func coalesceReceives(nanoseconds: UInt64) {}
+    public var isReceivingLargePieces: Bool { false }
 }
 
 public enum CloseMode: Sendable { case graceful, reset }
@@ -115,7 +118,8 @@ public protocol SocketHandler: AnyObject {
     /// The kernel took the next `byteCount` bytes of what ``socketOutput(_:into:)`` named.
     func socketSent(_ socket: SocketID, byteCount: Int)
 
-    /// Where the next bytes should land without a copy; empty where the handler wants them in the spill.
+    /// Where the next bytes should land without a copy; empty where the handler wants them in the spill. No longer than
+    /// what the peer has announced: a port may wait for much of it before it receives. May be asked without a receive.
     func socketInput(_ socket: SocketID) -> UnsafeMutableRawBufferPointer
 
     /// Bytes came: the first `placedByteCount` are in the buffer that ``socketInput(_:)`` named, the rest in

@@ -23,6 +23,14 @@ struct SocketSlot {
     var isReceiveSubmitted = false
     /// Large pieces arrive, each to be placed directly: the spill takes little more than what says where.
     var isBulk = false
+    /// How many bytes must be there before a POLL completes (SO_RCVLOWAT).
+    var receiveThreshold = 1
+    /// In the reactor's list of sockets with a higher one; each at most once.
+    var isRaisedQueued = false
+    /// Bytes came since the thresholds were last reviewed.
+    var isFlowing = false
+    /// The last receive found nothing: the next one waits for a POLL.
+    var foundNothing = false
     /// The last receive filled all that it was given.
     var wasFilled = false
     /// Something was sent since the last bytes came; and it is in the reactor's list of such sockets, or was.
@@ -195,9 +203,14 @@ extension LibaioReactor {
 
     func armPolls() {
         var remaining = armQueue.count
+        let gathers = remaining > 0 && gathersNext
         while remaining > 0, let id = armQueue.popFirst() {
             remaining -= 1
             guard let slot = sockets[id] else { continue }
+            if gathers, goesUnarmed(slot) {
+                unarmedQueue.append(id)
+                continue
+            }
             if context.batchCount + 2 > AioContext.batchCapacity {
                 flush()
                 guard context.batchCount + 2 <= AioContext.batchCapacity else {
@@ -206,6 +219,8 @@ extension LibaioReactor {
                 }
             }
             slot.pointee.isArmQueued = false
+            fitReceiveThreshold(id, slot)
+            guard sockets.contains(id) else { continue }
             if slot.pointee.phase == .connecting {
                 slot.pointee.isSendBlocked = true
             } else if slot.pointee.isReceiving, !slot.pointee.isPollInArmed, !slot.pointee.isReadyQueued,
@@ -218,6 +233,24 @@ extension LibaioReactor {
                 slot.pointee.isPollOutArmed = true
                 withUnsafeMutablePointer(to: &slot.pointee.pollOut) { context.add($0) }
             }
+        }
+    }
+
+    /// Whether the socket can do without a POLL where answers gather next, because it owes some: after the wait it is read, and
+    /// mostly there is something. A POLL and its completion cost about twice as much as a read in vain, after which it gets one.
+    @inline(__always)
+    private func goesUnarmed(_ slot: UnsafeMutablePointer<SocketSlot>) -> Bool {
+        slot.pointee.isAwaited && !slot.pointee.foundNothing && !slot.pointee.isPollInArmed
+            && !slot.pointee.isSendBlocked && slot.pointee.isReceiving && slot.pointee.phase == .open
+    }
+
+    /// The wait is over.
+    func queueReadingUnarmed() {
+        while let id = unarmedQueue.popFirst() {
+            guard let slot = sockets[id] else { continue }
+            slot.pointee.isArmQueued = false
+            queueReading(id, slot)
+            if slot.pointee.isSendBlocked { queueArming(id, slot) }
         }
     }
 
@@ -314,9 +347,10 @@ extension LibaioReactor {
     }
 
     /// How long a sleep may last before sockets are looked at whose POLL says nothing. Doubles with every look
-    /// that follows.
-    static let firstSecondLookDelay: UInt64 = 1_000_000
-    static let lastSecondLookDelay: UInt64 = 256_000_000
+    /// that follows. Longer than the tick of most kernels: a sleep with an earlier end sets the processor's timer,
+    /// which in a virtual machine costs more than a send.
+    static let firstSecondLookDelay: UInt64 = 5_000_000
+    static let lastSecondLookDelay: UInt64 = 320_000_000
     static let socketsPerSecondLook = 64
 
     /// Tries sockets from which answers are due, armed POLLs or not. The kernel completes a POLL where the bytes arrive,
@@ -368,8 +402,14 @@ extension LibaioReactor {
         if result > 0 {
             counts.receivedByteCount += UInt64(result)
             slot.pointee.isAwaited = false
+            slot.pointee.isFlowing = true
+            slot.pointee.foundNothing = false
             secondLookDelay = Self.firstSecondLookDelay
             let placed = min(result, window.count)
+            if window.count >= Self.leastRaisedThreshold {
+                slot.pointee.isBulk = true
+                largePiecesUntil = now.nanoseconds &+ Self.thresholdReviewInterval
+            }
             // Buffers that were filled say that more is there; a short read, that a POLL is next: reading
             // again would mostly cost a call that finds nothing.
             if result == window.count + spill.count || slot.pointee.sendFailure != 0 {
@@ -392,6 +432,7 @@ extension LibaioReactor {
             }
         } else if result == -Int(EAGAIN) || result == -Int(EINTR) {
             counts.emptyReceives += 1
+            slot.pointee.foundNothing = true
             if slot.pointee.sendFailure != 0 {
                 fail(id, slot, slot.pointee.sendFailure, "send to")
             } else {

@@ -20,11 +20,11 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     let listeners: Slab<ListenerSlot>
     let files: Slab<FileSlot>
     let fileOperations: Slab<FileOperationSlot>
-    var timers: TimerHeap
+    @exclusivity(unchecked) var timers: TimerHeap
     @exclusivity(unchecked) public private(set) var now: Instant
     @exclusivity(unchecked) var counts = Counters()
     /// See ``coalesceReceives(nanoseconds:)``.
-    @exclusivity(unchecked) private var coalescing: UInt64 = 0
+    @exclusivity(unchecked) private(set) var coalescing: UInt64 = 0
     /// When completions were last taken, in nanoseconds of the clock.
     @exclusivity(unchecked) private var lastHarvest: UInt64 = 0
     @exclusivity(unchecked) private var polling: AdaptivePolling
@@ -45,6 +45,12 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     var submittedReceivesOutstanding = 0
     /// Sockets that something was sent on and that perhaps owe an answer; each at most once.
     let awaitedQueue = IdentifierQueue()
+    /// Sockets that are read after the next wait for answers to gather, without a POLL; see ``goesUnarmed(_:)``.
+    let unarmedQueue = IdentifierQueue()
+    /// Sockets whose POLL waits for more than a byte; each at most once. See ``fitReceiveThreshold(_:_:)``.
+    let raisedQueue = IdentifierQueue()
+    @exclusivity(unchecked) var thresholdReviewAt = UInt64.max
+    @exclusivity(unchecked) var largePiecesUntil: UInt64 = 0
     @exclusivity(unchecked) var secondLookDelay = firstSecondLookDelay
     var fileOperationsInKernel = 0
     var fileOperationsWithWorkers = 0
@@ -59,13 +65,13 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     /// How much of `parts` the sends of the current batch use.
     var partsUsed = 0
 
-    var localJobs: [Job] = []
-    private var runningJobs: [Job] = []
-    private var scheduled: [any TurnHandler] = []
-    private var runningHandlers: [any TurnHandler] = []
+    @exclusivity(unchecked) var localJobs: [Job] = []
+    @exclusivity(unchecked) private var runningJobs: [Job] = []
+    @exclusivity(unchecked) private var scheduled: [any TurnHandler] = []
+    @exclusivity(unchecked) private var runningHandlers: [any TurnHandler] = []
     /// See ``scheduleAtEnd(_:)``.
-    var endHandlers: [any TurnHandler] = []
-    var runningEndHandlers: [any TurnHandler] = []
+    @exclusivity(unchecked) var endHandlers: [any TurnHandler] = []
+    @exclusivity(unchecked) var runningEndHandlers: [any TurnHandler] = []
 
     // Shared with other threads.
     let queue = CrossThreadQueue()
@@ -128,7 +134,7 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
         context.destroy()
         for queue in [
             sendQueue, armQueue, readyQueue, resolvedQueue, listenerQueue, fileQueue, refusedFileQueue,
-            submittedReceiveQueue, awaitedQueue,
+            submittedReceiveQueue, awaitedQueue, unarmedQueue, raisedQueue,
         ] { queue.deallocate() }
         sockets.deallocate()
         listeners.deallocate()
@@ -310,6 +316,8 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
         now = readClock()
         if !leavesAnswers { lastHarvest = now.nanoseconds }
         if count > 0 { dispatch(count) }
+        if now.nanoseconds >= thresholdReviewAt { reviewThresholds() }
+        if !leavesAnswers, !unarmedQueue.isEmpty { queueReadingUnarmed() }
         receiveFromReadySockets()
         deliverResolvedConnections()
         acceptFromReadyListeners()
@@ -325,7 +333,7 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     private func awaitCompletions() -> Int {
         var count = coalescing > 0 && !hasWork ? gather() : 0
         if count == 0 { count = context.harvest() }
-        if count == 0, !hasWork { count = sleep() }
+        if count == 0, !hasWork, unarmedQueue.isEmpty { count = sleep() }
         return count
     }
 
@@ -351,6 +359,12 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
         coalescing = options.busyPoll > .zero ? 0 : nanoseconds
         if coalescing > 0 { polling.disturb() }
     }
+
+    public var isReceivingLargePieces: Bool { now.nanoseconds < largePiecesUntil }
+
+    /// Whether answers are to gather before the next are received.
+    @inline(__always)
+    var gathersNext: Bool { coalescing > 0 && !hasOwnWork }
 
     /// Lets completions gather until the last ones are long enough ago; how many came. Other threads do
     /// not end it: their jobs wait no longer than answers do.
@@ -384,6 +398,9 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
             let moment = mpio_clock()
             guard deadline > moment else { return 0 }
             patience = deadline - moment
+        }
+        if thresholdReviewAt != .max {
+            patience = min(patience, max(thresholdReviewAt, now.nanoseconds) - now.nanoseconds)
         }
         // The kernel had no room for a part of the batch: try again soon, whatever happens.
         if context.batchCount > 0 || !armQueue.isEmpty { patience = min(patience, 1_000_000) }

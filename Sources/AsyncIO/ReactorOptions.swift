@@ -45,6 +45,8 @@ extension LibaioReactor {
         /// Receive calls that found nothing.
         public var emptyReceives: UInt64 = 0
         public var sendCalls: UInt64 = 0
+        /// Calls that changed how many bytes a socket's POLL waits for.
+        public var thresholdChanges: UInt64 = 0
         public var receivedByteCount: UInt64 = 0
         public var sentByteCount: UInt64 = 0
         /// Waits in `io_getevents`.
@@ -75,6 +77,7 @@ extension LibaioReactor {
             sum.receiveCalls += other.receiveCalls
             sum.emptyReceives += other.emptyReceives
             sum.sendCalls += other.sendCalls
+            sum.thresholdChanges += other.thresholdChanges
             sum.receivedByteCount += other.receivedByteCount
             sum.sentByteCount += other.sentByteCount
             sum.sleeps += other.sleeps

@@ -21,7 +21,7 @@ extension BackendFailure {
         case .outcomeUnknown: self = Self.sense(.hardwareError, .internalTargetFailure)
         case .targetFailure, .shortTransfer, .misaligned: self = Self.sense(.hardwareError, .internalTargetFailure)
         case .outOfRange: self = Self.sense(.illegalRequest, .lbaOutOfRange)
-        case .unsupported: self = Self.sense(.illegalRequest, .invalidOperationCode)
+        case .unsupported, .crossesStripe: self = Self.sense(.illegalRequest, .invalidOperationCode)
         case .closed: self = Self.sense(.notReady, .notReadyCauseNotReportable)
         case .unitFailed: self = Self.sense(.hardwareError, .logicalUnitFailure)
         }

@@ -21,6 +21,8 @@ extension PseudoLUN {
         }
         if mayHaveRun { entry.pointee.mayHaveRun = true }
         if disposition.action != .complete { note(.error(outcome), slot, at: now) }
+        // The unit attention comes with the first command after what caused it: those before it may have been ended.
+        if disposition.notice?.endsCommands == true { askBack(path, before: slot) }
         apply(disposition, to: path, at: now)
         if case .failPath(let reason) = disposition.action {
             return failPath(slot, path, reason, outcome, mayRunLater: mayRunLater, mayHaveRun, at: now)
@@ -149,6 +151,7 @@ extension PseudoLUN {
                 of: .status(.checkCondition, sense), for: RequestDescriptor(kind: .other),
                 on: PathIndex(path))
             if isFullProbe { disposition.effects = [] }
+            if disposition.notice?.endsCommands == true { askBack(path) }
             // A session's first command always meets a reset; that is no news.
             if isFullProbe, disposition.notice == .reset { continue }
             apply(disposition, to: path, at: now)

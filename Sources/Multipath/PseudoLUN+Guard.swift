@@ -192,14 +192,7 @@ extension PseudoLUN {
     /// stay, and what is in flight is asked back one by one, which ends either kind with an answer.
     private func unitWasReset(at now: Instant) {
         endCopies(.logicalUnitReset, at: now) { !self.hasOpenSession(Int($0.path)) }
-        for index in paths.indices where hasOpenSession(index) && paths[index].stalledSince == nil {
-            var slot = hot[index].inFlight.head
-            while slot >= 0 {
-                let request = RequestIndex(slot: UInt32(slot), attempt: slots[Int(slot)].attempt)
-                actions.push(.abort(request, on: PathIndex(index)))
-                slot = slots[Int(slot)].next
-            }
-        }
+        for index in paths.indices { askBack(index) }
     }
 
     /// The path that carried a LOGICAL UNIT RESET is lost: whether it was done is unknown.

@@ -9,7 +9,7 @@ extension ReplyError {
         case .target(let status, let sense): self = Self.verdict(status, sense, to: command)
         case .reservationConflict: self = .notPermitted
         case .outOfRange: self = Self.outOfRange(command)
-        case .misaligned, .unsupported: self = .invalid
+        case .misaligned, .unsupported, .crossesStripe: self = .invalid
         case .closed: self = .shutdown
         case .noPathsAvailable, .timedOut, .cancelled, .outcomeUnknown, .targetFailure, .shortTransfer, .miscompare, .unitFailed:
             self = .inputOutput

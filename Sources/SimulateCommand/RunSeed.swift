@@ -15,15 +15,18 @@ struct RunSeed: ParsableCommand {
     @Flag(help: "Sessions of several connections: another world, and another meaning of the seed.")
     var connections = false
 
+    @Flag(help: "A disk with several lanes: another world, and another meaning of the seed.")
+    var lanes = false
+
     @Option(help: ArgumentHelp("Plant a bug: \(PlantedBug.allCases.map(\.rawValue).joined(separator: ", ")).", valueName: "name"))
     var bug: PlantedBug?
 
     func run() throws {
         let result: RunResult
         if steps {
-            result = Simulation(seed: seed, bug: bug, connections: connections) { print($0) }.run()
+            result = Simulation(seed: seed, bug: bug, connections: connections, lanes: lanes) { print($0) }.run()
         } else {
-            result = Simulation.runTwice(seed: seed, bug: bug, connections: connections)
+            result = Simulation.runTwice(seed: seed, bug: bug, connections: connections, lanes: lanes)
         }
         print(result.summary)
         if result.violation != nil { throw ExitCode(1) }

@@ -19,7 +19,7 @@ struct Soak: AsyncParsableCommand {
     @Option(help: ArgumentHelp("Seeds at a time.", valueName: "n"))
     var jobs: Int = 2
 
-    @Option(help: "single: sessions of one connection; connections: of several; both: odd seeds and even ones.")
+    @Option(help: "single: sessions of one connection; connections: of several; both: odd seeds and even ones; lanes: a disk with several lanes.")
     var worlds = SeedWorlds.both
 
     @Option(help: ArgumentHelp("Every so many seeds, one runs twice.", valueName: "n"))

@@ -8,10 +8,12 @@ public enum SeedWorlds: String, CaseIterable, Sendable {
     case connections
     /// The one for odd seeds, the other for even ones.
     case both
+    /// A disk with several lanes.
+    case lanes
 
     func hasConnections(_ seed: UInt64) -> Bool {
         switch self {
-        case .single: false
+        case .single, .lanes: false
         case .connections: true
         case .both: seed.isMultiple(of: 2)
         }
@@ -56,8 +58,8 @@ public struct SeedRunner: Sendable {
                         let seed = first + number
                         let connections = worlds.hasConnections(seed)
                         let result = (number / UInt64(jobs)).isMultiple(of: repeats)
-                            ? Simulation.runTwice(seed: seed, bug: bug, connections: connections)
-                            : Simulation(seed: seed, bug: bug, connections: connections).run()
+                            ? Simulation.runTwice(seed: seed, bug: bug, connections: connections, lanes: worlds == .lanes)
+                            : Simulation(seed: seed, bug: bug, connections: connections, lanes: worlds == .lanes).run()
                         part.add(result)
                         if result.violation != nil { failed(result) }
                         number += UInt64(jobs)
@@ -139,7 +141,7 @@ extension RunResult {
     /// The command that shows it again.
     public var replayLine: String { "\(replayCommand) --steps   # \(violation.map { "\($0)" } ?? "no violation")" }
 
-    private var replayCommand: String { "swift run simulate \(seed)\(hasConnections ? " --connections" : "")" }
+    private var replayCommand: String { "swift run simulate \(seed)\(hasConnections ? " --connections" : "")\(hasLanes ? " --lanes" : "")" }
 
     public var summary: String {
         let made = faults.filter { $0.1 > 0 }.map { "\($0.0.rawValue) \($0.1)" }.joined(separator: ", ")
@@ -163,8 +165,9 @@ public enum PlantedBugSearch {
         for number in 0..<limit {
             let seed = first + number
             let connections = bug.needsConnections
-            guard let violation = Simulation(seed: seed, bug: bug, connections: connections).run().violation else { continue }
-            if Simulation(seed: seed, connections: connections).run().violation == nil { return (number + 1, violation) }
+            let lanes = bug.needsLanes
+            guard let violation = Simulation(seed: seed, bug: bug, connections: connections, lanes: lanes).run().violation else { continue }
+            if Simulation(seed: seed, connections: connections, lanes: lanes).run().violation == nil { return (number + 1, violation) }
         }
         return nil
     }

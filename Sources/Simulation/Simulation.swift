@@ -14,6 +14,8 @@ public final class Simulation {
     public let bug: PlantedBug?
     /// Sessions have several connections.
     public let hasConnections: Bool
+    /// The disk has several lanes.
+    public let hasLanes: Bool
     private let world: SimulatedWorld
     private let network: SimulatedNetwork
     private let scenario: Scenario
@@ -25,18 +27,27 @@ public final class Simulation {
     private let model: BlockModel
     private let port: SimulatedIO
     private let host: EngineHost
-    private var engine: DiskEngine
+    /// One for each lane; one, mostly.
+    private var engines: [DiskEngine] = []
+    /// The first lane's, whose choices are watched.
+    private var engine: DiskEngine { engines[0] }
+    /// How the blocks are dealt to the lanes, where there are several.
+    private let striping: Striping?
+    /// Of all lanes, those of the first one first.
     private var paths: [ISCSIPath] = []
     private var watchers: [PathWatcher] = []
     private var targets: [SimulatedTarget] = []
     private var workload: Workload!
     private var faults: FaultMaker!
 
-    /// `connections`: sessions have several connections; otherwise the seed's world is another one. `print` gets each
-    /// step as a line.
-    public init(seed: UInt64, bug: PlantedBug? = nil, connections: Bool = false, print: ((String) -> Void)? = nil) {
+    /// `connections`: sessions have several connections; `lanes`: the disk has several lanes, each with an engine and sessions of its
+    /// own; the seed's world is another one then. `print` gets each step as a line.
+    public init(
+        seed: UInt64, bug: PlantedBug? = nil, connections: Bool = false, lanes: Bool = false, print: ((String) -> Void)? = nil
+    ) {
         self.seed = seed
         hasConnections = connections
+        hasLanes = lanes
         self.bug = bug
         let random = SeededRandom(seed: seed)
         world = SimulatedWorld(random: random.fork())
@@ -69,11 +80,36 @@ public final class Simulation {
         }
         var modules = DSMRegistry()
         modules.register(CheckedDSM.self)
-        engine = DiskEngine(name: "disk", settings: scenario.settings, modules: modules, host: host)
+        let laneRandom = SeededRandom(seed: seed &* 0x9E6C_63D0_876A_9A99 ^ 0x1A9E_5EED)
+        let laneCount = lanes ? laneRandom.pick([2, 2, 3]) : 1
+        let stripe = scenario.blockSize * laneRandom.pick([1, 2, 4, 8])
+        striping = lanes ? Striping(laneCount: laneCount, blockSize: scenario.blockSize, stripeLimitByteCount: stripe) : nil
+        for lane in 0..<laneCount {
+            engines.append(
+                DiskEngine(
+                    name: "disk", settings: scenario.settings, modules: lane == 0 ? modules : DSMRegistry(), host: host,
+                    lane: Lane(number: lane, count: laneCount, stripeLimitByteCount: stripe)))
+        }
         engine.pseudoLUN.plantedMistake = bug?.mistake
         world.trace.note("seed \(seed): \(scenario.words)")
         let trace = world.trace
-        engine.eventTap = { trace.note("event \($0.event)") }
+        for (lane, engine) in engines.enumerated() {
+            let words = lanes ? "lane \(lane) event" : "event"
+            engine.eventTap = { trace.note("\(words) \($0.event)") }
+        }
+        connectLanes()
+    }
+
+    /// As reactors do: by jobs, which come a little later.
+    private func connectLanes() {
+        guard hasLanes else { return }
+        for (lane, engine) in engines.enumerated() {
+            engine.tellOtherLanes = { [unowned self] news in
+                for (number, other) in engines.enumerated() where number != lane {
+                    world.after(.microseconds(50)) { [weak self] in self?.port.perform { other.heard(news) } }
+                }
+            }
+        }
     }
 
     private static func source(_ path: Int, _ connection: Int = 0) -> SocketAddress {
@@ -140,16 +176,20 @@ public final class Simulation {
             bufferByteCount: random.pick([4096, 32_768, 262_144]))
         link.mayCorrupt = { [unowned self] endpoint in
             guard scenario.usesDigests else { return false }
-            return hasConnections ? wireOracle.isFullFeature(endpoint) : paths[path].isLoggedIn
+            return hasConnections || hasLanes ? wireOracle.isFullFeature(endpoint) : paths[path].isLoggedIn
         }
         return link
     }
 
     private func addPaths() {
+        for lane in engines.indices { addPaths(ofLane: lane) }
+    }
+
+    private func addPaths(ofLane lane: Int) {
         for index in 0..<scenario.pathCount {
             var login = LoginSettings(
                 initiatorName: "iqn.2026-11.org.example:host", targetName: targets[scenario.targetOfPath[index]].name,
-                isid: .random(7, qualifier: UInt16(bug == .sharedISID ? 1 : index + 1)))
+                isid: .random(UInt32(7 + lane), qualifier: UInt16(bug == .sharedISID ? 1 : index + 1)))
             login.operational = scenario.operational
             var session = SessionSettings(login: login)
             let timers = scenario.settings.timers
@@ -177,7 +217,7 @@ public final class Simulation {
             path.plantConnectionMistake(bug?.connectionMistake)
             paths.append(path)
             watchers.append(PathWatcher(path, verdict))
-            engine.addPath(
+            engines[lane].addPath(
                 PathSettings(
                     name: "path-\(index)", role: scenario.roles[index], weight: scenario.weights[index], order: index),
                 over: SessionInventory(path: path), lun: LogicalUnitNumber(index: unitNumber)!)
@@ -193,7 +233,7 @@ public final class Simulation {
             seed: seed, traceHash: world.trace.hash, violation: verdict.violation, faults: counts.byKind,
             requestCount: workload?.submittedCount ?? 0, failures: workload?.failures ?? [],
             virtualTime: world.now - .zero, eventCount: world.eventCount, pathLossCount: pathOracle.lossCount,
-            redrivenCount: Int(engine.pseudoLUN.redrivenCount), scenario: scenario.words, hasConnections: hasConnections,
+            redrivenCount: engines.reduce(0) { $0 + Int($1.pseudoLUN.redrivenCount) }, scenario: scenario.words, hasConnections: hasConnections, hasLanes: hasLanes,
             connectionLossCount: watchers.reduce(0) { $0 + $1.connectionLossCount })
         tearDown()
         return result
@@ -226,23 +266,25 @@ public final class Simulation {
     }
 
     private func open() -> Bool {
-        var isOpen: Bool?
+        var openings: [Bool] = []
         _ = world.run(until: world.now + .seconds(1)) { targets.allSatisfy(\.isRunning) }
         port.perform { [self] in
             addPaths()
-            engine.whenOpen(timers: scenario.settings.timers) { isOpen = $0 }
+            for engine in engines { engine.whenOpen(timers: scenario.settings.timers) { openings.append($0) } }
         }
-        _ = world.run(until: world.now + .seconds(60)) { isOpen != nil || verdict.violation != nil }
-        guard isOpen == true, verdict.violation == nil else {
+        _ = world.run(until: world.now + .seconds(60)) { openings.count == engines.count || verdict.violation != nil }
+        guard openings.count == engines.count, !openings.contains(false), verdict.violation == nil else {
             verdict.fail(.opening, "the disk does not open: \(pathStates)")
             return false
         }
+        var settings = scenario.workload
+        settings.sharesStripes = bug == .stripesShared
         workload = Workload(
-            settings: scenario.workload, world: world, port: port, engine: engine, model: model, verdict: verdict,
+            settings: settings, world: world, port: port, engines: engines, striping: striping, model: model, verdict: verdict,
             target: targetOracle)
         workload.forbids = { [unowned self] in forbidden($0, $1) }
         faults = FaultMaker(
-            plan: scenario.plan, scenario: scenario, world: world, network: network, targets: targets, engine: engine,
+            plan: scenario.plan, scenario: scenario, world: world, network: network, targets: targets, engines: engines,
             paths: paths, wireOracle: wireOracle, port: port, counts: counts, restoresPaths: bug != .pathNeverRetried)
         // The other paths may take a little longer than the first.
         _ = world.run(until: world.now + .milliseconds(500)) { verdict.violation != nil }
@@ -281,7 +323,7 @@ public final class Simulation {
     }
 
     private var pathStates: String {
-        engine.pseudoLUN.snapshot().paths.map { "\($0.name) \($0.state.name)" }.joined(separator: ", ")
+        engines.map { $0.pseudoLUN.snapshot().paths.map { "\($0.name) \($0.state.name)" }.joined(separator: ", ") }.joined(separator: " | ")
     }
 
     private func recover() -> Bool {
@@ -296,7 +338,9 @@ public final class Simulation {
     }
 
     private var arePathsWell: Bool {
-        (0..<scenario.pathCount).allSatisfy { engine.pseudoLUN.pathState(PathIndex($0)) == .activeOptimized }
+        engines.allSatisfy { engine in
+            (0..<scenario.pathCount).allSatisfy { engine.pseudoLUN.pathState(PathIndex($0)) == .activeOptimized }
+        }
     }
 
     private var areConnectionsWell: Bool {
@@ -310,16 +354,18 @@ public final class Simulation {
     private func close() {
         wireOracle.checkGaps()
         pathOracle.isClosing = true
-        var isClosed = false
-        port.perform { [self] in engine.close { isClosed = true } }
-        let isDone = world.run(until: world.now + .seconds(60)) { isClosed && paths.allSatisfy(\.isOver) }
+        var closed = 0
+        port.perform { [self] in for engine in engines { engine.close { closed += 1 } } }
+        let isDone = world.run(until: world.now + .seconds(60)) { closed == engines.count && paths.allSatisfy(\.isOver) }
         guard isDone else {
-            return verdict.fail(.liveness, "the disk does not close: \(engine.openRequestCount) requests are left")
+            return verdict.fail(.liveness, "the disk does not close: \(openRequestCount) requests are left")
         }
         // Timers that were not taken back end by themselves, and the last words reach the targets.
         _ = world.run(until: world.now + .seconds(70)) { false }
         checkLeaks()
     }
+
+    private var openRequestCount: Int { engines.reduce(0) { $0 + $1.openRequestCount } }
 
     private func checkLeaks() {
         if port.openSocketCount > 0 { verdict.fail(.leak, "\(port.openSocketCount) sockets are open") }
@@ -327,7 +373,7 @@ public final class Simulation {
         for path in paths where path.load.counters.requests != 0 || path.load.counters.bytes != 0 {
             verdict.fail(.leak, "\(path.settings.name) counts \(path.load.counters.requests) requests as outstanding")
         }
-        if engine.openRequestCount > 0 { verdict.fail(.leak, "\(engine.openRequestCount) requests are left in the engine") }
+        if openRequestCount > 0 { verdict.fail(.leak, "\(openRequestCount) requests are left in the engine") }
         for target in targets {
             if let words = target.leftovers { verdict.fail(.leak, "target \(target.index) has \(words) left") }
         }
@@ -389,14 +435,15 @@ public struct RunResult: Sendable {
     public var redrivenCount: Int
     public var scenario: String
     public var hasConnections: Bool
+    public var hasLanes: Bool
     public var connectionLossCount: Int
 }
 
 extension Simulation {
     /// Runs a seed twice: what it found, and whether both runs were the same.
-    public static func runTwice(seed: UInt64, bug: PlantedBug? = nil, connections: Bool = false) -> RunResult {
-        var result = Simulation(seed: seed, bug: bug, connections: connections).run()
-        let again = Simulation(seed: seed, bug: bug, connections: connections).run()
+    public static func runTwice(seed: UInt64, bug: PlantedBug? = nil, connections: Bool = false, lanes: Bool = false) -> RunResult {
+        var result = Simulation(seed: seed, bug: bug, connections: connections, lanes: lanes).run()
+        let again = Simulation(seed: seed, bug: bug, connections: connections, lanes: lanes).run()
         if again.traceHash != result.traceHash, result.violation == nil {
             result.violation = Violation(
                 oracle: .determinism, words: "two runs of the seed differ: \(result.traceHash) and \(again.traceHash)")

@@ -120,7 +120,7 @@ import TestSupport
             let lines = Mutex<[String]>([])
             let watching = Task { await ArticleSnippets.watch(disk) { line in lines.withLock { $0.append(line) } } }
             // The stream begins when the task does: the first thing that happens may come before.
-            #expect(try await eventually(within: .seconds(20)) {
+            #expect(try await eventually(within: .seconds(60)) {
                 try await disk.setPolicy(.leastQueueDepth)
                 try await disk.setPolicy(.roundRobin)
                 return lines.withLock { $0.contains { $0.contains("policy changed") } }
@@ -129,7 +129,7 @@ import TestSupport
                 let paths = try await disk.paths
                 #expect(paths.first { $0.id == path }?.state == .drained)
             }
-            #expect(try await eventually(within: .seconds(20)) { lines.withLock { $0.contains { $0.contains(path) } } })
+            #expect(try await eventually(within: .seconds(60)) { lines.withLock { $0.contains { $0.contains(path) } } })
             watching.cancel()
             await watching.value
         }
@@ -152,7 +152,7 @@ import TestSupport
             let held = ArticleSnippets.readInBatches(disk, count: 64) { end in
                 ends.withLock { $0 = ($0.count + 1, $0.errors + (end.error == nil ? 0 : 1)) }
             }
-            #expect(try await eventually(within: .seconds(20)) { ends.withLock { $0.count == 64 } })
+            #expect(try await eventually(within: .seconds(60)) { ends.withLock { $0.count == 64 } })
             #expect(ends.withLock { $0.errors } == 0)
             withExtendedLifetime(held) {}
             let paths = try await disk.paths

@@ -32,7 +32,7 @@ import TestSupport
         try array.folder.file("image.raw", contents: [UInt8](repeating: 7, count: 64 << 10))
         // `mpio hold` is one of the examples, and what the inspecting ones ask.
         let holder = try array.startLine("mpio hold")
-        #expect(try await eventually(within: .seconds(30)) { try await array.runLine("mpio policy vm-store && mpio policy scratch").succeeded })
+        #expect(try await eventually(within: .seconds(60)) { try await array.runLine("mpio policy vm-store && mpio policy scratch").succeeded })
         for (block, line) in try lines() where line.hasPrefix("mpio ") {
             if line.hasPrefix("mpio hold") { continue }
             if line.hasPrefix("mpio demo") { continue }  // below
@@ -129,7 +129,7 @@ import TestSupport
         let array = try DocumentedArray()
         try array.writePolicy(smallestFile())
         let holder = try array.startLine("mpio hold")
-        #expect(try await eventually(within: .seconds(30)) { try await array.runLine("mpio policy vm-store").succeeded })
+        #expect(try await eventually(within: .seconds(60)) { try await array.runLine("mpio policy vm-store").succeeded })
         #expect(try await array.runLine("mpio path fail vm-store 10.0.1.10:3260").succeeded)
         let shown = try await array.runLine("mpio paths vm-store").standardOutput
         #expect(shown.contains("taken out by hand") && shown.contains("degraded (1 of 2 paths failed)"), "\(shown)")

@@ -23,7 +23,7 @@ extension FencedBlock {
             let place = try #require(lines.firstIndex { $0.1.hasPrefix("mpio hold --nbd") })
             for (block, line) in lines[..<place] { #expect(try await array.runLine(line).succeeded, "\(block): \(line)") }
             let holder = try array.startLine(lines[place].1.replacing(" &", with: ""))
-            let isReady = try await eventually(within: .seconds(30)) {
+            let isReady = try await eventually(within: .seconds(60)) {
                 let said = (try? String(contentsOfFile: array.folder.file("background.err"), encoding: .utf8)) ?? ""
                 return said.contains("vm-store: nbd") && said.contains("scratch: nbd")
             }

@@ -156,7 +156,7 @@ import TestSupport
             // The last line may be cut.
             return text.components(separatedBy: "\n").dropLast()
         }
-        #expect(try await eventually(within: .seconds(30)) { try printed().count > 50 })
+        #expect(try await eventually(within: .seconds(60)) { try printed().count > 50 })
         filling.send(signal: SIGKILL)
         #expect(filling.wait(timeout: .seconds(10)) == .signalled(SIGKILL))
         let kept = try await array.runLine("KeyValueLog scratch list")

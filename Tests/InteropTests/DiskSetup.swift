@@ -143,11 +143,11 @@ extension MultipathDisk {
     func requestCounts() async throws -> [UInt64] { try await paths.map(\.requests) }
 
     /// Waits until the paths are in these states.
-    func waitForStates(_ states: [PathState], within limit: Duration = .seconds(10)) async throws -> Bool {
+    func waitForStates(_ states: [PathState], within limit: Duration = .seconds(40)) async throws -> Bool {
         try await eventually(within: limit) { try await paths.map(\.state) == states }
     }
 
-    func waitForPath(_ index: Int, _ state: PathState, within limit: Duration = .seconds(10)) async throws -> Bool {
+    func waitForPath(_ index: Int, _ state: PathState, within limit: Duration = .seconds(40)) async throws -> Bool {
         try await eventually(within: limit) { try await paths[index].state == state }
     }
 }

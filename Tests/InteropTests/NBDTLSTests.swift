@@ -205,7 +205,7 @@ struct NBDTLSTests {
             executable: NBDInteropTests.program,
             arguments: ["hold", "--nbd", "unix:\(socket)", "--nbd", "tcp:127.0.0.1:0", "--nbd-tls-psk", keys],
             environment: environment, standardError: .file(log))
-        #expect(try await eventually(within: .seconds(30)) { said().contains("nbds+unix:///\(name)?socket=\(socket)") || !child.isRunning }, "\(said())")
+        #expect(try await eventually(within: .seconds(60)) { said().contains("nbds+unix:///\(name)?socket=\(socket)") || !child.isRunning }, "\(said())")
         let source = try image(16)
         try await CommandRunner.require("nbdcopy", ["--flush", source, "nbds+unix://vm@/\(name)?socket=\(socket)&tls-psk-file=\(keys)"])
         #expect(FileManager.default.contentsEqual(atPath: source, andPath: server.backingFile))

@@ -49,7 +49,7 @@ final class HeldArray {
             executable: Mpio.binary, arguments: ["hold", "--config", file] + arguments,
             environment: ["XDG_RUNTIME_DIR": folder.path].merging(environment) { $1 },
             standardOutput: .file(folder.path + "/hold.out"), standardError: .file(folder.path + "/hold.err"))
-        try #require(try await eventually(within: .seconds(20)) { try await self.run("policy", "vm-store").succeeded }, "\(log)")
+        try #require(try await eventually(within: .seconds(60)) { try await self.run("policy", "vm-store").succeeded }, "\(log)")
     }
 
     var log: String { (try? String(contentsOfFile: folder.path + "/hold.err", encoding: .utf8)) ?? "" }

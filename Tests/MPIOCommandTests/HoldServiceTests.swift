@@ -42,22 +42,22 @@ private final class NotifySocket {
         let notify = try NotifySocket(in: array.folder)
         try await array.hold(["--log-format", "journal"], environment: ["NOTIFY_SOCKET": notify.path, "WATCHDOG_USEC": "400000"])
         let holder = try #require(array.holder)
-        #expect(try await eventually(within: .seconds(10)) { notify.messages.contains("READY=1") })
-        #expect(try await eventually(within: .seconds(10)) { notify.messages.contains("STATUS=vm-store optimal") }, "\(notify.messages)")
-        #expect(try await eventually(within: .seconds(10)) { notify.messages.filter { $0 == "WATCHDOG=1" }.count > 3 })
+        #expect(try await eventually(within: .seconds(60)) { notify.messages.contains("READY=1") })
+        #expect(try await eventually(within: .seconds(60)) { notify.messages.contains("STATUS=vm-store optimal") }, "\(notify.messages)")
+        #expect(try await eventually(within: .seconds(60)) { notify.messages.filter { $0 == "WATCHDOG=1" }.count > 3 })
 
         try array.write(array.policy(used: 3, lun: "    policy: LB\n"))
         holder.send(signal: SIGHUP)
-        #expect(try await eventually(within: .seconds(10)) { try await array.paths().count == 3 })
+        #expect(try await eventually(within: .seconds(60)) { try await array.paths().count == 3 })
         let reloading = try #require(notify.messages.firstIndex { $0.hasPrefix("RELOADING=1\nMONOTONIC_USEC=") }, "\(notify.messages)")
-        #expect(try await eventually(within: .seconds(5)) { notify.messages[reloading...].contains("READY=1") })
+        #expect(try await eventually(within: .seconds(60)) { notify.messages[reloading...].contains("READY=1") })
         let moment = Int64(notify.messages[reloading].split(separator: "=").last ?? "")
         #expect(moment.map { $0 > 0 } == true)
 
         // A bad file is said, and changes nothing.
         try array.write("nonsense: [\n")
         holder.send(signal: SIGHUP)
-        #expect(try await eventually(within: .seconds(5)) { array.log.contains("<3>") && array.log.contains("nothing was changed") }, "\(array.log)")
+        #expect(try await eventually(within: .seconds(60)) { array.log.contains("<3>") && array.log.contains("nothing was changed") }, "\(array.log)")
         #expect(try await array.paths().count == 3)
 
         // The socket takes only so many messages that nobody reads.
@@ -89,7 +89,7 @@ private final class NotifySocket {
         defer { array.target.process.send(signal: SIGCONT) }
         try array.write(array.policy(used: 2, lun: "    timers: {login-timeout: 10m}\n"))
         try await array.hold()
-        #expect(try await eventually(within: .seconds(20)) { try await array.paths().count == 2 })
+        #expect(try await eventually(within: .seconds(60)) { try await array.paths().count == 2 })
         array.holder?.send(signal: SIGINT)
         // Not for the twenty minutes that an opening may take by these timers.
         #expect(array.holder?.wait(timeout: .seconds(60)) == .exited(0), "\(array.log)")

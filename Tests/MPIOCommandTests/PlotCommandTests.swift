@@ -100,14 +100,14 @@ import Testing
         let recorder = try ChildProcess(
             executable: Mpio.binary, arguments: ["paths", "vm-store", "--watch=0.1", "--record", file, "--every", "20ms"],
             environment: environment, standardOutput: .file(array.folder.path + "/watch.out"), standardError: .file(array.folder.path + "/watch.err"))
-        #expect(try await eventually(within: .seconds(20)) { lines(file).count > 5 })
+        #expect(try await eventually(within: .seconds(60)) { lines(file).count > 5 })
         #expect(try await array.run("path", "fail", "vm-store", array.portals[0]).succeeded)
-        #expect(try await eventually(within: .seconds(20)) { lines(file).contains { $0.contains("path-taken-out") } })
+        #expect(try await eventually(within: .seconds(60)) { lines(file).contains { $0.contains("path-taken-out") } })
         let count = lines(file).count
-        #expect(try await eventually(within: .seconds(20)) { lines(file).count > count + 3 })
+        #expect(try await eventually(within: .seconds(60)) { lines(file).count > count + 3 })
         // It shows as well.
         let shown = array.folder.path + "/watch.out"
-        #expect(try await eventually(within: .seconds(20)) { lines(shown).contains { $0.contains("taken out by hand") } })
+        #expect(try await eventually(within: .seconds(60)) { lines(shown).contains { $0.contains("taken out by hand") } })
         recorder.send(signal: SIGTERM)
         #expect(recorder.wait(timeout: .seconds(20)) == .exited(0))
         #expect(try String(contentsOfFile: file, encoding: .utf8).hasSuffix("}\n"))
@@ -128,7 +128,7 @@ import Testing
         let environment = ["XDG_RUNTIME_DIR": array.folder.path, "HOME": array.folder.path, "MPIO_CONFIG": array.folder.path + "/mpio.yaml"]
         let load = try ChildProcess(
             executable: Mpio.binary, arguments: ["bench", "vm-store", "--time", "100s", "--depth", "4"], environment: environment)
-        #expect(try await eventually(within: .seconds(20)) { try await array.run("policy", "vm-store").succeeded })
+        #expect(try await eventually(within: .seconds(60)) { try await array.run("policy", "vm-store").succeeded })
         let file = array.folder.path + "/live.svg"
         let run = try await array.run("plot", "vm-store", "--out", file, "--for", "1s", "--every", "50ms")
         load.send(signal: SIGINT)
@@ -163,12 +163,12 @@ import Testing
         let recorder = try ChildProcess(
             executable: Mpio.binary, arguments: ["paths", "--record", file, "--every", "20ms"],
             environment: ["XDG_RUNTIME_DIR": array.folder.path, "HOME": array.folder.path])
-        #expect(try await eventually(within: .seconds(20)) { lines(file).count > 3 })
+        #expect(try await eventually(within: .seconds(60)) { lines(file).count > 3 })
         array.holder?.send(signal: SIGINT)
         #expect(array.holder?.wait(timeout: .seconds(20)) == .exited(0))
         let count = lines(file).count
         try await array.hold()
-        #expect(try await eventually(within: .seconds(20)) { lines(file).count > count + 3 })
+        #expect(try await eventually(within: .seconds(60)) { lines(file).count > count + 3 })
         recorder.send(signal: SIGINT)
         #expect(recorder.wait(timeout: .seconds(20)) == .exited(0))
         let history = try #require(try RecordingReader.read(file).histories.first)

@@ -25,22 +25,22 @@ import Testing
         let json = try await array.run("reload", "--json")
         let report = try JSONDecoder().decode(ChangesReport.self, from: Data(json.standardOutputBytes))
         #expect(report.isApplied && report.changes.count >= 5 && report.changes.allSatisfy { $0.effect == .now }, "\(report)")
-        #expect(try await eventually(within: .seconds(10)) {
+        #expect(try await eventually(within: .seconds(60)) {
             try await array.run("paths", "--check", "vm-store", "second").standardOutput.contains("state optimal")
         })
         #expect(try await array.paths() == array.portals)
         #expect(try await array.run("policy", "vm-store").standardOutput == "vm-store  least-queue-depth\n")
         // What was added by the file is opened by the holder.
-        #expect(try await eventually(within: .seconds(10)) { try await array.run("policy", "second").succeeded }, "\(array.log)")
+        #expect(try await eventually(within: .seconds(60)) { try await array.run("policy", "second").succeeded }, "\(array.log)")
         #expect(try await array.run("reload").standardOutput == "nothing has changed\n")
 
         // And back: the third path ends its session, the second LUN goes.
         try array.write(array.policy(used: 2))
         #expect(try await array.run("reload", "--yes").succeeded)
-        #expect(try await eventually(within: .seconds(10)) { try await array.paths() == Array(array.portals.prefix(2)) })
-        #expect(try await eventually(within: .seconds(10)) { try await array.run("policy", "second").exitStatus == 1 })
+        #expect(try await eventually(within: .seconds(60)) { try await array.paths() == Array(array.portals.prefix(2)) })
+        #expect(try await eventually(within: .seconds(60)) { try await array.run("policy", "second").exitStatus == 1 })
         let holder = try #require(array.holder)
-        #expect(try await eventually(within: .seconds(5)) {
+        #expect(try await eventually(within: .seconds(60)) {
             !TCPTableEntry.sockets(of: holder.identifier).contains { $0.remote == array.target.portals[2] && $0.isEstablished }
         })
     }
@@ -127,7 +127,7 @@ import Testing
             try await Task.sleep(for: .milliseconds(60))
         }
         #expect(try await disk.status.policy == "fail-over-only")
-        #expect(try await eventually(within: .seconds(10)) { Set(try await disk.paths.map(\.id)) == Set(array.portals) })
+        #expect(try await eventually(within: .seconds(60)) { Set(try await disk.paths.map(\.id)) == Set(array.portals) })
         load.cancel()
         #expect(try await load.value > 100)
         try await manager.shutdown()
@@ -158,7 +158,7 @@ import Testing
         try await array.hold()
         let added = try await array.run("path", "add", "vm-store", array.portals[2], "--save")
         #expect(added.standardOutput.contains("portal \(array.portals[2]) is added") && added.standardOutput.contains("saved in"), "\(added)")
-        #expect(try await eventually(within: .seconds(10)) { try await array.paths() == array.portals })
+        #expect(try await eventually(within: .seconds(60)) { try await array.paths() == array.portals })
         let set = try await array.run("path", "set", "vm-store", array.portals[0], "--weight", "7", "--role", "standby")
         #expect(set.standardOutput.contains("weight 1 → 7") && set.standardOutput.contains("role primary → standby"), "\(set)")
         let removed = try await array.run("path", "remove", "vm-store", array.portals[1], "--wait", "--save")

@@ -18,7 +18,7 @@ import Testing
         let holder = try ChildProcess(
             executable: Mpio.binary, arguments: ["hold", "--config", folder.path + "/mpio.yaml"],
             environment: ["XDG_RUNTIME_DIR": folder.path], standardError: .file(folder.path + "/hold.err"))
-        #expect(try await eventually(within: .seconds(30)) {
+        #expect(try await eventually(within: .seconds(60)) {
             Holders(directories: [folder.path + "/mpio"]).report(luns: ["lun-0"]).report.luns.first?.state == .optimal
         })
 

@@ -17,20 +17,22 @@ final class TargetWithUnits {
     static let blockCount = 1024
     static let blockByteCount = 4096
 
-    init(units: Int, portals count: Int = 2) throws {
+    init(units: Int, portals count: Int = 2, change: (inout ISCSITarget.TargetConfiguration) -> Void = { _ in }) throws {
         directory = try TemporaryDirectory("reactors")
         portals = try LoopbackPortal.unused(count: count)
-        let configuration = ISCSITarget.TargetConfiguration(
+        var configuration = ISCSITarget.TargetConfiguration(
             name: Self.name,
             portals: portals.map {
                 TargetPortalConfiguration(address: SocketAddress(numericHost: $0.address, port: $0.port)!, groupTag: 1)
             },
             logicalUnits: try (0..<units).map { try LogicalUnitConfiguration(parsing: "\($0)=memory,size=4M,serial=reactors\($0)") })
+        change(&configuration)
+        let made = configuration
         let reactor = try LibaioReactor()
         try reactor.start()
         self.reactor = reactor
         target = try reactor.performAndWait {
-            let target = try EmbeddedTarget(configuration: configuration, port: reactor, cryptography: SystemCryptography()) { _ in nil }
+            let target = try EmbeddedTarget(configuration: made, port: reactor, cryptography: SystemCryptography()) { _ in nil }
             try target.start()
             return target
         }
@@ -49,7 +51,10 @@ final class TargetWithUnits {
     static func lunName(_ unit: Int) -> String { String(UnicodeScalar(UInt8(ascii: "a") + UInt8(unit))) }
 
     /// `paths` gives the portals of a unit's LUN; nil: all.
-    func yaml(units: [Int], head: String = "", paths: (Int) -> [Int]? = { _ in nil }) -> String {
+    /// `lanes` gives the reactors over which a unit's LUN is spread; nil: the file says nothing of them.
+    func yaml(
+        units: [Int], head: String = "", paths: (Int) -> [Int]? = { _ in nil }, lanes: (Int) -> Int? = { _ in nil }
+    ) -> String {
         let listed = portals.map { "      - {address: \"\($0)\"}\n" }.joined()
         var text = """
             initiator: {name: "iqn.2026-11.test:spread"}
@@ -66,6 +71,7 @@ final class TargetWithUnits {
             """
         for unit in units {
             text += "  - name: \(Self.lunName(unit))\n    identity: {target: \"\(Self.name)\", lun: \(unit)}\n"
+            if let count = lanes(unit) { text += "    reactors: \(count)\n" }
             guard let own = paths(unit) else { continue }
             text += "    paths:\n" + own.map { "      - {portal: \"\(portals[$0])\"}\n" }.joined()
         }
@@ -80,11 +86,11 @@ final class TargetWithUnits {
     }
 
     func manager(
-        reactors: Int?, units: [Int], head: String = "", paths: (Int) -> [Int]? = { _ in nil }
+        reactors: Int?, units: [Int], head: String = "", paths: (Int) -> [Int]? = { _ in nil }, lanes: (Int) -> Int? = { _ in nil }
     ) async throws -> PathManager {
         var options = options
         options.reactors = reactors
-        let file = try directory.file("mpio.yaml", contents: Array(yaml(units: units, head: head, paths: paths).utf8))
+        let file = try directory.file("mpio.yaml", contents: Array(yaml(units: units, head: head, paths: paths, lanes: lanes).utf8))
         return try await PathManager(configuration: Configuration(contentsOf: file), options: options)
     }
 
@@ -105,7 +111,7 @@ final class TargetWithUnits {
 
 /// Writes blocks and reads them back, several at a time, each checked against what was last written there and against which
 /// LUN it is: a block of another LUN, a late write and a lost one each show. Everything after `start` happens on the
-/// thread of the disk's reactor.
+/// threads of the disk's reactors.
 final class CheckedLoad: @unchecked Sendable {
     struct Report: Sendable {
         var requests = 0
@@ -141,11 +147,12 @@ final class CheckedLoad: @unchecked Sendable {
     }
 
     func start() {
-        // From here on this object belongs to the reactor's thread; the handler keeps it.
+        // From here on this object belongs to the reactors' threads; the handler keeps it.
         let queue = IOQueue(disk: disk) { [self] in completed($0) }
         self.queue = queue
         underWay = depth
-        queue.submit((0..<depth).map(begin))
+        let first = lock.withLock { (0..<depth).map(begin) }
+        queue.submit(first)
     }
 
     /// Ends when all that is under way has; the report.
@@ -213,9 +220,9 @@ final class CheckedLoad: @unchecked Sendable {
                 }
                 if isStopping.load(ordering: .relaxed) || completion.error != nil { underWay -= 1 } else { batch.append(begin(slot)) }
             }
+            lastCompletion = now
+            if underWay == 0 { isOver.signal() }
         }
-        lastCompletion = now
         if !batch.isEmpty { queue?.submit(batch) }
-        if underWay == 0 { isOver.signal() }
     }
 }

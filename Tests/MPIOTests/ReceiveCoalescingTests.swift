@@ -45,6 +45,20 @@ import Testing
         #expect(coalescing.nanoseconds(inFlight: ReceiveCoalescing.leastInFlight - 1) == 0)
     }
 
+    @Test func largeAnswersGatherAlreadyWhereTwoAreUnderWay() {
+        let coalescing = settledShare { _, _ in 256_000 }
+        #expect(coalescing.nanoseconds(inFlight: 2, arePiecesLarge: true) == 100_000)
+        #expect(coalescing.nanoseconds(inFlight: 1, arePiecesLarge: true) == 0)
+    }
+
+    @Test func nothingWaitsWhereNoSecondAnswerCouldCome() {
+        let coalescing = settledShare { _, _ in 1_500_000 }
+        // 100 µs are a fifteenth of a request's time.
+        #expect(coalescing.nanoseconds(inFlight: 16) == 0)
+        #expect(coalescing.nanoseconds(inFlight: 32) > 0)
+        #expect(coalescing.nanoseconds(inFlight: 16, arePiecesLarge: true) > 0)
+    }
+
     @Test func oneThatWasHeldUpDoesNotStretchTheWait() {
         var coalescing = ReceiveCoalescing(limitNanoseconds: .max / 128)
         for _ in 0..<1000 { coalescing.finished(latency: 100_000) }

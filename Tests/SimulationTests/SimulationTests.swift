@@ -30,9 +30,18 @@ struct SimulationTests {
         print(summary.text)
     }
 
+    @Test("three hundred seeds with several lanes keep every rule")
+    func seedsWithLanesKeepEveryRule() async {
+        let summary = await SeedRunner(first: 1, count: 300, seconds: 240, jobs: 2, repeats: 20, worlds: .lanes).run { _ in }
+        #expect(summary.failures.isEmpty, "\(summary.text)")
+        #expect(summary.seedCount == 300, "only \(summary.seedCount) seeds in the time")
+        #expect(summary.pathLossCount > 300 && summary.redrivenCount > 60, "the faults do nothing: \(summary.text)")
+        print(summary.text)
+    }
+
     @Test("the oracles find planted bugs", arguments: [
         PlantedBug.deliveredStatusRetried, .doubleCompletion, .writesSwapped, .wrongCmdSN, .policyIgnored, .sharedISID,
-        .lostCommandCountsAsDone, .lostReDrive, .reDriveForgotten, .socketLeaked, .reassignWithoutLogout, .gapUnfilled,
+        .lostCommandCountsAsDone, .lostReDrive, .reDriveForgotten, .socketLeaked, .reassignWithoutLogout, .gapUnfilled, .stripesShared,
     ])
     func plantedBugsAreFound(bug: PlantedBug) {
         #expect(PlantedBugSearch.find(bug, limit: 200) != nil)

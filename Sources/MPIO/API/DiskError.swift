@@ -24,6 +24,9 @@ public enum DiskError: Error, Hashable, Sendable {
     case targetFailure(responseCode: UInt8)
     /// The logical unit does not offer this command (UNMAP on a thick one, say). Nothing was sent.
     case unsupported
+    /// A ``MultipathDisk/compareAndWrite(_:at:)`` that reaches over the end of a stripe of a disk with several lanes
+    /// (``MultipathDisk/stripeByteCount``), so that no one command can do it. In bytes. Nothing was sent.
+    case crossesStripe(offset: UInt64, byteCount: Int, stripeByteCount: Int)
     /// The target moved fewer bytes than it was asked for, and called that success.
     case shortTransfer(transferredByteCount: Int)
     /// Not answered within `command-timeout` on any path.
@@ -53,6 +56,8 @@ extension DiskError: CustomStringConvertible {
             "the path was lost before the answer: the command may or may not have been carried out"
         case .targetFailure(let code): "the iSCSI target failed (response 0x\(String(code, radix: 16)))"
         case .unsupported: "the logical unit does not offer this command"
+        case .crossesStripe(let offset, let byteCount, let stripeByteCount):
+            "\(byteCount) bytes at offset \(offset) cross a stripe of \(stripeByteCount) bytes, and a LUN with several lanes can compare and write within one stripe only"
         case .shortTransfer(let transferred):
             "the target moved only \(transferred) bytes and called that success"
         case .timedOut: "no answer within command-timeout"

@@ -11,6 +11,8 @@ public struct DiskEvent: Sendable, CustomStringConvertible {
     public var event: MultipathEvent
     /// Who made it happen, where somebody did.
     public internal(set) var actor: ChangeActor?
+    /// On which lane it happened, from 0, where the disk has several: each has its own view of the paths.
+    public internal(set) var lane: Int?
     /// The paths' names, in the order of their indices, as of the event.
     var pathNames: [String]
 

@@ -60,13 +60,19 @@ public struct IORequestCompletion {
 ///
 /// **Threads.** Requests may be submitted from any thread; a batch enters the reactor once. The
 /// completion handler runs on the thread of the disk's reactor, must not block it, and may submit. Handlers of disks that
-/// live on different reactors (``PathManager/Options/reactors``) run at the same time.
+/// live on different reactors (``PathManager/Options/reactors``) run at the same time; and so does the one handler of a disk
+/// with several lanes (``MultipathDisk/laneCount``), which is called on the reactor of the lane that did a request: for a request
+/// over several stripes that of the lane which ended last. A program with a thread for each lane (``MultipathDisk/run(onLane:_:)``)
+/// that asks there for that lane's blocks gets the answers there, without a change of threads.
 /// **Lifetime.** The queue must live until its last completion came; the disk keeps it until it is
 /// closed.
 public final class IOQueue: @unchecked Sendable {
     private let reference: EngineReference
     private let gate: SubmissionGate
     private let sink: QueueSink
+    /// Where the disk has several lanes: those, and this queue's sinks on them.
+    private let router: LaneRouter?
+    private let sinks: LaneSinks
 
     /// A queue on `disk`. `onCompletions` gets each batch; the buffer is valid during the call only.
     public init(
@@ -76,12 +82,19 @@ public final class IOQueue: @unchecked Sendable {
         gate = disk.gate
         let sink = QueueSink(onCompletions)
         self.sink = sink
-        let reference = reference
-        reference.reactor.enqueue { reference.engine.register(sink) }
+        router = disk.router
+        var sinks = [sink]
+        for _ in disk.gates.dropFirst() { sinks.append(QueueSink(sharing: sink)) }
+        self.sinks = LaneSinks(sinks)
+        for (gate, sink) in zip(disk.gates, sinks) {
+            let reference = gate.reference
+            reference.reactor.enqueue { reference.engine.register(sink) }
+        }
     }
 
     /// Submits a batch, in order.
     public func submit(_ requests: UnsafeBufferPointer<IORequest>) {
+        if let router { return router.submit(requests, sinks) }
         let target = Unmanaged<CompletionSink>.passUnretained(sink)
         if reference.reactor.isOnReactorThread {
             reference.engine.submit(requests, sink: target)
@@ -102,6 +115,9 @@ private final class QueueSink: CompletionSink, @unchecked Sendable {
     init(_ onCompletions: @escaping @Sendable (UnsafeBufferPointer<IORequestCompletion>) -> Void) {
         self.onCompletions = onCompletions
     }
+
+    /// Another lane's, of the same queue.
+    convenience init(sharing other: QueueSink) { self.init(other.onCompletions) }
 
     override func deliver(_ completions: UnsafeBufferPointer<IOCompletion>) {
         onCompletions(completions)

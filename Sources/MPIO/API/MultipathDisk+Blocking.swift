@@ -14,6 +14,19 @@ extension MultipathDisk {
         forceUnitAccess: Bool = false
     ) async throws(DiskError) {
         if Task.isCancelled { throw .cancelled }
+        if let router {
+            let lane = router.lane(of: operation, offset, byteCount)
+            let error =
+                if let lane {
+                    await router.gates[lane].perform(
+                        operation, offset: offset, byteCount: byteCount, memory: memory, forceUnitAccess: forceUnitAccess)
+                } else {
+                    await router.perform(
+                        operation, offset: offset, byteCount: byteCount, memory: memory, forceUnitAccess: forceUnitAccess)
+                }
+            if let error { throw error }
+            return
+        }
         let error = await gate.perform(
             operation, offset: offset, byteCount: byteCount, memory: memory, forceUnitAccess: forceUnitAccess)
         if let error { throw error }
@@ -45,8 +58,19 @@ extension MultipathDisk {
     }
 
     private func wait(_ request: IORequest) throws(DiskError) {
-        precondition(!engine.reactor.isOnReactorThread, "a blocking call on the reactor's thread would wait for itself")
+        precondition(
+            !gates.contains { $0.reference.reactor.isOnReactorThread }, "a blocking call on the reactor's thread would wait for itself")
         let waiter = BlockingWaiter()
+        var gate = gate
+        if let router {
+            let submission = IOSubmission(request, sink: Unmanaged<CompletionSink>.passUnretained(waiter))
+            guard let lane = router.lane(of: submission.operation, submission.offset, submission.byteCount) else {
+                router.submit(submission) { waiter.end($0) }
+                if let error = waiter.wait() { throw error }
+                return
+            }
+            gate = router.gates[lane]
+        }
         gate.enqueue(
             CollectionOfOne(IOSubmission(request, sink: Unmanaged<CompletionSink>.passRetained(waiter))))
         if let error = waiter.wait() { throw error }
@@ -69,10 +93,14 @@ private final class BlockingWaiter: CompletionSink, @unchecked Sendable {
     }
 
     override func deliver(_ completions: UnsafeBufferPointer<IOCompletion>) {
-        error = completions.first?.error
-        sem_post(semaphore)
+        end(completions.first?.error)
         // The submission's own reference: nothing names this sink any more.
         Unmanaged.passUnretained(self).release()
+    }
+
+    func end(_ error: DiskError?) {
+        self.error = error
+        sem_post(semaphore)
     }
 
     func wait() -> DiskError? {

@@ -23,24 +23,48 @@ public final class MultipathDisk: Sendable {
     /// Vendor, product, identity, limits, as the first usable path gave them.
     public let device: DeviceDescription
 
+    /// Of the first lane, or the only one.
     let engine: EngineReference
     let gate: SubmissionGate
+    /// Of all lanes.
+    let gates: [SubmissionGate]
+    /// Nil where there is one lane.
+    let router: LaneRouter?
 
-    init(name: String, device: DeviceDescription, engine: EngineReference) {
+    init(name: String, device: DeviceDescription, lanes: [EngineReference]) {
         self.name = name
         self.device = device
         blockSize = Int(device.blockSize)
-        self.engine = engine
-        gate = SubmissionGate(engine: engine)
+        engine = lanes[0]
+        gates = lanes.map { SubmissionGate(engine: $0) }
+        gate = gates[0]
+        router = lanes.count > 1 ? LaneRouter(lanes, gates: gates, blockSize: Int(device.blockSize)) : nil
     }
 
     /// The size in bytes when the disk was opened. ``events`` tells when a target grows a disk.
     public var capacityByteCount: UInt64 { device.blockCount * UInt64(device.blockSize) }
 
-    /// Runs `body` on the thread of the reactor on which this disk lives: no change of thread on the way in or out of its
+    /// Runs `body` on the thread of the reactor on which this disk, or its first lane, lives: no change of thread on the way in or out of its
     /// requests. `body` must not block it.
     public func run<Value: Sendable>(_ body: @Sendable () async throws -> Value) async rethrows -> Value {
         try await withTaskExecutorPreference(engine.reactor) { try await body() }
+    }
+
+    /// Over how many reactors the disk is spread (``LUNConfiguration/reactors``): 1, mostly. A lane is a set of sessions of its own to
+    /// all the disk's paths, on a reactor of its own; it chooses paths, loses them and fails over by itself. Lanes share the disk's
+    /// blocks, in stripes of ``stripeByteCount``.
+    public var laneCount: Int { gates.count }
+
+    /// The bytes in one piece that a lane has, a multiple of the block size: 1 MiB, or the whole blocks in it. Stripe `n` belongs to lane
+    /// `n % laneCount`. A request in one stripe is done by its lane; one over several is done in parts.
+    public var stripeByteCount: Int { Striping(laneCount: laneCount, blockSize: blockSize).stripeByteCount }
+
+    /// The lane of the byte at `offset`, from 0.
+    public func lane(at offset: UInt64) -> Int { Striping(laneCount: laneCount, blockSize: blockSize).lane(at: offset) }
+
+    /// The same as ``run(_:)`` for a lane, 0 ..< ``laneCount``: requests for its own blocks cost no change of threads there.
+    public func run<Value: Sendable>(onLane lane: Int, _ body: @Sendable () async throws -> Value) async rethrows -> Value {
+        try await withTaskExecutorPreference(gates[lane].reference.reactor) { try await body() }
     }
 
     /// The size in bytes now. On the thread of the disk's reactor only.
@@ -95,7 +119,8 @@ public final class MultipathDisk: Sendable {
     ///
     /// Throws ``DiskError/miscompare(offset:)`` where they differ, ``DiskError/unsupported`` where the target has
     /// no such command or not for so many blocks, and ``DiskError/outcomeUnknown`` where the path was lost
-    /// before the answer: it is never repeated blindly.
+    /// before the answer: it is never repeated blindly. ``DiskError/crossesStripe(offset:byteCount:stripeByteCount:)`` where the disk has
+    /// several lanes and the range is not in one stripe.
     public func compareAndWrite(_ buffer: IOBuffer, at offset: UInt64) async throws(DiskError) {
         precondition(buffer.byteCount % 2 == 0, "compareAndWrite takes the old and the new blocks, equally many")
         defer { withExtendedLifetime(buffer) {} }

@@ -105,8 +105,9 @@ public final class PathManager: Sendable {
         /// What `mpio paths` shows as the holder.
         public var command = CommandLine.arguments.first.map { URL(fileURLWithPath: $0).lastPathComponent } ?? "?"
         /// Threads over which the disks are spread, 1…64; nil: what the policy file says (`reactors`, 1 by default). A disk
-        /// lives on one of them, the one with the fewest disks when it is opened, and stays there; each reactor has sessions of
-        /// its own. More of them than processors are of no use, and one is best for one disk.
+        /// lives on one of them, the one with the fewest disks when it is opened, and stays there; or on as many as
+        /// ``LUNConfiguration/reactors`` says, with a lane on each. Each reactor has sessions of its own. More of them than
+        /// processors are of no use.
         public var reactors: Int?
         /// Look for completions this long before sleeping: less latency at low queue depth, for a busy core for each
         /// reactor. Zero: as the policy file says (``Configuration/busyPoll``).
@@ -265,6 +266,8 @@ public enum PathManagerError: Error, Sendable, CustomStringConvertible {
     case unknownLUN(String, known: [String])
     /// No path leads to the unit; each with its reason.
     case noUsablePath(lun: String, paths: [PathTrouble])
+    /// The lanes of a LUN (``MultipathDisk/laneCount``) found different units, or sizes; in words.
+    case lanesDiffer(lun: String, words: String)
     /// The reactors, the ISID lease or the control socket could not be had; in words.
     case cannotStart(String)
     /// The manager was shut down, or is being shut down.
@@ -280,6 +283,7 @@ public enum PathManagerError: Error, Sendable, CustomStringConvertible {
             "no path leads to \(lun): no target that answers has it; 'mpio discover PORTAL' tells what one has"
         case .noUsablePath(let lun, let paths):
             "no usable path to \(lun):\n" + paths.map { "  \($0)" }.joined(separator: "\n")
+        case .lanesDiffer(let lun, let words): "the lanes of \(lun) lead to different units: \(words)"
         case .cannotStart(let words): words
         case .shutDown: "the path manager was shut down"
         case .cancelled: "cancelled before the disk was open"

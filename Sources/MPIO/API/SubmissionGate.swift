@@ -22,7 +22,7 @@ struct EngineReference: @unchecked Sendable {
 /// Where requests from any thread enter a disk. On the reactor's thread they enter at once; elsewhere
 /// they gather, and a whole batch enters with one job.
 final class SubmissionGate: @unchecked Sendable {
-    private let reference: EngineReference
+    let reference: EngineReference
     private let lock = Lock()
     private var inbox: [IOSubmission] = []
     private var spare: [IOSubmission] = []

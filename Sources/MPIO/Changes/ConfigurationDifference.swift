@@ -207,7 +207,7 @@ extension LUNConfiguration {
             case .location(let target, let lun): "\(target) LUN \(lun.index ?? Int(truncatingIfNeeded: lun.rawValue))"
             case .byPaths: "by its paths"
             }
-        return [ConfigurationFact("identity", identity)] + settings.facts
+        return [ConfigurationFact("identity", identity), ConfigurationFact("reactors", "\(reactors)")] + settings.facts
     }
 }
 

@@ -47,7 +47,7 @@ extension ManagerState {
     }
 
     func edit(_ edit: ConfigurationEdit, by actor: ChangeActor?, report: @escaping (ChangesResult) -> Void) {
-        guard shard(of: edit.lun) != nil else {
+        guard shards(of: edit.lun) != nil else {
             return report(.failure(ControlFailure(.noSuchLUN, "this process does not hold '\(edit.lun)'")))
         }
         change(isDryRun: false, by: actor) { current throws(ControlFailure) in
@@ -116,7 +116,7 @@ extension ManagerState {
         new.busyPoll = current.busyPoll
         new.reactors = current.reactors
         for index in changes.indices {
-            guard let name = changes[index].lun, let old = current.lun(named: name), shard(of: name) != nil
+            guard let name = changes[index].lun, let old = current.lun(named: name), shards(of: name) != nil
             else { continue }
             switch changes[index].key {
             case "lun" where changes[index].new == nil && isUsed(name):
@@ -127,6 +127,10 @@ extension ManagerState {
                 changes[index].effect = .left
                 changes[index].note = "an open LUN stays what it is"
                 if let place = new.luns.firstIndex(where: { $0.name == name }) { new.luns[place].keepIdentification(of: old) }
+            case "reactors":
+                changes[index].effect = .left
+                changes[index].note = "an open LUN stays on its reactors; it takes a restart"
+                if let place = new.luns.firstIndex(where: { $0.name == name }) { new.luns[place].reactors = old.reactors }
             default: break
             }
         }

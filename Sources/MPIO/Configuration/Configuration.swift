@@ -227,6 +227,9 @@ public struct LUNConfiguration: Sendable {
     public var name: String
     /// What makes a unit this LUN.
     public var identification: LUNIdentification
+    /// Reactors over which its blocks are spread, 1 to those that there are (``Configuration/reactors``); one lane on each:
+    /// see ``MultipathDisk/laneCount``.
+    public var reactors = 1
     /// Policy, timers and the rest, the file's defaults included.
     public var settings: LUNSettings
     /// In configured order. Empty: every path that leads to the LUN, equal and primary.

@@ -20,7 +20,7 @@ extension ConfigurationReader {
     }
 
     private func readLUN(_ node: PolicyNode, claims: inout Claims) -> LUNConfiguration? {
-        let keys = ["name", "identity", "paths"] + Self.settingsKeys
+        let keys = ["name", "identity", "paths", "reactors"] + Self.settingsKeys
         guard let mapping = node.mapping(keys: keys, expected: "a mapping with a name and an identity") else { return nil }
         let nameNode = mapping.required("name", expected: "a name such as vm-store")
         let name = nameNode.flatMap { lunName($0) }
@@ -41,8 +41,22 @@ extension ConfigurationReader {
                 expected: "an identity such as naa.6001405…, {target: …, lun: 0}, or paths that each are a device or give a 'lun'")
         }
         guard let name, identityNode == nil || identification != nil else { return nil }
-        return LUNConfiguration(
+        var lun = LUNConfiguration(
             name: name, identification: identification ?? .byPaths, settings: layer.settings, paths: paths)
+        lun.reactors = mapping["reactors"].flatMap { readReactors($0) } ?? 1
+        return lun
+    }
+
+    /// Over how many of the file's reactors a LUN is spread.
+    private func readReactors(_ node: PolicyNode) -> Int? {
+        guard let count = node.whole(Configuration.reactorRange), count > 1 else { return nil }
+        guard count <= configuration.reactors else {
+            node.report(
+                "\(count) reactors are more than the file has",
+                expected: configuration.reactors == 1 ? "'reactors' at the top of the file, \(count) or more" : "1 to \(configuration.reactors)")
+            return nil
+        }
+        return count
     }
 
     private func claim<Key: Hashable>(

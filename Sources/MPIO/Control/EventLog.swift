@@ -11,14 +11,16 @@ final class EventLog: Sendable {
     nonisolated(unsafe) private var nextSerial: UInt64 = 1
 
     func append(_ event: DiskEvent) {
-        append(lun: event.disk, path: event.path, kind: event.event.kind, message: event.description, by: event.actor, at: event.at)
+        append(lun: event.disk, path: event.path, kind: event.event.kind, message: event.description, by: event.actor, at: event.at,
+            lane: event.lane)
     }
 
     /// - Parameter lun: empty where it is about no LUN.
-    func append(lun: String, path: String? = nil, kind: String, message: String, by actor: ChangeActor?, at: Date = Date()) {
+    func append(lun: String, path: String? = nil, kind: String, message: String, by actor: ChangeActor?, at: Date = Date(), lane: Int? = nil) {
         lock.withLock {
-            let record = EventRecord(
+            var record = EventRecord(
                 serial: nextSerial, at: Timestamp.format(at), lun: lun, path: path, kind: kind, message: message, by: actor)
+            record.lane = lane
             if records.count < Self.capacity {
                 records.append(record)
             } else {

@@ -77,12 +77,13 @@ extension ManagerState {
     private func askHolder(
         of lun: String, _ request: ControlRequest, from actor: ChangeActor?, report: @escaping (ControlResponse) -> Void
     ) {
-        let only = shard(of: lun).map { shards[$0] }
+        let only = shards(of: lun)
         gather { shard in
-            guard only == nil || only === shard, let disk = shard.disk(named: lun) else { return nil }
-            return shard.answer(request, about: disk, from: actor)
-        } then: { (answers: [ControlResponse?]) in
-            report(answers.compactMap { $0 }.first ?? .failed(ControlFailure(.noSuchLUN, "this process does not hold '\(lun)'")))
+            guard only?.contains(shard.host.reactorNumber) ?? true, let disk = shard.disk(named: lun) else { return nil }
+            return LaneAnswer(lane: disk.lane.number, response: shard.answer(request, about: disk, from: actor))
+        } then: { (answers: [LaneAnswer?]) in
+            let answers = answers.compactMap { $0 }.sorted { $0.lane < $1.lane }
+            report(.joined(answers) ?? .failed(ControlFailure(.noSuchLUN, "this process does not hold '\(lun)'")))
         }
     }
 
@@ -109,17 +110,50 @@ extension ManagerState {
         } then: { [self] (some: [[LUNSnapshot]]) in
             let shown = shown + some.flatMap { $0 }
             guard names.contains(where: { $0.count > start + Self.lunsAtOnce }) else {
-                let order = Dictionary(uniqueKeysWithValues: openLUNs.enumerated().map { ($1, $0) })
-                return report(PathsReport(luns: shown.sorted { order[$0.name] ?? .max < order[$1.name] ?? .max }))
+                return report(PathsReport(luns: joined(shown, isSample: isSample)))
             }
             later { [self] in inspect(names, from: start + Self.lunsAtOnce, isSample: isSample, shown: shown, report: report) }
         }
+    }
+
+    /// Each LUN once, in the order of opening. What a reactor has only to end a dead process's sessions is left out.
+    private func joined(_ shown: [LUNSnapshot], isSample: Bool) -> [LUNSnapshot] {
+        let order = Dictionary(uniqueKeysWithValues: openLUNs.enumerated().map { ($1, $0) })
+        var lanes: [String: [LUNSnapshot]] = [:]
+        for lane in shown where lane.reactor.map({ shards(of: lane.name)?.contains($0) ?? true }) ?? true {
+            lanes[lane.name, default: []].append(lane)
+        }
+        return lanes.values.map { lanes in
+            .joined(lanes.sorted { $0.reactor ?? 0 < $1.reactor ?? 0 }, isSample: isSample)
+        }.sorted { order[$0.name] ?? .max < order[$1.name] ?? .max }
     }
 
     /// Events of all disks, ordered by time. Their serial numbers count over the whole process.
     private func events(after serial: UInt64?) -> ControlResponse {
         let (events, next) = log.events(after: serial)
         return .events(events, next: next)
+    }
+}
+
+/// What one lane of a LUN answered.
+private struct LaneAnswer: Sendable {
+    var lane: Int
+    var response: ControlResponse
+}
+
+extension ControlResponse {
+    /// All lanes of a LUN do what is asked; one that can't says why. In the order of the lanes.
+    fileprivate static func joined(_ answers: [LaneAnswer]) -> ControlResponse? {
+        guard answers.count > 1 else { return answers.first?.response }
+        let failures = answers.compactMap { answer in
+            if case .failed(let failure) = answer.response { (lane: answer.lane, failure: failure) } else { nil }
+        }
+        if let lane = failures.first?.lane, var failure = failures.first?.failure {
+            if failures.count < answers.count { failure.message += " (lane \(lane) of \(answers.count); the others did it)" }
+            return .failed(failure)
+        }
+        let explanations = answers.compactMap { if case .explanation(let report) = $0.response { report } else { nil } }
+        return explanations.isEmpty ? answers[0].response : .explanation(.joined(explanations))
     }
 }
 

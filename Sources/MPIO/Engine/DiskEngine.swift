@@ -8,6 +8,12 @@ import Timebase
 /// asked. It decides nothing itself. Confined to the port's thread.
 package final class DiskEngine {
     package let name: String
+    /// Which part of the disk it is; mostly all of it.
+    package let lane: Lane
+    /// Once the disk's blocks are known.
+    private(set) var striping: Striping?
+    /// Tells the disk's other lanes, where there are any.
+    package var tellOtherLanes: ((LaneNews) -> Void)?
     let host: EngineHost
     let lun: PseudoLUN
     // Exclusivity is not checked where every request passes: one thread owns the disk.
@@ -21,7 +27,8 @@ package final class DiskEngine {
     /// Of ``device``; by itself, because looking into a description copies its strings.
     @exclusivity(unchecked) private var capacityByteCount: UInt64?
     @exclusivity(unchecked) private(set) var limits = TransferLimits()
-    let events = EventBroadcast()
+    /// Of all lanes of the disk.
+    let events: EventBroadcast
     /// Told of each event at once, on the port's thread.
     package var eventTap: ((DiskEvent) -> Void)?
     /// For the inspector; filled by the ``RateSampler``.
@@ -51,8 +58,13 @@ package final class DiskEngine {
 
     package static let requestCapacity = 1024
 
-    init(name: String, settings: LUNSettings, modules: DSMRegistry, log: EventLog, host: EngineHost) {
+    init(
+        name: String, settings: LUNSettings, modules: DSMRegistry, log: EventLog, host: EngineHost, lane: Lane = .only,
+        events: EventBroadcast = EventBroadcast()
+    ) {
         self.name = name
+        self.lane = lane
+        self.events = events
         self.log = log
         self.host = host
         lun = PseudoLUN(name: name, settings: settings, registry: modules, requestCapacity: Self.requestCapacity)
@@ -88,7 +100,11 @@ package final class DiskEngine {
     /// Takes a batch of requests; each ends in one completion, delivered in a later step or, for a request
     /// that is refused outright, at the end of this one.
     package func submit(_ batch: UnsafeBufferPointer<IOSubmission>) {
-        for submission in batch { enter(submission) }
+        if lane.count == 1 {
+            for submission in batch { enter(submission) }
+        } else {
+            for submission in batch { if submission.isStriped { enterStriped(submission) } else { enter(submission) } }
+        }
         touch()
         host.runDirtyDisks()
     }
@@ -109,6 +125,19 @@ package final class DiskEngine {
             waiting.append(WaitingSubmission(submission: submission, parent: -1))
             return
         }
+    }
+
+    /// A request of which this lane has to do its stripes only.
+    private func enterStriped(_ submission: IOSubmission) {
+        if let error = refusal(of: submission) { return complete(submission, error) }
+        guard submission.operation != .compareAndWrite else {
+            return complete(
+                submission,
+                .crossesStripe(offset: submission.offset, byteCount: submission.byteCount, stripeByteCount: striping!.stripeByteCount))
+        }
+        let whole = splits.add(SplitRequest(submission: submission, outer: -1))
+        submitParts(of: whole)
+        if splits[whole].partsUnderWay == 0 { endSplit(whole) }
     }
 
     private func refusal(of submission: IOSubmission) -> DiskError? {
@@ -135,16 +164,27 @@ package final class DiskEngine {
     private func submitParts(of parent: Int32) {
         while true {
             let whole = splits[parent]
-            let rest = whole.submission.byteCount - whole.submittedByteCount
-            guard rest > 0, whole.error == nil, whole.partsUnderWay < Self.partsAtOnce else { return }
-            var part = whole.submission
-            part.offset += UInt64(whole.submittedByteCount)
-            part.byteCount = min(rest, limits.byteCount(for: part.operation))
-            part.memory = part.memory.map { $0 + whole.submittedByteCount }
-            splits[parent].submittedByteCount += part.byteCount
+            guard whole.error == nil, whole.partsUnderWay < Self.partsAtOnce, var part = nextPart(of: whole) else { return }
+            let start = Int(part.offset - whole.submission.offset)
+            part.byteCount = min(part.byteCount, limits.byteCount(for: part.operation))
+            part.memory = part.memory.map { $0 + start }
+            part.isStriped = false
+            splits[parent].submittedByteCount = start + part.byteCount
             splits[parent].partsUnderWay += 1
             if !(waiting.isEmpty && admit(part, parent: parent)) { waiting.append(WaitingSubmission(submission: part, parent: parent)) }
         }
+    }
+
+    /// What was not submitted yet, in one piece; `memory` is that of the whole. Nil: all was.
+    private func nextPart(of whole: SplitRequest) -> IOSubmission? {
+        var part = whole.submission
+        part.offset += UInt64(whole.submittedByteCount)
+        part.byteCount -= whole.submittedByteCount
+        guard part.isStriped, let striping else { return part.byteCount > 0 ? part : nil }
+        guard let piece = striping.piece(ofLane: lane.number, from: part.offset, rest: part.byteCount) else { return nil }
+        part.offset += UInt64(piece.skipped)
+        part.byteCount = piece.byteCount
+        return part
     }
 
     private func admit(_ submission: IOSubmission, parent: Int32) -> Bool {
@@ -296,16 +336,25 @@ package final class DiskEngine {
         splits[parent].partsUnderWay -= 1
         if let error, splits[parent].error == nil { splits[parent].error = error }
         submitParts(of: parent)
+        guard splits[parent].partsUnderWay == 0 else { return touch() }
+        endSplit(parent)
+    }
+
+    private func endSplit(_ parent: Int32) {
         let whole = splits[parent]
-        guard whole.partsUnderWay == 0 else { return touch() }
         splits.remove(parent)
         guard whole.outer >= 0 else { return complete(whole.submission, whole.error) }
         partEnded(whole.outer, whole.error)
     }
 
     private func complete(_ submission: IOSubmission, _ error: DiskError?) {
-        submission.sink._withUnsafeGuaranteedRef { sink in
-            sink.append(IOCompletion(token: submission.token, error: error))
+        complete(submission.sink, IOCompletion(token: submission.token, error: error))
+    }
+
+    /// Hands a completion out with the others of this step: also one of a request that ended here last, after its other lanes.
+    func complete(_ sink: Unmanaged<CompletionSink>, _ completion: IOCompletion) {
+        sink._withUnsafeGuaranteedRef { sink in
+            sink.append(completion)
             guard !sink.isDirty else { return }
             sink.isDirty = true
             dirtySinks.append(sink)
@@ -332,11 +381,14 @@ package final class DiskEngine {
         switch event {
         case .defined(let device, _):
             define(device)
-        case .capacityChanged(_, _, let blocks): device?.blockCount = blocks
+        case .capacityChanged(_, _, let blocks):
+            device?.blockCount = blocks
+            tellOtherLanes?(.capacityChanged)
         default: break
         }
         let shown = DiskEvent(
-            at: Date(), disk: name, event: event, actor: event.isChange ? host.actor : nil, pathNames: paths.map(\.name))
+            at: Date(), disk: name, event: event, actor: event.isChange ? host.actor : nil,
+            lane: lane.count > 1 ? lane.number : nil, pathNames: paths.map(\.name))
         log.append(shown)
         eventTap?(shown)
         events.send(shown)
@@ -345,6 +397,19 @@ package final class DiskEngine {
     private func define(_ device: DeviceDescription) {
         self.device = device
         limits = TransferLimits(device)
+        striping = Striping(laneCount: lane.count, blockSize: limits.blockSize, stripeLimitByteCount: lane.stripeLimitByteCount)
+    }
+
+    /// Something that happened on another lane of the disk.
+    package func heard(_ news: LaneNews) {
+        guard !isClosed else { return }
+        switch news {
+        case .unitWasReset: lun.commandsMayBeCleared(at: now)
+        // It tells again when it has seen so itself; whoever knows already does not.
+        case .capacityChanged: lun.capacityMayHaveChanged(at: now)
+        }
+        touch()
+        host.runDirtyDisks()
     }
 
     // MARK: Closing
@@ -373,7 +438,8 @@ package final class DiskEngine {
         for path in paths { path.leave() }
         if let timer { host.port.cancelTimer(timer.id) }
         timer = nil
-        events.finish()
+        events.finish(lane.number)
+        tellOtherLanes = nil
         let ready = closings
         closings.removeAll()
         for closing in ready { closing() }

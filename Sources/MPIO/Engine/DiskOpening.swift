@@ -84,6 +84,14 @@ package struct OpeningLimits: Sendable {
     static func use(_ timers: Timers) -> OpeningLimits {
         OpeningLimits(patience: .milliseconds(250), total: timers.loginTimeout + timers.loginTimeout)
     }
+
+    /// The same for a disk that may have writes of a dead process in its sessions: each is logged in to, or has failed, before there is
+    /// a new write for an old one to undo.
+    static func takeOver(_ timers: Timers) -> OpeningLimits {
+        var limits = use(timers)
+        limits.patience = limits.total
+        return limits
+    }
 }
 
 /// A path that cannot be used, and why.

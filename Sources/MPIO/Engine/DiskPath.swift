@@ -259,6 +259,8 @@ package final class DiskPath {
     private func resetLogicalUnit(for path: DiskPath, _ step: FenceStep) {
         guard case .session(let reference) = transport, let lun else { return path.fenced(step, .unsupported) }
         reference.inventory.channel.manage(.logicalUnitReset, lun: lun) { response in
+            // Whatever was answered, or not: it may have ended what the disk's other lanes have under way.
+            if !path.hasLeft { path.disk.tellOtherLanes?(.unitWasReset) }
             path.fenced(step, response == .functionComplete ? .done : .failed)
         }
     }

@@ -6,8 +6,10 @@ import Timebase
 // the simulator. The same objects as `ManagerState` puts together.
 
 extension DiskEngine {
-    package convenience init(name: String, settings: LUNSettings, modules: DSMRegistry, host: EngineHost) {
-        self.init(name: name, settings: settings, modules: modules, log: EventLog(), host: host)
+    package convenience init(
+        name: String, settings: LUNSettings, modules: DSMRegistry, host: EngineHost, lane: Lane = .only
+    ) {
+        self.init(name: name, settings: settings, modules: modules, log: EventLog(), host: host, lane: lane)
     }
 
     /// Adds a path over a session and begins to connect it.

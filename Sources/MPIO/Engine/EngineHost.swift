@@ -48,7 +48,7 @@ package final class EngineHost {
     func changeInFlight(by difference: Int) { inFlight += difference }
 
     private func adjustCoalescing() {
-        let wanted = coalescing.nanoseconds(inFlight: inFlight)
+        let wanted = coalescing.nanoseconds(inFlight: inFlight, arePiecesLarge: port.isReceivingLargePieces)
         guard wanted != coalescingNanoseconds else { return }
         coalescingNanoseconds = wanted
         port.coalesceReceives(nanoseconds: wanted)

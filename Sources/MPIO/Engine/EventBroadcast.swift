@@ -2,9 +2,11 @@ import AsyncIO
 import Foundation
 import Multipath
 
-/// Hands a disk's events to whoever listens. Sent on the reactor's thread, listened to on any.
+/// Hands a disk's events to whoever listens. Sent on the threads of the disk's reactors, listened to on any.
 final class EventBroadcast: Sendable {
     private struct State {
+        /// Those whose events it hands on, and that have not ended.
+        var lanes: Set<Int> = [0]
         var listeners: [UInt64: AsyncStream<DiskEvent>.Continuation] = [:]
         var nextListener: UInt64 = 0
         var isFinished = false
@@ -15,6 +17,9 @@ final class EventBroadcast: Sendable {
 
     private let lock = Lock()
     nonisolated(unsafe) private var state = State()
+
+    /// - Parameter laneCount: so many lanes send, and each finishes.
+    init(laneCount: Int = 1) { state.lanes = Set(0..<laneCount) }
 
     func send(_ event: DiskEvent) {
         let listeners = lock.withLock { Array(state.listeners.values) }
@@ -38,8 +43,11 @@ final class EventBroadcast: Sendable {
         return stream
     }
 
-    func finish() {
-        let listeners = lock.withLock {
+    /// A lane is closed: the streams end with the last.
+    func finish(_ lane: Int = 0) {
+        let listeners = lock.withLock { () -> [AsyncStream<DiskEvent>.Continuation] in
+            state.lanes.remove(lane)
+            guard state.lanes.isEmpty else { return [] }
             state.isFinished = true
             defer { state.listeners.removeAll() }
             return Array(state.listeners.values)

@@ -14,6 +14,8 @@ final class ManagerShard: @unchecked Sendable {
     /// What is configured now, as the manager last said.
     private(set) var configuration: Configuration
     private(set) var disks: [DiskEngine] = []
+    /// LUNs that were not closed in order, by this process or one before it, and have not been since.
+    private var inherited: Set<String> = []
     /// For each open disk, by its name, which of its paths is where.
     var places: [String: [PathPlace: PathIndex]] = [:]
     /// What an opening waits for; nil: what the LUN's timers say.
@@ -42,10 +44,10 @@ final class ManagerShard: @unchecked Sendable {
 
     // MARK: Opening
 
-    /// Calls `report` once: when the disk is open, when it can't be, or when `ticket` is cancelled.
+    /// Opens a LUN, or one of its lanes. Calls `report` once: when it is open, when it can't be, or when `ticket` is cancelled.
     func open(
-        _ lun: LUNConfiguration, modules: DSMRegistry, ticket: CancellationFlag,
-        report: @escaping (Result<OpenDisk, PathManagerError>) -> Void
+        _ lun: LUNConfiguration, as lane: Lane, events: EventBroadcast, modules: DSMRegistry, ticket: CancellationFlag,
+        report: @escaping (Result<OpenLane, PathManagerError>) -> Void
     ) {
         guard !isShutDown else { return report(.failure(.shutDown)) }
         guard !ticket.value else { return report(.failure(.cancelled)) }
@@ -54,13 +56,15 @@ final class ManagerShard: @unchecked Sendable {
             if let device = known.device { return report(.success(handOut(known, device))) }
             engine = known
         } else {
+            if lease.isNoted(lun.name) { inherited.insert(lun.name) }
             // Before the first login: whoever comes after this process has to know.
             lease.note(lun.name)
-            engine = makeDisk(lun, modules)
+            engine = makeDisk(lun, lane, events, modules)
             disks.append(engine)
             sampler.start()
         }
-        DiskOpening(engine, limits: openingLimits ?? .use(lun.settings.timers), ticket: ticket) { [self] outcome in
+        let timers = lun.settings.timers
+        DiskOpening(engine, limits: openingLimits ?? (inherited.contains(lun.name) ? .takeOver(timers) : .use(timers)), ticket: ticket) { [self] outcome in
             switch outcome {
             case .opened(let device): report(.success(handOut(engine, device)))
             case .failed(let paths): fail(engine, .noUsablePath(lun: lun.name, paths: paths), report)
@@ -72,14 +76,14 @@ final class ManagerShard: @unchecked Sendable {
         host.runDirtyDisks()
     }
 
-    private func handOut(_ engine: DiskEngine, _ device: DeviceDescription) -> OpenDisk {
+    private func handOut(_ engine: DiskEngine, _ device: DeviceDescription) -> OpenLane {
         engine.isHandedOut = true
-        return OpenDisk(engine: engine, reactor: reactor, device: device)
+        return OpenLane(engine: engine, reactor: reactor, device: device)
     }
 
     /// Whoever waits for it waits in vain.
     private func fail(
-        _ engine: DiskEngine, _ error: PathManagerError, _ report: @escaping (Result<OpenDisk, PathManagerError>) -> Void
+        _ engine: DiskEngine, _ error: PathManagerError, _ report: @escaping (Result<OpenLane, PathManagerError>) -> Void
     ) {
         forget(engine)
         close(engine) { report(.failure(error)) }
@@ -95,8 +99,9 @@ final class ManagerShard: @unchecked Sendable {
         }
     }
 
-    private func makeDisk(_ lun: LUNConfiguration, _ modules: DSMRegistry) -> DiskEngine {
-        let engine = DiskEngine(name: lun.name, settings: lun.settings, modules: modules, log: log, host: host)
+    private func makeDisk(_ lun: LUNConfiguration, _ lane: Lane, _ events: EventBroadcast, _ modules: DSMRegistry) -> DiskEngine {
+        let engine = DiskEngine(
+            name: lun.name, settings: lun.settings, modules: modules, log: log, host: host, lane: lane, events: events)
         if case .identity(let wanted) = lun.identification { engine.lun.pin(wanted) }
         for path in configuration.effectivePaths(of: lun) { add(path, to: engine, lun: lun) }
         return engine
@@ -115,11 +120,23 @@ final class ManagerShard: @unchecked Sendable {
         close(engine) {}
     }
 
+    /// Gives up a disk, or a lane of one, that was opened here; nothing where it is not, or is being closed anyway.
+    func giveUp(_ name: String, _ done: @escaping () -> Void) {
+        guard !isShutDown, let engine = disks.first(where: { $0.name == name }) else { return done() }
+        forget(engine)
+        close(engine, done)
+    }
+
     private func close(_ engine: DiskEngine, _ done: @escaping () -> Void) {
+        // What somebody left behind ends with a login by each ISID that may have it.
+        let mayBeLeft = inherited.contains(engine.name) && !engine.reachesAllPaths
         engine.close { [self] in
             // Otherwise writes of it may still be in a lost session, which the next process's login has to end.
-            if engine.lun.snapshot().guardState == .clear, !disks.contains(where: { $0.name == engine.name && $0 !== engine }) {
+            if engine.lun.snapshot().guardState == .clear, !mayBeLeft,
+                !disks.contains(where: { $0.name == engine.name && $0 !== engine })
+            {
                 lease.erase(engine.name)
+                inherited.remove(engine.name)
             }
             done()
         }
@@ -210,6 +227,13 @@ final class ManagerShard: @unchecked Sendable {
         let waiting = endings
         endings.removeAll()
         for ending in waiting { ending() }
+    }
+}
+
+extension DiskEngine {
+    /// Every path has been logged in to and not been lost since.
+    fileprivate var reachesAllPaths: Bool {
+        lun.snapshot().paths.allSatisfy { $0.state.isUsable || $0.state.mayBecomeUsable || $0.state == .unavailable }
     }
 }
 

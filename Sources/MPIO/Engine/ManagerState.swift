@@ -3,11 +3,19 @@ import Foundation
 import Multipath
 import SCSI
 
-/// A disk that is open, as its reactor hands it out.
-struct OpenDisk: @unchecked Sendable {
+/// A disk that is open, or a lane of one, as its reactor hands it out.
+struct OpenLane: @unchecked Sendable {
     var engine: DiskEngine
     var reactor: LibaioReactor
     var device: DeviceDescription
+
+    var reference: EngineReference { EngineReference(engine: engine, reactor: reactor) }
+}
+
+/// A disk that is open.
+struct OpenDisk: Sendable {
+    /// In their order; one, mostly.
+    var lanes: [OpenLane]
 }
 
 /// What a ``PathManager`` knows beyond its reactors: the configuration, the modules, and on which reactor each LUN lives.
@@ -49,8 +57,14 @@ final class ManagerState: @unchecked Sendable {
 
     /// Where a LUN lives.
     private struct Placement {
-        /// The reactor, by its place among ``ManagerState/shards``.
-        var shard: Int
+        /// The reactor of each lane, by its place among ``ManagerState/shards``; ascending, so that a lane has the same ISIDs
+        /// in the next process.
+        var shards: [Int]
+        /// Reactors that have to log in before the first write, since their sessions may hold writes of a process that was
+        /// killed, and that are not needed otherwise.
+        var reinstating: [Int]
+        /// Of all lanes.
+        var events: EventBroadcast
         /// Counts openings of LUNs: tells this placement from a later one of the same LUN.
         var serial: Int
         /// Openings that were not answered yet.
@@ -125,15 +139,42 @@ final class ManagerState: @unchecked Sendable {
             return report(.failure(.unknownLUN(name, known: configuration.luns.map(\.name))))
         }
         if isUsed { used.insert(name) }
-        let placement = place(name)
-        let modules = modules
-        perform(on: shards[placement.shard]) { shard, answer in
-            shard.open(lun, modules: modules, ticket: ticket) { answer($0) }
-        } then: { [self] (result: Result<OpenDisk, PathManagerError>?) in
-            let result = result ?? .failure(.shutDown)
+        let placement = place(lun)
+        openLanes(of: lun, placement, ticket) { [self] result in
             answered(name, placement.serial, result)
             report(result)
         }
+    }
+
+    /// Opens all lanes, and what is to be reinstated, at the same time. Nobody has the disk to write to before all are open:
+    /// so every lane is safe from what any of them inherited.
+    private func openLanes(
+        of lun: LUNConfiguration, _ placement: Placement, _ ticket: CancellationFlag,
+        then: @escaping (Result<OpenDisk, PathManagerError>) -> Void
+    ) {
+        let members = placement.shards + placement.reinstating
+        let laneCount = placement.shards.count
+        let modules = modules
+        var results: [Result<OpenLane, PathManagerError>] = Array(repeating: .failure(.shutDown), count: members.count)
+        var pending = members.count
+        for (index, shard) in members.enumerated() {
+            let isLane = index < laneCount
+            let lane = isLane ? Lane(number: index, count: laneCount) : .only
+            let events = isLane ? placement.events : EventBroadcast()
+            perform(on: shards[shard]) { shard, answer in
+                shard.open(lun, as: lane, events: events, modules: modules, ticket: ticket) { answer($0) }
+            } then: { (result: Result<OpenLane, PathManagerError>?) in
+                results[index] = result ?? .failure(.shutDown)
+                pending -= 1
+                if pending == 0 { then(OpenDisk.joined(results, laneCount: laneCount, lun: lun.name)) }
+            }
+        }
+    }
+
+    private func giveUp(_ name: String, onShard shard: Int) {
+        perform(on: shards[shard]) { shard, answer in
+            shard.giveUp(name) { answer(true) }
+        } then: { (_: Bool?) in }
     }
 
     /// Ends an opening that was asked for, or will be: its caller is told at once. Any thread.
@@ -142,35 +183,63 @@ final class ManagerState: @unchecked Sendable {
         home.enqueue { [self] in
             // None: it is over, or sees for itself that it is cancelled.
             guard let placement = placements[name] else { return }
-            perform(on: shards[placement.shard]) { shard, answer in
-                answer(shard.cancelOpening(ticket))
-            } then: { (_: Void?) in }
+            for shard in placement.shards + placement.reinstating {
+                perform(on: shards[shard]) { shard, answer in
+                    answer(shard.cancelOpening(ticket))
+                } then: { (_: Void?) in }
+            }
         }
     }
 
-    /// The LUN's place; a new one has the reactor with the fewest LUNs. A LUN that was not closed in order, or that a killed
+    /// The LUN's place; a new one has the reactors with the fewest LUNs. A LUN that was not closed in order, or that a killed
     /// process left behind, goes where the sessions take over from those that may still hold its writes.
-    private func place(_ name: String) -> Placement {
-        var placement = placements[name] ?? Placement(shard: shardForNew(name), serial: nextSerial)
+    private func place(_ lun: LUNConfiguration) -> Placement {
+        var placement = placements[lun.name] ?? newPlacement(lun)
         if placement.serial == nextSerial { nextSerial += 1 }
         placement.pendingCount += 1
-        placements[name] = placement
+        placements[lun.name] = placement
         return placement
     }
 
-    private func shardForNew(_ name: String) -> Int {
-        if let heir = shards.firstIndex(where: { $0.mayHoldWrites(of: name) }) { return heir }
+    private func newPlacement(_ lun: LUNConfiguration) -> Placement {
+        let laneCount = min(max(lun.reactors, 1), shards.count)
+        let heirs = shards.indices.filter { shards[$0].mayHoldWrites(of: lun.name) }
         var counts = Array(repeating: 0, count: shards.count)
-        for placement in placements.values { counts[placement.shard] += 1 }
-        return counts.indices.min { counts[$0] < counts[$1] } ?? 0
+        for placement in placements.values { for shard in placement.shards { counts[shard] += 1 } }
+        let others = shards.indices.filter { !heirs.contains($0) }.sorted { (counts[$0], $0) < (counts[$1], $1) }
+        return Placement(
+            shards: (heirs + others).prefix(laneCount).sorted(), reinstating: Array(heirs.dropFirst(laneCount)),
+            events: EventBroadcast(laneCount: laneCount), serial: nextSerial)
     }
 
     private func answered(_ name: String, _ serial: Int, _ result: Result<OpenDisk, PathManagerError>) {
         guard var placement = placements[name], placement.serial == serial else { return }
         placement.pendingCount -= 1
-        if case .success = result { placement.isOpen = true }
+        if case .success(let opened) = result, !placement.isOpen {
+            placement.isOpen = true
+            connect(opened.lanes)
+        }
+        let reinstated = placement.reinstating
+        // Whoever else opens it now waits for them too.
+        if placement.pendingCount == 0 { placement.reinstating = [] }
         placements[name] = placement
-        if !placement.isOpen, placement.pendingCount == 0 { forget(name) }
+        guard placement.pendingCount == 0 else { return }
+        for shard in reinstated { giveUp(name, onShard: shard) }
+        guard !placement.isOpen else { return }
+        // Where a lane could not be opened, the others are not either.
+        if placement.shards.count + reinstated.count > 1 { for shard in placement.shards { giveUp(name, onShard: shard) } }
+        forget(name)
+    }
+
+    /// Has the lanes of a disk tell each other what concerns all.
+    private func connect(_ lanes: [OpenLane]) {
+        guard lanes.count > 1 else { return }
+        for lane in lanes {
+            let others = lanes.filter { $0.engine !== lane.engine }.map(LaneListener.init)
+            lane.reactor.enqueue {
+                lane.engine.tellOtherLanes = { news in for other in others { other.tell(news) } }
+            }
+        }
     }
 
     /// Not open any more.
@@ -183,11 +252,10 @@ final class ManagerState: @unchecked Sendable {
     /// The one public object of an open disk.
     func disk(for opened: OpenDisk) -> MultipathDisk {
         lock.withLock {
-            if let handle = handles[opened.engine.name], handle.engine.engine === opened.engine { return handle }
-            let handle = MultipathDisk(
-                name: opened.engine.name, device: opened.device,
-                engine: EngineReference(engine: opened.engine, reactor: opened.reactor))
-            handles[opened.engine.name] = handle
+            let first = opened.lanes[0]
+            if let handle = handles[first.engine.name], handle.engine.engine === first.engine { return handle }
+            let handle = MultipathDisk(name: first.engine.name, device: first.device, lanes: opened.lanes.map(\.reference))
+            handles[first.engine.name] = handle
             return handle
         }
     }
@@ -195,8 +263,8 @@ final class ManagerState: @unchecked Sendable {
     /// The open LUNs, in the order in which they were opened.
     var openLUNs: [String] { placements.sorted { $0.value.serial < $1.value.serial }.map(\.key) }
 
-    /// The reactor of a LUN, by its place among ``shards``; nil where it is not open.
-    func shard(of lun: String) -> Int? { placements[lun]?.shard }
+    /// The reactors of a LUN's lanes, by their places among ``shards``; nil where it is not open.
+    func shards(of lun: String) -> [Int]? { placements[lun]?.shards }
 
     // MARK: The end
 
@@ -292,6 +360,56 @@ final class ManagerState: @unchecked Sendable {
         let answer = AwaitedAnswer<Value>()
         guard home.enqueue({ body(self) { answer.give($0) } }) else { return ended }
         return answer.wait()
+    }
+}
+
+extension OpenDisk {
+    /// A disk from what its lanes, and those that were to be reinstated, answered.
+    fileprivate static func joined(
+        _ results: [Result<OpenLane, PathManagerError>], laneCount: Int, lun: String
+    ) -> Result<OpenDisk, PathManagerError> {
+        var lanes: [OpenLane] = []
+        for (number, result) in results.enumerated() {
+            switch result {
+            case .success(let lane): if number < laneCount { lanes.append(lane) }
+            case .failure(.noUsablePath(_, let paths)) where results.count > 1:
+                let whose = number < laneCount ? "lane \(number) of \(laneCount)" : "the sessions that a killed process may have left writes in"
+                return .failure(
+                    .noUsablePath(lun: lun, paths: paths.map { PathTrouble(name: $0.name, words: "\($0.words) (\(whose))") }))
+            case .failure(let error): return .failure(error)
+            }
+        }
+        for lane in lanes.dropFirst() {
+            guard let words = lane.device.difference(from: lanes[0].device) else { continue }
+            return .failure(.lanesDiffer(lun: lun, words: "lane 0 found \(words.other), lane \(lane.engine.lane.number) \(words.own)"))
+        }
+        return .success(OpenDisk(lanes: lanes))
+    }
+}
+
+extension DeviceDescription {
+    /// What makes two lanes another disk; nil: they are one.
+    fileprivate func difference(from other: DeviceDescription) -> (own: String, other: String)? {
+        func words(_ device: DeviceDescription) -> String {
+            "\(device.identity.map { "\($0)" } ?? "a unit without an identity") with \(device.blockCount) blocks of \(device.blockSize) bytes"
+        }
+        guard identity != other.identity || blockCount != other.blockCount || blockSize != other.blockSize else { return nil }
+        return (words(self), words(other))
+    }
+}
+
+/// A lane as another one knows it: it keeps no engine alive.
+private final class LaneListener: @unchecked Sendable {
+    private weak var engine: DiskEngine?
+    private let reactor: LibaioReactor
+
+    init(_ lane: OpenLane) {
+        engine = lane.engine
+        reactor = lane.reactor
+    }
+
+    func tell(_ news: LaneNews) {
+        reactor.enqueue { [self] in engine?.heard(news) }
     }
 }
 

@@ -12,6 +12,8 @@
 struct ReceiveCoalescing {
     /// With fewer requests under way there is nothing to gather.
     static let leastInFlight = 8
+    /// The same where answers come in pieces, which gather as well.
+    static let leastInFlightOfLargePieces = 2
     /// Of so many gathered stretches one is followed by an eager one, at the most and at the least.
     static let (shortestPeriod, longestPeriod) = (2, 32)
     /// In 64ths of the mean latency.
@@ -78,9 +80,12 @@ struct ReceiveCoalescing {
     }
 
     /// How long to gather while so many requests are under way.
+    /// - Parameter arePiecesLarge: whether answers come that take several receives each.
     @inline(__always)
-    func nanoseconds(inFlight: Int) -> UInt64 {
-        if inFlight < Self.leastInFlight || isEager { return 0 }
+    func nanoseconds(inFlight: Int, arePiecesLarge: Bool = false) -> UInt64 {
+        if isEager || inFlight < (arePiecesLarge ? Self.leastInFlightOfLargePieces : Self.leastInFlight) { return 0 }
+        // Where hardly more than one answer comes in the longest wait there may be, it costs a timer and saves nothing.
+        guard arePiecesLarge || 2 &* limit &* UInt64(inFlight) >= 3 &* mean else { return 0 }
         return min(limit, mean &* share / 64)
     }
 }

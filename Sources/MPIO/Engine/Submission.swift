@@ -10,6 +10,8 @@ package enum IOOperation: UInt8, Sendable {
 package struct IOSubmission {
     package var operation: IOOperation
     package var forceUnitAccess: Bool
+    /// It goes to every lane that has a stripe of it, and each does its own.
+    package var isStriped = false
     /// Tells apart requests that one task made one after the other, for who cancels one; 0 where nobody does.
     package var serial: UInt32 = 0
     /// In bytes, a multiple of the block size.

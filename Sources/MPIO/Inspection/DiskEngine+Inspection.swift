@@ -44,7 +44,8 @@ extension DiskEngine {
         shown.bytesWritten = path.bytesWritten
         shown.errors = path.errors
         shown.latency = LatencySummary(diskPath.latency)
-        if isSample { shown.latencyCounts = diskPath.latency.latencyCounts }
+        // The lanes' latencies are added up where their paths are.
+        if isSample || lane.count > 1 { shown.latencyCounts = diskPath.latency.latencyCounts }
         if let rate = rates.rate(of: path, at: now) {
             shown.requestsPerSecond = rate.requests
             shown.bytesPerSecond = rate.bytes

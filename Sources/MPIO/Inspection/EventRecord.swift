@@ -18,6 +18,8 @@ public struct EventRecord: Codable, Hashable, Sendable {
     public var message: String
     /// Who made it happen, where somebody did.
     public var by: ChangeActor?
+    /// On which lane of the LUN, from 0; nil where it has one, or where it is about all.
+    public var lane: Int?
 
     /// An event with its serial.
     public init(

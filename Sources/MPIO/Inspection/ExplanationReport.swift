@@ -14,6 +14,8 @@ public struct ExplanationReport: Codable, Hashable, Sendable {
     public var reason: String
     /// Every path, and why it is taken or not.
     public var paths: [PathReason]
+    /// Where the LUN has several lanes, each of which chooses by itself: all of them, in their order. The rest is the first one's.
+    public var lanes: [ExplanationReport]?
 
     /// Why a path is used or not.
     public struct PathReason: Codable, Hashable, Sendable {

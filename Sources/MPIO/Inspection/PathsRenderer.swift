@@ -152,7 +152,9 @@ public struct PathsRenderer {
         } else if lun.queued > 0 {
             facts.append("queued \(lun.queued)")
         }
-        if let reactor = lun.reactor, let count = lun.holder?.reactors { facts.append("reactor \(reactor) of \(count)") }
+        if let lanes = lun.lanes, let count = lun.holder?.reactors {
+            facts.append("\(lanes.count) lanes on reactors \(lanes.map { $0.reactor.map(String.init) ?? "?" }.joined(separator: ", ")) of \(count)")
+        } else if let reactor = lun.reactor, let count = lun.holder?.reactors { facts.append("reactor \(reactor) of \(count)") }
         if let holder = lun.holder { facts.append("held by pid \(holder.pid) (\(HumanText.printable(holder.command)))") }
         return facts
     }
@@ -250,6 +252,7 @@ public struct PathsRenderer {
             let open = path.connections.count { $0.state == "logged in" }
             parts.append("\(open) of \(path.connections.count) connections, \(HumanText.printable(policy))")
         }
+        if let words = path.laneWords { parts.append(words) }
         if path.isSlow == true { parts.append("slow: it answers NOP-Out, but not commands") }
         if path.state == .connecting, path.lastError == nil { parts.append("no answer yet") }
         if let error = path.lastError { parts.append(words(error, goesOn: path.state == .stalled)) }

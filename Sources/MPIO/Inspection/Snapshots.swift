@@ -94,8 +94,10 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
     public var noPathSeconds: Double?
     /// In how many seconds requests that wait for a path will fail; nil where they do not wait, or wait for ever.
     public var failsInSeconds: Double?
-    /// On which of its process's reactors it lives, from 0; nil where it is not held.
+    /// On which of its process's reactors it, or its first lane, lives, from 0; nil where it is not held.
     public var reactor: Int?
+    /// Where it is spread over several reactors: each lane, of which the LUN's state is the worst and its counts are the sums.
+    public var lanes: [LaneSnapshot]?
     /// When it was looked at, in seconds of its machine's monotonic clock; only in samples (``ControlRequest/sample(luns:)``).
     public var clockSeconds: Double?
     /// Nil where no process holds the LUN and it was only looked at.
@@ -121,7 +123,7 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
     }
 
     enum CodingKeys: String, CodingKey {
-        case name, identity, vendor, product, revision, serial, policy, dsm, state, fence, queued, failovers, redriven, reactor, holder, paths
+        case name, identity, vendor, product, revision, serial, policy, dsm, state, fence, queued, failovers, redriven, reactor, lanes, holder, paths
         case capacityBytes = "capacity_bytes"
         case blockSize = "block_size"
         case noPathSeconds = "no_path_s"
@@ -240,9 +242,12 @@ public struct PathSnapshot: Codable, Hashable, Sendable {
     public var nexus: NexusProof?
     /// The names of the portals through which this session's nexus can be reinstated, beside its own; nil for a device.
     public var nexusSharedWith: [String]?
+    /// Where the LUN has several lanes: the path as each of them has it. Its state is the worst of theirs, its counts are the sums,
+    /// and what belongs to one session (``isid``, ``source``) is the first lane's.
+    public var lanes: [PathLaneSnapshot]?
 
     enum CodingKeys: String, CodingKey {
-        case id, transport, portal, source, target, lun, isid, tpg, state, role, weight, requests, errors, connections
+        case id, transport, portal, source, target, lun, isid, tpg, state, role, weight, requests, errors, connections, lanes
         case inFlight = "in_flight"
         case inFlightBlocks = "in_flight_blocks"
         case bytesRead = "bytes_read"
@@ -447,6 +452,7 @@ extension LUNSnapshot {
         try values.encodeIfPresent(noPathSeconds, forKey: .noPathSeconds)
         try values.encodeIfPresent(failsInSeconds, forKey: .failsInSeconds)
         try values.encode(reactor, forKey: .reactor)
+        try values.encodeIfPresent(lanes, forKey: .lanes)
         try values.encodeIfPresent(clockSeconds, forKey: .clockSeconds)
         try values.encode(holder, forKey: .holder)
         try values.encode(paths, forKey: .paths)
@@ -487,6 +493,7 @@ extension PathSnapshot {
         try values.encodeIfPresent(isSlow, forKey: .isSlow)
         try values.encodeIfPresent(nexus, forKey: .nexus)
         try values.encodeIfPresent(nexusSharedWith, forKey: .nexusSharedWith)
+        try values.encodeIfPresent(lanes, forKey: .lanes)
     }
 }
 

@@ -72,15 +72,17 @@ struct BenchCommand: AsyncParsableCommand {
 
     private func measure(_ names: [String], _ manager: PathManager) async throws -> BenchReport {
         var runs: [BenchRun] = []
-        for name in names { runs.append(try await prepare(name, manager)) }
+        for name in names { runs += try await prepare(name, manager) }
         let before = await manager.report().luns
         let results = try await BenchRun.measure(runs, for: time.duration)
         let after = await manager.report().luns
-        var reports = zip(runs, results).map { run, result in
-            let (old, new) = (before.first { $0.name == run.name }, after.first { $0.name == run.name })
+        var reports = names.map { name in
+            let own = runs.indices.filter { runs[$0].name == name }
+            let result = own.count == 1 ? results[own[0]] : BenchRun.sum(own.map { runs[$0] }, own.map { results[$0] })
+            let (old, new) = (before.first { $0.name == name }, after.first { $0.name == name })
             var report = result.report(
                 paths: BenchResult.difference(before: old, after: new), redriven: (new?.redriven ?? 0) &- (old?.redriven ?? 0))
-            if names.count > 1 { report.lun = run.name }
+            if names.count > 1 { report.lun = name }
             return report
         }
         if reports.count == 1 { return reports.removeFirst() }
@@ -91,13 +93,14 @@ struct BenchCommand: AsyncParsableCommand {
         return total
     }
 
-    private func prepare(_ name: String, _ manager: PathManager) async throws -> BenchRun {
+    /// One run for a LUN, or one for each of its lanes.
+    private func prepare(_ name: String, _ manager: PathManager) async throws -> [BenchRun] {
         let disk = try await manager.open(name)
         try DiskStore(disk: disk).check(offset: 0, byteCount: blockSize.byteCount)
         let plan = BenchPlan(
             isWrite: write, isVerified: verify, blockSize: Int(blockSize.byteCount), depth: depth, isSequential: sequential,
             blockCount: disk.capacityByteCount / blockSize.byteCount)
         guard plan.blockCount >= UInt64(depth) else { throw CommandFailure("\(name) has fewer blocks than --depth", status: ExitStatus.usage) }
-        return BenchRun(plan: plan, disk: disk)
+        return (plan.split(laneCount: disk.laneCount, stripeByteCount: disk.stripeByteCount) ?? [plan]).map { BenchRun(plan: $0, disk: disk) }
     }
 }

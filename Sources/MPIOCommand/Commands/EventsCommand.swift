@@ -74,7 +74,8 @@ struct EventsCommand: AsyncParsableCommand {
 
     static func text(_ record: EventRecord) -> String {
         let subject = [record.lun, record.path ?? ""].filter { !$0.isEmpty }.joined(separator: " ")
+        let lane = record.lane.map { "  (lane \($0))" } ?? ""
         let who = record.by.map { "  (by \($0))" } ?? ""
-        return HumanText.printable("\(record.at)  \(subject.isEmpty ? "–" : subject)  \(record.kind)  \(record.message)\(who)") + "\n"
+        return HumanText.printable("\(record.at)  \(subject.isEmpty ? "–" : subject)  \(record.kind)  \(record.message)\(lane)\(who)") + "\n"
     }
 }

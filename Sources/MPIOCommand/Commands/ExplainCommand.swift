@@ -34,7 +34,12 @@ struct ExplainCommand: ParsableCommand {
     }
 
     static func text(_ report: ExplanationReport) -> String {
-        var text = "\(HumanText.printable(report.lun))  \(report.policy)\n"
+        guard let lanes = report.lanes else { return text(report, heading: "") }
+        return lanes.enumerated().map { text($1, heading: "  lane \($0) of \(lanes.count)") }.joined()
+    }
+
+    private static func text(_ report: ExplanationReport, heading: String) -> String {
+        var text = "\(HumanText.printable(report.lun))  \(report.policy)\(heading)\n"
         text += "  next request: \(HumanText.printable(report.next ?? "no path"))\n  \(HumanText.printable(report.reason))\n"
         let width = report.paths.map { HumanText.printable($0.id).count }.max() ?? 0
         for path in report.paths {

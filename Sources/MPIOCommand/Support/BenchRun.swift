@@ -9,8 +9,45 @@ struct BenchPlan: Sendable {
     var blockSize: Int
     var depth: Int
     var isSequential: Bool
-    /// Of `blockSize` bytes, on the LUN; at least `depth`.
+    /// Of `blockSize` bytes, on the LUN, or in the part of it that is measured; at least `depth`.
     var blockCount: UInt64
+    /// The part of the LUN: one lane's; nil: all of it.
+    var part: LanePart?
+
+    /// A lane's blocks: stripes in turn.
+    struct LanePart: Sendable {
+        var lane: UInt64
+        var laneCount: UInt64
+        var blocksPerStripe: UInt64
+
+        /// How many of so many blocks are the lane's.
+        func count(of total: UInt64) -> UInt64 {
+            let round = blocksPerStripe * laneCount
+            let rest = total % round
+            let before = lane * blocksPerStripe
+            return total / round * blocksPerStripe + (rest > before ? min(rest - before, blocksPerStripe) : 0)
+        }
+
+        /// The lane's block number `index`, on the LUN.
+        func block(_ index: UInt64) -> UInt64 {
+            (index / blocksPerStripe * laneCount + lane) * blocksPerStripe + index % blocksPerStripe
+        }
+    }
+
+    /// The plans for the lanes of a LUN, each with its share of the depth, so that what a lane's reactor carries stays on its thread. Nil:
+    /// it has one lane, or requests do not fit into stripes, or are too few to go round.
+    func split(laneCount: Int, stripeByteCount: Int) -> [BenchPlan]? {
+        guard laneCount > 1, depth >= laneCount, stripeByteCount % blockSize == 0 else { return nil }
+        let plans = (0..<laneCount).map { lane in
+            var plan = self
+            let part = LanePart(lane: UInt64(lane), laneCount: UInt64(laneCount), blocksPerStripe: UInt64(stripeByteCount / blockSize))
+            plan.part = part
+            plan.blockCount = part.count(of: blockCount)
+            plan.depth = depth / laneCount + (lane < depth % laneCount ? 1 : 0)
+            return plan
+        }
+        return plans.allSatisfy { $0.blockCount >= UInt64($0.depth) } ? plans : nil
+    }
 
     /// The block of slot `slot`'s request number `number`. Slots have blocks of their own (those with their remainder), so
     /// that two requests under way never touch the same one: only so can what is read back be told.
@@ -26,7 +63,8 @@ struct BenchPlan: Sendable {
             value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
             step = (value ^ (value >> 31)) % own
         }
-        return step * UInt64(depth) + UInt64(slot)
+        let index = step * UInt64(depth) + UInt64(slot)
+        return part?.block(index) ?? index
     }
 }
 
@@ -53,7 +91,8 @@ enum BenchPattern {
 
 /// Keeps `depth` requests under way for a time, and counts.
 ///
-/// After `measure` has submitted the first batch, everything happens on the reactor's thread, in the queue's handler.
+/// After `measure` has submitted the first batch, everything happens on the reactor's thread, in the queue's handler. Where requests go to
+/// several lanes, the handler may be called by several threads at once, and a lock keeps them apart.
 final class BenchRun: @unchecked Sendable {
     private let plan: BenchPlan
     private let disk: MultipathDisk
@@ -69,6 +108,7 @@ final class BenchRun: @unchecked Sendable {
     private var lastCompletion: UInt64 = 0
     private var continuation: CheckedContinuation<BenchResult, Never>?
     private let cancellation = CancelFlag()
+    private let lock: NSLock?
 
     private struct Slot {
         var number: UInt64 = 0
@@ -80,6 +120,7 @@ final class BenchRun: @unchecked Sendable {
     init(plan: BenchPlan, disk: MultipathDisk) {
         self.plan = plan
         self.disk = disk
+        lock = disk.laneCount > 1 && plan.part == nil ? NSLock() : nil
         buffer = IOBuffer(byteCount: plan.blockSize * plan.depth)
         slots = Array(repeating: Slot(), count: plan.depth)
     }
@@ -167,6 +208,11 @@ final class BenchRun: @unchecked Sendable {
     }
 
     private func completed(_ completions: UnsafeBufferPointer<IORequestCompletion>) {
+        guard let lock else { return take(completions) }
+        lock.withLock { take(completions) }
+    }
+
+    private func take(_ completions: UnsafeBufferPointer<IORequestCompletion>) {
         let now = monotonicNanoseconds()
         result.longestPauseNanoseconds = max(result.longestPauseNanoseconds, now &- lastCompletion)
         lastCompletion = now

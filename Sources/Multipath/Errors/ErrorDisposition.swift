@@ -81,6 +81,9 @@ public enum DeviceNotice: String, Hashable, Sendable, CaseIterable {
     case failurePredicted = "failure predicted"
     /// A command that had ended well, did not: a write from its cache was lost.
     case deferredError = "an earlier command failed late"
+
+    /// Whether it means that commands were ended, of which nothing else may be heard.
+    var endsCommands: Bool { self == .reset || self == .commandsCleared }
 }
 
 /// What an error means.

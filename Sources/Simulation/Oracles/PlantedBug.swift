@@ -31,6 +31,7 @@ public enum PlantedBug: String, CaseIterable, Sendable {
     case statusConfirmedEarly = "status-confirmed-early"
     case handedBackEarly = "lost-connection-handed-back-early"
     case connectionNeverRetried = "connection-never-retried"
+    case stripesShared = "stripes-shared"
 
     /// What is wrong with it, in a few words.
     public var words: String {
@@ -59,8 +60,12 @@ public enum PlantedBug: String, CaseIterable, Sendable {
         case .statusConfirmedEarly: "recovery confirms a status that did not come"
         case .handedBackEarly: "commands of a lost connection are driven elsewhere before the target has ended it"
         case .connectionNeverRetried: "a lost connection of a session is not tried again"
+        case .stripesShared: "requests for one stripe go to several lanes"
         }
     }
+
+    /// It shows only where the disk has several lanes.
+    public var needsLanes: Bool { self == .stripesShared }
 
     /// It shows only where sessions have several connections.
     public var needsConnections: Bool { connectionMistake != nil || self == .connectionNeverRetried }

@@ -10,7 +10,8 @@ final class FaultMaker {
     private let world: SimulatedWorld
     let network: SimulatedNetwork
     private let targets: [SimulatedTarget]
-    private let engine: DiskEngine
+    /// One for each lane.
+    private let engines: [DiskEngine]
     let port: SimulatedIO
     private let counts: FaultCounts
     /// Whether healing tries every path at once. One that was taken out by hand is taken back in any case.
@@ -26,7 +27,7 @@ final class FaultMaker {
 
     init(
         plan: FaultPlan, scenario: Scenario, world: SimulatedWorld, network: SimulatedNetwork, targets: [SimulatedTarget],
-        engine: DiskEngine, paths: [ISCSIPath], wireOracle: WireOracle, port: SimulatedIO, counts: FaultCounts,
+        engines: [DiskEngine], paths: [ISCSIPath], wireOracle: WireOracle, port: SimulatedIO, counts: FaultCounts,
         restoresPaths: Bool
     ) {
         self.paths = paths
@@ -36,7 +37,7 @@ final class FaultMaker {
         self.world = world
         self.network = network
         self.targets = targets
-        self.engine = engine
+        self.engines = engines
         self.port = port
         self.counts = counts
         self.restoresPaths = restoresPaths
@@ -78,7 +79,7 @@ final class FaultMaker {
         case .slowDisk: return slowDisk()
         case .policyChange:
             let policy = Scenario.drawPolicy(random)
-            port.perform { [engine] in engine.changePolicy(policy) }
+            port.perform { [engines] in for engine in engines { engine.changePolicy(policy) } }
             return true
         case .targetRestart, .targetStopped, .changedIdentity: return onTarget(kind)
         case _ where kind.isOfConnections: return onConnection(kind)
@@ -221,8 +222,8 @@ final class FaultMaker {
         let index = PathIndex(path)
         takenOut.insert(path)
         let how: TakeOut = random.chance(percent: 50) ? .fail : .drain
-        port.perform { [engine] in engine.takeOut(index, how) }
-        later(lasting) { [port, engine] in port.perform { engine.restore(index) } }
+        port.perform { [engines] in for engine in engines { engine.takeOut(index, how) } }
+        later(lasting) { [port, engines] in port.perform { for engine in engines { engine.restore(index) } } }
     }
 
     // MARK: Healing
@@ -250,7 +251,7 @@ final class FaultMaker {
             }
         }
         for path in 0..<scenario.pathCount where restoresPaths || takenOut.contains(path) {
-            port.perform { [engine] in engine.restore(PathIndex(path)) }
+            port.perform { [engines] in for engine in engines { engine.restore(PathIndex(path)) } }
         }
     }
 }

@@ -120,8 +120,13 @@ final class TargetOracle {
     /// How often any path went down or stalled, which is when a command may be sent again unanswered.
     var interruptions: () -> Int = { 0 }
     private var began: [BlockModel.Generation: Int] = [:]
-    /// Writes that were answered by a status that ends them for good, and on which path.
-    private var final: [BlockModel.Generation: Int] = [:]
+    /// Writes that were answered by a status that ends them for good, and on which path. Each stripe of a write is one of its own.
+    private var final: [Part: Int] = [:]
+
+    private struct Part: Hashable {
+        var generation: BlockModel.Generation
+        var lba: Int
+    }
     private(set) var commandCount = 0
 
     init(verdict: Verdict, trace: Trace, model: BlockModel, bug: PlantedBug?) {
@@ -153,7 +158,7 @@ final class TargetOracle {
             else {
                 return verdict.fail(.target, "a write to block \(lba + offset) on path \(path) carries other data: \(BlockModel.words(bytes))")
             }
-            if offset == 0, generation > 0, let path = final[generation], began[generation] == interruptions() {
+            if offset == 0, generation > 0, let path = final[Part(generation: generation, lba: lba)], began[generation] == interruptions() {
                 verdict.fail(.target, "write \(generation) came again although path \(path) delivered its final status")
             }
         }
@@ -163,6 +168,6 @@ final class TargetOracle {
         guard command.cdb.decodedForSimulation == .write, command.dataOut.count >= model.blockSize else { return }
         let bytes = UnsafeRawBufferPointer(rebasing: command.dataOut[..<model.blockSize])
         guard let generation = BlockModel.generation(of: bytes, lba: command.cdb.lbaForSimulation) else { return }
-        final[generation] = path
+        final[Part(generation: generation, lba: command.cdb.lbaForSimulation)] = path
     }
 }

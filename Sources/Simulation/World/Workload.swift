@@ -20,6 +20,7 @@ final class Workload {
         var hasRareOperations: Bool
         var cancelPercent: Int
         var swapsWrites: Bool
+        var sharesStripes = false
     }
 
     private enum Kind {
@@ -41,12 +42,16 @@ final class Workload {
     private let settings: Settings
     private let world: SimulatedWorld
     private let port: SimulatedIO
-    private let engine: DiskEngine
+    /// One for each lane.
+    private let engines: [DiskEngine]
+    private let striping: Striping?
     private let model: BlockModel
     private let verdict: Verdict
     private let target: TargetOracle
     private let random: SeededRandom
-    private let sink = ClosureSink()
+    private let sinks: [ClosureSink]
+    /// Requests that several lanes do: those that have not ended theirs, and the first failure.
+    private var joint: [UInt64: (lanesLeft: Int, error: DiskError?)] = [:]
     private var requests: [UInt64: Request] = [:]
     private var nextToken: UInt64 = 0
     private(set) var submittedCount = 0
@@ -59,20 +64,24 @@ final class Workload {
     var afterEnd: (() -> Void)?
 
     init(
-        settings: Settings, world: SimulatedWorld, port: SimulatedIO, engine: DiskEngine, model: BlockModel,
+        settings: Settings, world: SimulatedWorld, port: SimulatedIO, engines: [DiskEngine], striping: Striping?, model: BlockModel,
         verdict: Verdict, target: TargetOracle
     ) {
         self.settings = settings
         self.world = world
         self.port = port
-        self.engine = engine
+        self.engines = engines
+        self.striping = striping
+        sinks = engines.map { _ in ClosureSink() }
         self.model = model
         self.verdict = verdict
         self.target = target
         random = world.random.fork()
         bufferByteCount = max(settings.largestBlockCount, 8) * model.blockSize
-        engine.register(sink)
-        sink.body = { [unowned self] in ended($0) }
+        for (engine, sink) in zip(engines, sinks) {
+            engine.register(sink)
+            sink.body = { [unowned self] in partEnded($0) }
+        }
     }
 
     deinit {
@@ -186,20 +195,55 @@ final class Workload {
             IOSubmission(
                 operation, offset: UInt64(lba * model.blockSize), byteCount: count * model.blockSize,
                 memory: buffer?.baseAddress, token: nextToken,
-                forceUnitAccess: operation == .write && random.chance(percent: 10), sink: sink)
+                forceUnitAccess: operation == .write && random.chance(percent: 10), sink: sinks[0])
         )
     }
 
     private func submit(_ batch: [(UInt64, IOSubmission)]) {
-        batch.map(\.1).withUnsafeBufferPointer { engine.submit($0) }
+        enter(batch)
         guard !isStopped, random.chance(percent: settings.cancelPercent) else { return }
         let token = batch[0].0
         world.after(random.spreadDuration(.zero...(.seconds(2)))) { [weak self] in
             self?.port.perform {
                 guard let self, self.requests[token] != nil else { return }
-                self.engine.cancel(token: token, sink: self.sink)
+                for (engine, sink) in zip(self.engines, self.sinks) where self.joint[token] == nil { engine.cancel(token: token, sink: sink) }
             }
         }
+    }
+
+    private func enter(_ batch: [(UInt64, IOSubmission)]) {
+        if let striping {
+            for (token, submission) in batch { submit(submission, token, striping) }
+        } else {
+            batch.map(\.1).withUnsafeBufferPointer { engines[0].submit($0) }
+        }
+    }
+
+    /// As `LaneRouter` does.
+    private func submit(_ submission: IOSubmission, _ token: UInt64, _ striping: Striping) {
+        let stripes = submission.operation == .flush ? 1 : Int(striping.stripeCount(submission.offset, submission.byteCount))
+        let concerned = min(stripes, striping.laneCount)
+        // A flush is any lane's.
+        let isAnyones = submission.operation == .flush || settings.sharesStripes && stripes == 1
+        let first = isAnyones ? Int(token) % striping.laneCount : striping.lane(at: submission.offset)
+        if stripes > 1 { joint[token] = (concerned, nil) }
+        for number in 0..<concerned {
+            let lane = (first + number) % striping.laneCount
+            var part = submission
+            part.isStriped = stripes > 1
+            part.sink = .passUnretained(sinks[lane])
+            withUnsafePointer(to: part) { engines[lane].submit(UnsafeBufferPointer(start: $0, count: 1)) }
+        }
+    }
+
+    private func partEnded(_ completion: IOCompletion) {
+        guard let known = joint[completion.token] else { return ended(completion) }
+        let error = known.error ?? completion.error
+        joint[completion.token] = known.lanesLeft > 1 ? (known.lanesLeft - 1, error) : nil
+        guard known.lanesLeft == 1 else { return }
+        var whole = completion
+        whole.error = error
+        ended(whole)
     }
 
     // MARK: Ends
@@ -250,7 +294,7 @@ final class Workload {
     private func state(_ error: DiskError?) -> BlockModel.State {
         switch error {
         case nil: .acknowledged
-        case .cancelled, .miscompare, .misaligned, .outOfRange, .unsupported: .void
+        case .cancelled, .miscompare, .misaligned, .outOfRange, .unsupported, .crossesStripe: .void
         default: .unknown
         }
     }
@@ -264,12 +308,9 @@ final class Workload {
         while lba < model.blockCount {
             let count = min(settings.largestBlockCount, model.blockCount - lba)
             if random.chance(percent: 50) { submit([makeWrite(.write, at: (lba, count))]) }
-            batchOne(makeRead(lba, count))
+            let (token, submission) = makeRead(lba, count)
+            enter([(token, submission)])
             lba += count
         }
-    }
-
-    private func batchOne(_ request: (UInt64, IOSubmission)) {
-        [request.1].withUnsafeBufferPointer { engine.submit($0) }
     }
 }
