@@ -339,8 +339,21 @@ extension InitiatorSession {
         return recovery.askSlot.map { Int(table.slots[$0].connection) }
     }
 
+    /// The number that the target waits for is another lost connection's to fill, whose own deadline bounds how long that takes:
+    /// the target lets nothing of this one through before (RFC 7143 section 4.2.2.1).
+    private func waitsForAnother(_ index: Int) -> Bool {
+        guard case .settling = connections[index].recovery?.stage else { return false }
+        return (0..<connectionCount).contains {
+            $0 != index && connections[$0].recovery != nil && firstHole(of: $0) == expCmdSN
+        }
+    }
+
     private mutating func recoveryTimedOut(_ index: Int, _ recovery: ConnectionRecovery, at now: Instant) {
         guard recovery.isReinstating, operationalConnection(except: index) != nil else {
+            if waitsForAnother(index) {
+                connections[index].recovery!.deadline = now + timing.login
+                return
+            }
             // The connection that was to carry the word may be the silent one: another one carries it then.
             guard let carrier = carrier(of: recovery), operationalConnection(except: carrier) != nil else {
                 return failSession(recovery.reason)

@@ -107,7 +107,7 @@ extension InitiatorSession {
     }
 
     /// The first CmdSN that a lost connection carried and that the target has not taken.
-    private func firstHole(of index: Int) -> UInt32? {
+    func firstHole(of index: Int) -> UInt32? {
         let open = openNumbers.isEmpty ? nil : firstOpenNumber(of: index)
         guard let command = firstCommandHole(of: index) else { return open }
         guard let open, SerialNumber.isBefore(open, command) else { return command }
