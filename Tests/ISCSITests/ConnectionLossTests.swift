@@ -377,6 +377,41 @@ import Timebase
         #expect(rig.owedCount(0) == 0)
     }
 
+    /// The one is logged out long before the other, whose number the target waits for.
+    @Test func aConnectionWaitsForTheHoleOfAnother() {
+        let rig = MultiConnectionRig(3)
+        rig.submit(.none, token: 1, on: 1)  // 100
+        rig.submit(.none, token: 2, on: 2)  // 101
+        for index in 1...2 { _ = rig.sent(index) }
+        rig.cut(2)
+        rig.session.connectionClosed(rig.c(2), reason: .connectFailed(code: 111), at: rig.now)
+        let logout = rig.sent(0)[0]
+        rig.put(0, .logoutResponse(.closed, tag: logout.header.initiatorTaskTag, numbers: rig.numbers(0)))
+        // No transport comes for this one, and no refusal; and its logout takes the target its time.
+        rig.cut(1)
+        var secondLogout: UInt32?
+        for step in 0..<200 where rig.recoveryCount > 0 && rig.failure == nil {
+            for pdu in rig.sent(0) {
+                if pdu.opcode == .logoutRequest {
+                    secondLogout = pdu.header.initiatorTaskTag
+                    continue
+                }
+                if !pdu.header.isImmediate {
+                    #expect(pdu.header.cmdSN == rig.expCmdSN)
+                    rig.expCmdSN += 1
+                }
+                rig.answer(nop: pdu, 0)
+            }
+            if step >= 54, let tag = secondLogout {
+                secondLogout = nil
+                rig.put(0, .logoutResponse(.closed, tag: tag, numbers: rig.numbers(0)))
+            }
+            rig.pass(.milliseconds(100))
+        }
+        #expect(rig.failure == nil && rig.recoveryCount == 0)
+        #expect(rig.lost.sorted() == [1, 2] && rig.expCmdSN == 102)
+    }
+
     @Test func whatTheTargetTookLeavesNoHole() {
         let rig = MultiConnectionRig(2)
         rig.submit(.read, token: 1, on: 1, memory: memory)

@@ -60,7 +60,7 @@ struct SimulationTests {
 
     /// The same for sessions of several connections.
     @Test("seeds with several connections that failed once keep every rule", arguments: [
-        103_129, 103_300, 201_835, 212_458, 300_537, 526_733, 539_665, 600_412, 605_329,
+        103_129, 103_300, 201_835, 212_458, 300_537, 526_733, 539_665, 600_412, 605_329, 707_739,
     ] as [UInt64])
     func seedsWithConnectionsThatFailed(_ seed: UInt64) {
         let result = Simulation.runTwice(seed: seed, connections: true)
