@@ -17,7 +17,7 @@ final class TargetWithUnits {
     static let blockCount = 1024
     static let blockByteCount = 4096
 
-    init(units: Int, portals count: Int = 2, change: (inout ISCSITarget.TargetConfiguration) -> Void = { _ in }) throws {
+    init(units: Int, portals count: Int = 2, size: String = "4M", change: (inout ISCSITarget.TargetConfiguration) -> Void = { _ in }) throws {
         directory = try TemporaryDirectory("reactors")
         portals = try LoopbackPortal.unused(count: count)
         var configuration = ISCSITarget.TargetConfiguration(
@@ -25,7 +25,7 @@ final class TargetWithUnits {
             portals: portals.map {
                 TargetPortalConfiguration(address: SocketAddress(numericHost: $0.address, port: $0.port)!, groupTag: 1)
             },
-            logicalUnits: try (0..<units).map { try LogicalUnitConfiguration(parsing: "\($0)=memory,size=4M,serial=reactors\($0)") })
+            logicalUnits: try (0..<units).map { try LogicalUnitConfiguration(parsing: "\($0)=memory,size=\(size),serial=reactors\($0)") })
         change(&configuration)
         let made = configuration
         let reactor = try LibaioReactor()

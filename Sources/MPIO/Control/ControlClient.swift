@@ -18,20 +18,16 @@ public final class ControlClient {
         self.timeout = timeout
         descriptor = try UnixSocket.make()
         let deadline = ContinuousClock.now + timeout
-        do throws(ControlSocketError) {
-            while true {
-                let code = try UnixSocket.connect(descriptor, to: path)
-                if code == 0 { break }
-                // A full backlog says EAGAIN at once: nothing to poll for.
-                guard code == EAGAIN || code == EINTR else { throw .system(operation: "connect", code: code) }
-                guard ContinuousClock.now < deadline else { throw .timedOut }
-                usleep(2000)
-            }
-            guard UnixSocket.isTrusted(descriptor) else { throw .untrustedPeer }
-        } catch {
-            close(descriptor)
-            throw error
+        // Whatever throws from here on, the deinitializer closes the descriptor: the object is whole.
+        while true {
+            let code = try UnixSocket.connect(descriptor, to: path)
+            if code == 0 { break }
+            // A full backlog says EAGAIN at once: nothing to poll for.
+            guard code == EAGAIN || code == EINTR else { throw .system(operation: "connect", code: code) }
+            guard ContinuousClock.now < deadline else { throw .timedOut }
+            usleep(2000)
         }
+        guard UnixSocket.isTrusted(descriptor) else { throw .untrustedPeer }
     }
 
     deinit { close(descriptor) }

@@ -37,6 +37,9 @@ package final class DiskEngine {
 
     @exclusivity(unchecked) private var records: RequestTable
     private var splits = SplitRequestTable()
+    /// Writes that overlap what a split one has not submitted yet, or one of these; in their order.
+    private var followers: [IOSubmission] = []
+    @exclusivity(unchecked) private var mayFollowersGo = false
     @exclusivity(unchecked) private var loans = LoanBook()
     /// Requests for which the table had no slot, oldest first.
     @exclusivity(unchecked) private var waiting = FIFO<WaitingSubmission>()
@@ -77,7 +80,7 @@ package final class DiskEngine {
     var now: Instant { host.port.now }
 
     /// Requests for which the table has no room yet.
-    var waitingCount: Int { waiting.count }
+    var waitingCount: Int { waiting.count + followers.count }
 
     // MARK: Paths
 
@@ -119,6 +122,7 @@ package final class DiskEngine {
     private func enter(_ submission: IOSubmission) {
         if let error = refusal(of: submission) { return complete(submission, error) }
         if submission.byteCount == 0, submission.operation != .flush { return complete(submission, nil) }
+        if splits.count > 0, hasToFollow(submission) { return followers.append(submission) }
         let limit = limits.byteCount(for: submission.operation)
         if submission.byteCount > limit { return split(submission) }
         guard waiting.isEmpty, admit(submission, parent: -1) else {
@@ -135,9 +139,28 @@ package final class DiskEngine {
                 submission,
                 .crossesStripe(offset: submission.offset, byteCount: submission.byteCount, stripeByteCount: striping!.stripeByteCount))
         }
+        if splits.count > 0, hasToFollow(submission) { return followers.append(submission) }
         let whole = splits.add(SplitRequest(submission: submission, outer: -1))
         submitParts(of: whole)
         if splits[whole].partsUnderWay == 0 { endSplit(whole) }
+    }
+
+    // MARK: Order of split writes
+
+    /// The pseudo-LUN keeps the order of the writes that it has; of a split one it has only the parts that were submitted.
+    private func hasToFollow(_ submission: IOSubmission) -> Bool {
+        guard submission.operation.changesBlocks else { return false }
+        return splits.contains { $0.hasToGoBefore(submission) }
+            || followers.contains { $0.offset < submission.offset + UInt64(submission.byteCount)
+                && submission.offset < $0.offset + UInt64($0.byteCount) }
+    }
+
+    /// Lets writes go that nothing is before any more.
+    private func letFollowersGo() {
+        mayFollowersGo = false
+        let all = followers
+        followers.removeAll()
+        for submission in all { if submission.isStriped { enterStriped(submission) } else { enter(submission) } }
     }
 
     private func refusal(of submission: IOSubmission) -> DiskError? {
@@ -162,6 +185,12 @@ package final class DiskEngine {
     private static let partsAtOnce = 8
 
     private func submitParts(of parent: Int32) {
+        defer {
+            if !followers.isEmpty {
+                mayFollowersGo = true
+                touch()
+            }
+        }
         while true {
             let whole = splits[parent]
             guard whole.error == nil, whole.partsUnderWay < Self.partsAtOnce, var part = nextPart(of: whole) else { return }
@@ -214,6 +243,9 @@ package final class DiskEngine {
             complete(entry.submission, .cancelled)
         } else if let slot = records.slot(where: { $0.parent < 0 && matches($0.submission) }) {
             lun.cancel(slot: slot, at: now)
+        } else if let index = followers.firstIndex(where: matches) {
+            complete(followers.remove(at: index), .cancelled)
+            mayFollowersGo = true
         }
         touch()
         host.runDirtyDisks()
@@ -232,6 +264,7 @@ package final class DiskEngine {
     func settle() {
         isDirty = false
         if !departures.isEmpty { letPathsGo() }
+        if mayFollowersGo { letFollowersGo() }
         while let action = lun.nextAction() { perform(action) }
         while let first = waiting.first, admit(first.submission, parent: first.parent) {
             waiting.removeFirst()
@@ -425,6 +458,8 @@ package final class DiskEngine {
             while let entry = waiting.removeFirst() {
                 if entry.parent < 0 { complete(entry.submission, .closed) } else { partEnded(entry.parent, .closed) }
             }
+            for submission in followers { complete(submission, .closed) }
+            followers.removeAll()
             lun.close(at: now)
             closingDeadline = now + Self.closingPatience
             _ = host.port.setTimer(at: closingDeadline, handler: self, token: 0)

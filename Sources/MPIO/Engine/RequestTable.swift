@@ -77,13 +77,25 @@ struct SplitRequest {
         self.submission = submission
         self.outer = outer
     }
+
+    /// Whether `later` changes blocks that this one will still change by parts which nobody else knows of yet.
+    func hasToGoBefore(_ later: IOSubmission) -> Bool {
+        guard error == nil, submission.operation.changesBlocks else { return false }
+        let end = submission.offset + UInt64(submission.byteCount)
+        return submission.offset + UInt64(submittedByteCount) < later.offset + UInt64(later.byteCount) && later.offset < end
+            && submittedByteCount < submission.byteCount
+    }
 }
 
 /// Split requests, few at a time; places are reused.
 struct SplitRequestTable {
     private var entries: [SplitRequest?] = []
+    private(set) var count = 0
+
+    func contains(where matches: (SplitRequest) -> Bool) -> Bool { entries.contains { $0.map(matches) ?? false } }
 
     mutating func add(_ request: SplitRequest) -> Int32 {
+        count += 1
         if let free = entries.firstIndex(where: { $0 == nil }) {
             entries[free] = request
             return Int32(free)
@@ -100,7 +112,10 @@ struct SplitRequestTable {
         set { entries[Int(index)] = newValue }
     }
 
-    mutating func remove(_ index: Int32) { entries[Int(index)] = nil }
+    mutating func remove(_ index: Int32) {
+        entries[Int(index)] = nil
+        count -= 1
+    }
 }
 
 /// Withdrawn attempts whose device still works with the caller's memory, and requests that are over but

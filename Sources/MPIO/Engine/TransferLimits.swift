@@ -60,6 +60,14 @@ struct TransferLimits {
 }
 
 extension IOOperation {
+    /// Whether it keeps its order with others that change the same blocks.
+    var changesBlocks: Bool {
+        switch self {
+        case .read, .flush: false
+        case .write, .unmap, .writeZeroes, .compareAndWrite: true
+        }
+    }
+
     var requestKind: RequestKind {
         switch self {
         case .read: .read
