@@ -40,16 +40,14 @@ final class FileStore: BlockStore, Sendable {
         name = path
         self.byteCount = byteCount
         descriptor = try Self.open(path, O_RDWR | O_CREAT | O_CLOEXEC)
+        // Whatever throws from here on, the deinitializer closes the descriptor: the object is whole.
         var status = stat()
         fstat(descriptor, &status)
         if status.st_mode & S_IFMT == S_IFREG {
             guard let size = off_t(exactly: byteCount), ftruncate(descriptor, size) == 0 else {
-                let code = errno
-                close(descriptor)
-                throw CommandFailure("\(path): \(String(cString: strerror(code)))")
+                throw CommandFailure("\(path): \(String(cString: strerror(errno)))")
             }
         } else if lseek(descriptor, 0, SEEK_END) < off_t(clamping: byteCount) {
-            close(descriptor)
             throw CommandFailure("\(path) is too small for \(HumanText.size(byteCount))")
         }
     }
