@@ -122,6 +122,21 @@ final class MultiConnectionRig {
 
     func answer(nop: SentPDU, _ index: Int) { put(index, .nopIn(tag: nop.header.initiatorTaskTag, numbers: numbers(index))) }
 
+    /// Answers the NOP-Outs that a connection has sent; one that is not immediate fills a hole, and the target takes it.
+    /// Returns whether any did, and everything else that was sent.
+    @discardableResult
+    func answerNOPs(_ index: Int) -> (hasFilled: Bool, others: [SentPDU]) {
+        let pdus = sent(index)
+        for pdu in pdus where pdu.opcode == .nopOut {
+            if !pdu.header.isImmediate {
+                #expect(pdu.header.cmdSN == expCmdSN)
+                expCmdSN += 1
+            }
+            answer(nop: pdu, index)
+        }
+        return (pdus.contains { $0.opcode == .nopOut && !$0.header.isImmediate }, pdus.filter { $0.opcode != .nopOut })
+    }
+
     /// The transport of a connection breaks, and the owner does what it should.
     func cut(_ index: Int, reason: ConnectionFailure = .endOfStream) {
         session.connectionClosed(c(index), reason: reason, at: now)

@@ -1,4 +1,5 @@
 import Foundation
+import ISCSITarget
 import TestSupport
 import Testing
 
@@ -61,6 +62,39 @@ import Testing
             #expect(seen == [1, 1, 1, 1, 3, 3, 3, 3])
             withExtendedLifetime((large, second, third, free)) {}
         }
+    }
+
+    /// Whoever hears that the large one failed asks next: what waited for that comes first all the same.
+    @Test func whatComesAfterTheFailureOfALargeOneStaysBehindWhatWaited() async throws {
+        let target = try TargetWithUnits(units: 1, size: "64M")
+        let manager = try await target.manager(reactors: 1, units: [0])
+        let disk = try await manager.open("a")
+        try target.with { _ = try $0.setFault(FaultCommand(parsing: "sense=03/0c/00:lba=0-16383,op=write")) }
+        let large = filled(Self.large, 1), second = filled(Self.block, 2), third = filled(Self.block, 3)
+        let last = UInt64(Self.large - Self.block)
+        let asker = Locked<IOQueue?>(nil)
+        let errors = Locked<[UInt64: DiskError?]>([:])
+        let queue = IOQueue(disk: disk) { completions in
+            for completion in completions {
+                errors.withLock { $0[completion.token] = .some(completion.error) }
+                guard completion.token == 1, let queue = asker.withLock({ $0 }) else { continue }
+                queue.submit([IORequest(.write, offset: last, byteCount: Self.block, memory: third.bytes.baseAddress, token: 3)])
+            }
+        }
+        asker.withLock { $0 = queue }
+        queue.submit([
+            IORequest(.write, offset: 0, byteCount: Self.large, memory: large.bytes.baseAddress, token: 1),
+            IORequest(.write, offset: last, byteCount: Self.block, memory: second.bytes.baseAddress, token: 2),
+        ])
+        #expect(try await eventually { errors.withLock { $0.count } == 3 })
+        #expect(errors.withLock { $0[1]! != nil && $0[2]! == nil && $0[3]! == nil }, "\(errors.withLock { $0 })")
+        let back = IOBuffer(byteCount: Self.block)
+        try await disk.read(into: back, at: last)
+        #expect(back.bytes[0] == 3)
+        asker.withLock { $0 = nil }
+        try await manager.shutdown()
+        withExtendedLifetime((queue, large, second, third)) {}
+        try target.stop()
     }
 
     @Test func whatWaitsForALargeOneEndsWithTheDisk() async throws {

@@ -43,16 +43,14 @@ final class LaneRouter: @unchecked Sendable {
     func submit(_ submission: IOSubmission, then call: @escaping @Sendable (DiskError?) -> Void) { submit(submission, .call(call)) }
 
     /// Submits a request that no lane has all of and waits for its end, also where its task is cancelled: a part may be on its way.
-    // Not inlined: see `RequestTicket`.
-    @inline(never)
     func perform(
         _ operation: IOOperation, offset: UInt64, byteCount: Int, memory: UnsafeMutableRawPointer?, forceUnitAccess: Bool
     ) async -> DiskError? {
-        await withUnsafeContinuation { continuation in
+        await RequestWait.wait { token in
             let submission = IOSubmission(
                 operation: operation, forceUnitAccess: forceUnitAccess, offset: offset, byteCount: byteCount, memory: memory,
-                token: 0, sink: Unmanaged.passUnretained(joints[0]))
-            submit(submission) { continuation.resume(returning: $0) }
+                token: token, sink: Unmanaged.passUnretained(joints[0]))
+            submit(submission) { RequestWait.resume(IOCompletion(token: token, error: $0)) }
         }
     }
 
@@ -65,7 +63,7 @@ final class LaneRouter: @unchecked Sendable {
         var concerned = Int(min(stripes, UInt64(striping.laneCount)))
         let first = striping.lane(at: whole.offset)
         if whole.operation == .compareAndWrite { concerned = 1 }
-        let joint = Unmanaged.passRetained(JointRequest(whole, end, laneCount: concerned))
+        let joint = Unmanaged.passRetained(JointRequest(end, laneCount: concerned))
         whole.token = UInt64(UInt(bitPattern: joint.toOpaque()))
         for number in 0..<concerned { enter(whole, (first + number) % striping.laneCount) }
     }
@@ -74,7 +72,7 @@ final class LaneRouter: @unchecked Sendable {
     /// SAM-5: one device server for all I_T nexuses), so one lane is enough for every write that was acknowledged, as one path is for
     /// those of the others. Where that lane has no path left, the next one is asked.
     private func flush(_ submission: IOSubmission, _ end: JointRequest.End) {
-        let joint = JointRequest(submission, end, laneCount: 1)
+        let joint = JointRequest(end, laneCount: 1)
         var submission = submission
         submission.token = UInt64(UInt(bitPattern: Unmanaged.passRetained(joint).toOpaque()))
         joint.flushesLeft = striping.laneCount - 1
@@ -171,7 +169,7 @@ private final class JointRequest: @unchecked Sendable {
     /// Tries the lane after this one.
     var next: ((Int) -> Void)?
 
-    init(_ submission: IOSubmission, _ end: End, laneCount: Int) {
+    init(_ end: End, laneCount: Int) {
         self.end = end
         lanesLeft = Atomic(laneCount)
     }

@@ -122,7 +122,7 @@ package final class DiskEngine {
     private func enter(_ submission: IOSubmission) {
         if let error = refusal(of: submission) { return complete(submission, error) }
         if submission.byteCount == 0, submission.operation != .flush { return complete(submission, nil) }
-        if splits.count > 0, hasToFollow(submission) { return followers.append(submission) }
+        if hasToFollow(submission) { return followers.append(submission) }
         let limit = limits.byteCount(for: submission.operation)
         if submission.byteCount > limit { return split(submission) }
         guard waiting.isEmpty, admit(submission, parent: -1) else {
@@ -139,7 +139,7 @@ package final class DiskEngine {
                 submission,
                 .crossesStripe(offset: submission.offset, byteCount: submission.byteCount, stripeByteCount: striping!.stripeByteCount))
         }
-        if splits.count > 0, hasToFollow(submission) { return followers.append(submission) }
+        if hasToFollow(submission) { return followers.append(submission) }
         let whole = splits.add(SplitRequest(submission: submission, outer: -1))
         submitParts(of: whole)
         if splits[whole].partsUnderWay == 0 { endSplit(whole) }
@@ -148,7 +148,13 @@ package final class DiskEngine {
     // MARK: Order of split writes
 
     /// The pseudo-LUN keeps the order of the writes that it has; of a split one it has only the parts that were submitted.
+    @inline(__always)
     private func hasToFollow(_ submission: IOSubmission) -> Bool {
+        // The last split one may be over, and its followers still here.
+        (splits.count > 0 || !followers.isEmpty) && overlapsEarlier(submission)
+    }
+
+    private func overlapsEarlier(_ submission: IOSubmission) -> Bool {
         guard submission.operation.changesBlocks else { return false }
         return splits.contains { $0.hasToGoBefore(submission) }
             || followers.contains { $0.offset < submission.offset + UInt64(submission.byteCount)
