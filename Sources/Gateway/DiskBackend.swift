@@ -67,6 +67,7 @@ package final class DiskBackend: LogicalUnitBackend, @unchecked Sendable {
     }
 
     package var writesZeroes: Bool { true }
+    package var keepsWriteOrder: Bool { true }
     package var writesThrough: Bool { true }
     package var comparesAndWrites: Bool { (disk.device.blockLimits?.maxCompareAndWriteBlockCount ?? 0) > 0 }
 

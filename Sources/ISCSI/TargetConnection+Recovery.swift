@@ -258,17 +258,31 @@ extension TargetConnection {
     /// The time for what is watched is over.
     func recoverTransfers() {
         guard let session, endReason == nil else { return }
+        var isAny = false
         for slot in 0..<session.usedCapacity where session.tasks[slot].state == .receiving && session.tasks[slot].connection == key {
             if session.tasks[slot].isUnsolicitedWatched {
-                session.tasks[slot].isUnsolicitedWatched = false
-                solicitRest(slot)
+                if isComing(slot, -1) {
+                    isAny = true
+                } else {
+                    session.tasks[slot].isUnsolicitedWatched = false
+                    solicitRest(slot)
+                }
             }
             for transfer in 0..<8 {
                 guard session.tasks[slot].state == .receiving, session.tasks[slot].transfers[transfer].isActive,
                     session.tasks[slot].transfers[transfer].isWatched
                 else { continue }
-                requestAgain(slot, transfer)
+                if isComing(slot, transfer) { isAny = true } else { requestAgain(slot, transfer) }
             }
+        }
+        if isAny { service.setAlarm(.transfers(self), after: service.settings.transferTimeout) }
+    }
+
+    /// A PDU of this transfer is half received: it counts when it ends, so that what it brings must not be asked for again.
+    private func isComing(_ slot: Int, _ transfer: Int) -> Bool {
+        switch incoming {
+        case .dataOut(slot, transfer), .lostDataOut(slot, transfer): true
+        default: false
         }
     }
 

@@ -26,6 +26,9 @@ final class TargetRetention {
     private let recordLimit: Int
     private var records: [Record] = []
     private var first = 0
+    /// Of ``Record/data``.
+    private var plainByteCount = 0
+    static let plainByteLimit = 1 << 20
 
     init(service: TargetService, recordLimit: Int) {
         self.service = service
@@ -42,6 +45,9 @@ final class TargetRetention {
     // MARK: keeping
 
     func keep(_ header: BasicHeaderSegment, _ data: UnsafeRawBufferPointer) {
+        // Answers to NOP-Out and Text: an initiator that confirms nothing decides how much it is.
+        plainByteCount += data.count
+        while plainByteCount > Self.plainByteLimit, count > 0 { removeFirst() }
         append(Record(header: header, data: Array(data)))
     }
 
@@ -85,6 +91,8 @@ final class TargetRetention {
 
     private func removeFirst() {
         dropData(first)
+        plainByteCount -= records[first].data.count
+        records[first].data = []
         first += 1
         guard first > 64, first * 2 > records.count else { return }
         records.removeSubrange(..<first)
@@ -103,6 +111,7 @@ final class TargetRetention {
         for index in first..<records.count { dropData(index) }
         records = []
         first = 0
+        plainByteCount = 0
     }
 
     /// The output of a connection that ended may still name the data.

@@ -392,6 +392,8 @@ public final class TargetSession {
     /// The command PDU was damaged and thrown away: the initiator sends it again (RFC 7143 section 7.8).
     func commandDiscarded(_ slot: Int) {
         guard tasks[slot].state == .receiving else { return }
+        // The decoder may be placing data into the buffer.
+        connection(key: tasks[slot].connection)?.forget(slot)
         giveUpTurn(slot, isReceived: false)
         free(slot)
     }

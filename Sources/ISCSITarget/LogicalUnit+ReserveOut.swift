@@ -70,6 +70,8 @@ extension LogicalUnit {
         if parameters.initiatorPorts != nil, action != .register || key != nil || parameters.actionKey == 0 {
             return .refused(IllegalRequest.fieldInParameterList(byte: 20, bit: 3).sense)
         }
+        // Nothing is registered and nothing is to be: no registration that could say what outlives a loss of power.
+        if key == nil, parameters.actionKey == 0 { return .done([]) }
         guard let others = registrants(parameters, nexus) else { return .refused(.badParameterField) }
         // Asked before they are remembered: what an initiator names must not grow without bound.
         guard state.registrations.count + others.count <= PersistentReservations.capacity,
@@ -197,17 +199,20 @@ extension LogicalUnit {
             throw IOError(code: EBADMSG, operation: "read the reservations, line \(error.number)")
         }
         // A port group that no longer exists has no nexus.
-        let entries = image.registrations.compactMap { entry in
+        let entries = image.registrations.enumerated().compactMap { number, entry in
             node.portGroupIndex(tag: entry.groupTag).map {
-                (entry.key, NexusIdentity(initiatorName: entry.initiatorName, isid: entry.isid, portGroup: $0))
+                (number: number, key: entry.key, nexus: NexusIdentity(initiatorName: entry.initiatorName, isid: entry.isid, portGroup: $0))
             }
         }
-        let registrations = zip(entries, node.remember(entries.map(\.1))).map {
-            PersistentReservations.Registration(nexus: $1, key: $0.0)
+        let registrations = zip(entries, node.remember(entries.map(\.nexus))).map {
+            PersistentReservations.Registration(nexus: $1, key: $0.key)
         }
         var reservation: PersistentReservations.Reservation?
-        if let held = image.reservation, registrations.count == image.registrations.count {
-            reservation = .init(type: held.type, maker: registrations[held.maker].nexus)
+        if let held = image.reservation {
+            // Any registrant holds one of all registrants; no one else can take the place of the holder of another.
+            let place = entries.firstIndex { $0.number == held.maker } ?? (held.type.isAllRegistrants ? registrations.indices.first : nil)
+            guard let place else { throw IOError(code: EXDEV, operation: "restore a reservation through a port group that is gone") }
+            reservation = .init(type: held.type, maker: registrations[place].nexus)
         }
         persistentReservations = PersistentReservations(registrations: registrations, reservation: reservation)
     }

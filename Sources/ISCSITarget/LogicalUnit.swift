@@ -26,6 +26,8 @@ public final class LogicalUnit: BackendClient {
     /// Commands that wait for an exclusive one to end, or for others to end before one of theirs.
     @exclusivity(unchecked) private var waiting: [DeviceCommand] = []
     @exclusivity(unchecked) private var exclusiveOperation = false
+    /// What is under way reads, compares and writes: also the head of the queue must not come between.
+    @exclusivity(unchecked) private var isUpdating = false
     @exclusivity(unchecked) private var abortWaits: [AbortWait] = []
     @exclusivity(unchecked) var attentions: [UnitAttentions] = []
     @exclusivity(unchecked) var modes = ModeState()
@@ -135,6 +137,10 @@ public final class LogicalUnit: BackendClient {
         }
         if hasReservation, isReservationConflict(request, command.nexus) {
             return finish(command, .status(.reservationConflict))
+        }
+        if isUpdating, command.attribute == .headOfQueue, usesBackend(request) {
+            waiting.insert(command, at: 0)
+            return
         }
         if (!waiting.isEmpty || exclusiveOperation || command.attribute == .ordered), command.attribute != .headOfQueue,
             usesBackend(request)
@@ -253,7 +259,10 @@ public final class LogicalUnit: BackendClient {
         return true
     }
 
-    func beginExclusive() { exclusiveOperation = true }
+    func beginExclusive() {
+        exclusiveOperation = true
+        isUpdating = true
+    }
 
     private func runWaiting() {
         while let next = waiting.first, !exclusiveOperation {
@@ -271,7 +280,10 @@ public final class LogicalUnit: BackendClient {
     /// An operation ended; its slot is free again.
     func operationEnded(_ index: Int) {
         operations.remove(index)
-        if operations.count == 0 { exclusiveOperation = false }
+        if operations.count == 0 {
+            exclusiveOperation = false
+            isUpdating = false
+        }
         if !abortWaits.isEmpty { abortProgressed(index) }
         if !waiting.isEmpty { runWaiting() }
     }
@@ -295,6 +307,8 @@ public final class LogicalUnit: BackendClient {
     public func abort(_ scope: AbortScope, sparing spared: [UInt64] = [], managementToken: UInt64?) -> Bool {
         let pending = abortAll { Self.matches($0, scope) && !spared.contains($0.token) }
         guard !pending.isEmpty else { return true }
+        // A session that is made anew is not told of their end, and believes them dead (RFC 7143 section 6.3.5).
+        if case .session = scope, !backend.keepsWriteOrder { exclusiveOperation = true }
         abortWaits.append(
             AbortWait(end: managementToken.map { .management(token: $0) } ?? .nobody, operations: pending))
         return false

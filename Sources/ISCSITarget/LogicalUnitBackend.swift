@@ -89,6 +89,8 @@ public protocol LogicalUnitBackend: AnyObject {
     var deallocatedContent: DeallocatedContent { get }
     /// A write is all done within the call: nothing can come between. WRITE ATOMIC is served only then.
     var writesAtOnce: Bool { get }
+    /// Of two overlapping writes under way at once the one that was begun later stands.
+    var keepsWriteOrder: Bool { get }
     /// ``writeZeroes(offset:byteCount:token:)`` is there; otherwise zeroes are written as data.
     var writesZeroes: Bool { get }
     /// ``compareAndWrite(offset:expected:new:token:)`` is there; otherwise the unit reads, compares and writes while
@@ -128,6 +130,7 @@ public protocol LogicalUnitBackend: AnyObject {
 
 extension LogicalUnitBackend {
     public var writesAtOnce: Bool { false }
+    public var keepsWriteOrder: Bool { writesAtOnce }
     public var writesZeroes: Bool { false }
     public var comparesAndWrites: Bool { false }
     public var compareAndWriteLimitByteCount: Int { .max }

@@ -72,6 +72,35 @@ import Testing
         #expect(bench.outcome(c) != nil)
     }
 
+    @Test func theHeadOfTheQueueDoesNotComeBetweenComparingAndWriting() {
+        let nexus = bench.nexus()
+        let swap = bench.begin(.compareAndWrite(lba: 0, blockCount: 1), nexus, dataOut: [UInt8](repeating: 0, count: 512) + bytes(512))
+        let head = bench.begin(.write(lba: 0, blockCount: 1), nexus, dataOut: bytes(512, seed: 5), attribute: .headOfQueue)
+        let other = bench.begin(.read(lba: 0, blockCount: 1), nexus)
+        #expect(backend.pending.count == 1, "the comparison")
+        backend.finishOne()
+        #expect(bench.results[swap] == nil && backend.pending.count == 1, "its write")
+        backend.finishOne()
+        #expect(bench.outcome(swap)?.status == .good)
+        #expect(backend.pending.count == 2)
+        backend.finishOne()
+        backend.finishOne()
+        #expect(bench.outcome(head)?.status == .good && bench.outcome(other)?.status == .good)
+    }
+
+    /// Who logs in again is told nothing of the old session's commands, and believes them dead.
+    @Test func writesWaitForThoseOfASessionThatIsGone() {
+        let nexus = bench.nexus()
+        _ = bench.begin(.write(lba: 0, blockCount: 1), nexus, dataOut: bytes(512))
+        #expect(!bench.unit.abort(.session(0), managementToken: nil))
+        let newer = bench.begin(.write(lba: 0, blockCount: 1), nexus, dataOut: bytes(512, seed: 5))
+        #expect(backend.pending.count == 1)
+        backend.finishOne()
+        #expect(backend.pending.count == 1)
+        backend.finishOne()
+        #expect(bench.outcome(newer)?.status == .good)
+    }
+
     @Test func aBackendsErrorsBecomeSenseData() {
         let nexus = bench.nexus()
         let read = bench.begin(.read(lba: 0, blockCount: 1), nexus)

@@ -207,6 +207,42 @@ import Testing
                 == .invalidFieldInParameterList, "nowhere to keep it")
     }
 
+    @Test func aStrangerWhoRegistersNothingChangesNothing() {
+        let store = MemoryStore()
+        let bench = DeviceBench(reservationStore: store)
+        let holder = bench.nexus(1)
+        _ = register(holder, ReservationParameters(key: 0, actionKey: 5, persistsThroughPowerLoss: true), on: bench)
+        _ = bench.run(.persistentReserveOut(.reserve, type: .writeExclusive), holder, dataOut: ReservationParameters(key: 5).encode())
+        let saved = store.bytes
+        #expect(saved != nil)
+        #expect(register(bench.nexus(2), ReservationParameters(key: 0, actionKey: 0), on: bench).status == .good)
+        #expect(store.bytes == saved)
+    }
+
+    @Test func aReservationOutlivesThePortGroupOfAnotherRegistrantButNotItsHolders() throws {
+        let store = MemoryStore()
+        let first = DeviceBench(reservationStore: store)
+        for nexus in [first.nexus(1), first.nexus(2)] {
+            _ = register(nexus, ReservationParameters(key: 0, actionKey: 5, persistsThroughPowerLoss: true), on: first)
+        }
+        _ = first.run(.persistentReserveOut(.reserve, type: .writeExclusive), first.nexus(2), dataOut: ReservationParameters(key: 5).encode())
+        let image = try ReservationImage(parsing: #require(store.bytes))
+        for (gone, type) in [(0, ReservationType.writeExclusive), (1, .writeExclusive), (1, .writeExclusiveAllRegistrants)] {
+            var changed = image
+            changed.registrations[gone].groupTag = 99
+            changed.reservation?.type = type
+            store.bytes = changed.encode()
+            let second = DeviceBench(reservationStore: store)
+            guard gone == 0 || type != .writeExclusive else {
+                #expect(throws: IOError.self) { try second.unit.restoreReservations() }
+                continue
+            }
+            try second.unit.restoreReservations()
+            #expect(second.run(.write(lba: 0, blockCount: 1), second.nexus(3), dataOut: bytes(512)).status == .reservationConflict)
+            #expect(second.run(.write(lba: 0, blockCount: 1), second.nexus(UInt16(2 - gone)), dataOut: bytes(512)).status == .good)
+        }
+    }
+
     /// Nobody gets past a reservation that may exist.
     @Test func aUnitWhoseReservationsCannotBeReadIsNotReadyUntilTheyCan() throws {
         let store = MemoryStore()

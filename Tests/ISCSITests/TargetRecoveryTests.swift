@@ -190,6 +190,31 @@ import Timebase
         #expect(Array(client.session.dataOut(slot)) == data)
     }
 
+    /// It would count twice, and the command be executed without its end.
+    @Test func dataThatIsHalfHereIsNotAskedForAgain() throws {
+        let (bench, client) = bench(login: digests)
+        let data = pattern(3000)
+        client.command(tag: 3, flags: [.write], expected: data.count, data: Array(data[..<1000]))
+        var ping = encoded(.nopOut(tag: 1, dataByteCount: 4, cmdSN: client.cmdSN, expStatSN: 0), [1, 2, 3, 4])
+        ping[20] ^= 1
+        client.send(bytes: ping)
+        let rest = encoded(
+            .dataOut(
+                lun: LogicalUnitNumber(index: 0)!, tag: 3, isFinal: true, dataSN: 0, bufferOffset: 1000, byteCount: 2000,
+                expStatSN: 0), Array(data[1000...]))
+        client.send(bytes: Array(rest[..<700]))
+        for _ in 0..<3 {
+            _ = bench.service.nextDeadline(at: bench.now)
+            bench.now = bench.now + .seconds(1)
+            bench.service.timerFired(at: bench.now)
+            #expect(client.receive().isEmpty && client.readyCommands().isEmpty)
+        }
+        client.send(bytes: Array(rest[700...]))
+        #expect(client.receive().isEmpty)
+        let slot = try #require(client.readyCommands().first)
+        #expect(Array(client.session.dataOut(slot)) == data)
+    }
+
     @Test func twoDamagedHeadersInARowEndTheConnection() {
         let (bench, client) = bench(login: digests)
         func ping(_ damage: Int?) {

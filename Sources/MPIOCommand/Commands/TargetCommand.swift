@@ -6,6 +6,7 @@ import ISCSI
 import ISCSITarget
 import MPIO
 import SCSI
+import Synchronization
 
 struct TargetCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -198,17 +199,23 @@ struct TargetCommand: AsyncParsableCommand {
             guard !names.isEmpty else { return try await serve(configuration, disks: nil) }
             let policy = try policyFile.load()
             let luns = try names.map { ($0, try policy.lunName($0)) }
+            // Disks may still have the memory of the target's commands until the manager is shut down.
+            let keeper = Keeper()
+            defer { keeper.host.withLock { $0 = nil } }
             try await withManager(policy, subcommand: "target", hostsTarget: true) { manager in
                 var disks = TargetHost.Disks(manager: manager)
                 for (name, lun) in luns { disks.disks[name] = try await manager.open(lun) }
-                try await serve(disks.applied(to: configuration), disks: disks)
+                try await serve(disks.applied(to: configuration), disks: disks) { host in keeper.host.withLock { $0 = host } }
             }
         }
     }
 
     /// Until the task is cancelled.
-    private func serve(_ configuration: ISCSITarget.TargetConfiguration, disks: TargetHost.Disks?) async throws {
+    private func serve(
+        _ configuration: ISCSITarget.TargetConfiguration, disks: TargetHost.Disks?, keep: (TargetHost) -> Void = { _ in }
+    ) async throws {
         let host = try TargetHost(configuration, disks: disks)
+        keep(host)
         let control = startControl(of: host, configuration)
         defer { control?.stop() }
         do {
@@ -248,4 +255,8 @@ struct TargetCommand: AsyncParsableCommand {
         }
         return .chap(initiators: [CHAPIdentity(name: chapUser, secret: CHAPSecret(secret.bytes))], own: own)
     }
+}
+
+private final class Keeper: Sendable {
+    let host = Mutex<TargetHost?>(nil)
 }

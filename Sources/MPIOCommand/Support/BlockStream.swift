@@ -1,5 +1,6 @@
 import Foundation
 import MPIO
+import Synchronization
 
 /// Streams between a store and a descriptor: a window of chunks is on its way on one side while the one before it
 /// is on the other.
@@ -72,12 +73,22 @@ struct BlockStream: Sendable {
         var position = offset
         while chunks.count < depth {
             let buffer = IOBuffer(byteCount: chunkByteCount)
-            let count = try await blocking { try readAll(descriptor, into: buffer.bytes) }
+            let count = try await readChunk(descriptor, into: buffer)
             if count > 0 { chunks.append(Chunk(buffer: buffer, offset: position, byteCount: count)) }
             position += UInt64(count)
             if count < chunkByteCount { break }
         }
         return chunks
+    }
+
+    /// Ends, where the task is cancelled, also while nothing comes.
+    private func readChunk(_ descriptor: Int32, into buffer: IOBuffer) async throws -> Int {
+        let stop = Stop()
+        return try await withTaskCancellationHandler {
+            try await blocking { try readAll(descriptor, into: buffer.bytes, until: stop) }
+        } onCancel: {
+            stop.flag.store(true, ordering: .relaxed)
+        }
     }
 
     private func writeWindow(_ window: [Chunk]) async throws {
@@ -110,18 +121,22 @@ struct BlockStream: Sendable {
     private static let queue = DispatchQueue(label: "mpio.stream", attributes: .concurrent)
 }
 
+/// Set by a cancelled task, looked at by the thread that waits for it.
+private final class Stop: Sendable {
+    let flag = Atomic(false)
+}
+
 /// Fills the memory as far as there is input.
-private func readAll(_ descriptor: Int32, into memory: UnsafeMutableRawBufferPointer) throws -> Int {
+private func readAll(_ descriptor: Int32, into memory: UnsafeMutableRawBufferPointer, until stop: Stop) throws -> Int {
     var done = 0
     while done < memory.count {
+        var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        while poll(&entry, 1, 100) <= 0 { if stop.flag.load(ordering: .relaxed) { throw CancellationError() } }
         let count = Foundation.read(descriptor, memory.baseAddress! + done, memory.count - done)
         if count == 0 { break }
         if count > 0 {
             done += count
-        } else if errno == EAGAIN {
-            var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-            poll(&entry, 1, -1)
-        } else if errno != EINTR {
+        } else if errno != EINTR, errno != EAGAIN {
             throw CommandFailure("reading the input: \(String(cString: strerror(errno)))")
         }
     }

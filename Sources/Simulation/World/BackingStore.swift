@@ -36,6 +36,9 @@ final class SimulatedBackend: LogicalUnitBackend {
     weak var client: (any BackendClient)?
     /// How long operations take.
     var delay: () -> Duration
+    /// It does not: but were the target to wait for a former session's writes, as ours does, no login without ABORT TASK SET
+    /// could be seen to be too little, as it is for arrays.
+    var keepsWriteOrder: Bool { true }
     private var pending: [Operation] = []
     private var nextNumber: UInt64 = 0
 
