@@ -210,6 +210,34 @@ import Timebase
         #expect(harness.path(of: later) == PathIndex(1))
     }
 
+    @Test func aUnitThatMayHaveChangedIsAskedNothingBeforeItHasShownItself() {
+        let (harness, _, _) = write()
+        harness.complete(harness.read(500), .sense(.unitAttention, 0x3F, 0x0E))
+        harness.lun.probeFinished(PathIndex(0), .recheck, .failed(PathFailure(.notReady)), at: harness.now)
+        harness.drain()
+        #expect(harness.fences.isEmpty)
+        harness.advance(.seconds(1))
+        show(harness, 0)
+        #expect(harness.fences.map(\.step) == [.abortTaskSet])
+    }
+
+    @Test func anAnswerThatCameAfterTheUnitWasAnotherOneDoesNotCount() {
+        let (harness, first, _) = write()
+        harness.lun.probeFinished(PathIndex(0), .verify, .failed(PathFailure(.notReady)), at: harness.now)
+        harness.drain()
+        #expect(harness.fences.map(\.step) == [.abortTaskSet])
+        harness.complete(first)
+        let later = harness.write(100)
+        harness.advance(.seconds(1))
+        show(harness, 0, Self.other)
+        answerAbort(harness, 0, .done)
+        #expect(harness.path(of: later) == nil)
+        harness.advance(.seconds(10))
+        show(harness, 0)
+        answerAbort(harness, 0, .done)
+        #expect(harness.path(of: later) == PathIndex(0))
+    }
+
     @Test(arguments: [true, false])
     func aPathTakenOutShowsItsUnitBeforeItsTaskSetIsAborted(_ isSameUnit: Bool) {
         let (harness, first, _) = write()
