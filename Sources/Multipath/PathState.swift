@@ -167,7 +167,7 @@ struct PathRecord {
     var marginal = MarginalTracker()
     var fence = PathFence.none
     var fenceSince = Instant.zero
-    /// ABORT TASK SET came to nothing since the path left its last copy.
+    /// ABORT TASK SET came to nothing since the path left its last copy, or the session that was made for it did.
     var wasAbortRefused = false
     /// `.drop` was asked for.
     var isDropped = false

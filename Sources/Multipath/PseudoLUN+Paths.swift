@@ -386,9 +386,12 @@ extension PseudoLUN {
         if paths[index].transport == .iSCSI { paths[index].isTransportUp = false }
         paths[index].isDropped = false
         paths[index].isProven = false
+        let wasInVain = hadSession && staleWrites.oldestHeld(on: path.rawValue) == nil
         startQuiescing(index, at: now)
         switch paths[index].link {
         case .takenOut, .removed:
+            // Made for the sake of what one before it left, it ended before it was of use: not once more.
+            if wasInVain { paths[index].wasAbortRefused = true }
             raiseGuard(index, at: now)
             // Not made anew for its sake where nothing is to be had from it.
             if hadSession, paths[index].fence != .reinstating { actions.push(.disconnect(path)) }

@@ -109,6 +109,19 @@ import Timebase
         #expect(harness.route(1) == "a")
     }
 
+    @Test func aPathTakenOutWhoseSessionEndsAtEachProbeIsLoggedInToOnce() {
+        let (harness, _, _) = write()
+        takeOut(harness, 0)
+        harness.down(PathIndex(0))
+        #expect(harness.fences.map(\.step) == [.abortTaskSet, .reinstateNexus])
+        logIn(harness, 0)
+        harness.down(PathIndex(0), .connectionClosed)
+        #expect(harness.fences.count == 2)
+        #expect(harness.disconnects == [PathIndex(0)])
+        harness.advance(.seconds(30))
+        #expect(harness.lun.guardState == .clear)
+    }
+
     @Test func aRefusalSaysNothingOfWhatIsLeftLater() {
         let (harness, first, _) = write()
         harness.down(PathIndex(0))
