@@ -268,7 +268,7 @@ final class RandomDriver {
             guard !isUp[path] else { return }
             if isCalm || chance(80) {
                 isUp[path] = true
-                isElsewhere[path] = lun.device != nil && !isCalm && chance(10)
+                isElsewhere[path] = lun.device != nil && !isCalm && chance(30)
                 lun.pathLoggedIn(PathIndex(path), at: now)
             } else {
                 lun.pathFailed(PathIndex(path), PathFailure(.connectionRefused), at: now)
