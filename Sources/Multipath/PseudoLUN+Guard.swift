@@ -19,7 +19,11 @@ extension PseudoLUN {
             paths[index].fence = .waiting
             paths[index].wasAbortRefused = result != .done
             // Where the unit has changed meanwhile, another one may have answered.
-            if result == .done, paths[index].isProven { endCopies(.taskSetAborted, at: now) { $0.path == path.rawValue } }
+            if paths[index].isProven {
+                if result == .done { endCopies(.taskSetAborted, at: now) { $0.path == path.rawValue } }
+                paths[index].mayHoldUnknownWrites = false
+            }
+            if staleWrites.count(on: path.rawValue) == 0 { paths[index].fence = .none }
             switch paths[index].link {
             case .fencing: cameUp(index, at: now)
             case .takenOut, .removed: giveUpSession(index, at: now)
@@ -44,7 +48,7 @@ extension PseudoLUN {
                 request: RequestIndex(slot: UInt32(slot), attempt: entry.pointee.attempt),
                 path: entry.pointee.path, lba: request.lba, blockCount: request.blockCount,
                 sequence: entry.pointee.sequence, since: now,
-                deadline: hasOpenSession(Int(entry.pointee.path)) ? .distantFuture : now + settings.timers.quiesceTime))
+                deadline: mayStillCarryOut(Int(entry.pointee.path)) ? .distantFuture : now + settings.timers.quiesceTime))
         ranges.insert(request.lba, request.blockCount)
         wasResetRefused = false
         paths[Int(entry.pointee.path)].wasAbortRefused = false
@@ -63,13 +67,20 @@ extension PseudoLUN {
     }
 
     /// What is left of a command may still go out on it.
-    private func hasOpenSession(_ index: Int) -> Bool {
+    func hasOpenSession(_ index: Int) -> Bool {
         paths[index].transport == .iSCSI && paths[index].isTransportUp
+    }
+
+    /// Whether time alone says nothing of a path's old copies. A kernel device keeps what it took, whatever becomes of
+    /// the path, tries it again as it sees fit, and always tells of its end.
+    private func mayStillCarryOut(_ index: Int) -> Bool {
+        paths[index].transport == .kernelDevice || hasOpenSession(index)
     }
 
     /// The session is over: nothing of the old copies can reach the target any more that has not done so, and
     /// `quiesce-time` says how long what it has may take.
     func startQuiescing(_ index: Int, at now: Instant) {
+        guard paths[index].transport == .iSCSI else { return }
         staleWrites.setDeadline(now + settings.timers.quiesceTime, ofCopiesOn: Int32(index))
     }
 
@@ -177,9 +188,14 @@ extension PseudoLUN {
     /// A login with the same ISID ended the old session, and has shown that it leads to the same unit: what that had not
     /// executed yet is aborted now. (A login alone is no fence: a target may execute what it took before.)
     func nexusReinstated(_ index: Int, at now: Instant) {
-        guard staleWrites.count(on: Int32(index)) > 0, paths[index].fence != .aborting else { return }
+        guard hasOldWrites(index), paths[index].fence != .aborting else { return }
         setFence(index, .aborting, at: now)
         actions.push(.fence(PathIndex(index), .abortTaskSet))
+    }
+
+    /// Whether the path's nexus may still carry out writes from before its session, known ones or not.
+    func hasOldWrites(_ index: Int) -> Bool {
+        staleWrites.count(on: Int32(index)) > 0 || paths[index].mayHoldUnknownWrites
     }
 
     /// LOGICAL UNIT RESET, where the configuration allows it, a write really waits, and the lost path
@@ -199,7 +215,7 @@ extension PseudoLUN {
     }
 
     private func mayBeReset(_ copy: StaleCopy) -> Bool {
-        paths[Int(copy.path)].fence == .waiting && !hasOpenSession(Int(copy.path))
+        paths[Int(copy.path)].fence == .waiting && !mayStillCarryOut(Int(copy.path))
     }
 
     /// Whether a write waits for a copy that this path's session holds, or for any copy.
@@ -223,7 +239,7 @@ extension PseudoLUN {
     /// come. A command that was still on its way was not hit and will be carried out: so copies on sessions that live
     /// stay, and what is in flight is asked back one by one, which ends either kind with an answer.
     private func unitWasReset(at now: Instant) {
-        endCopies(.logicalUnitReset, at: now) { !self.hasOpenSession(Int($0.path)) }
+        endCopies(.logicalUnitReset, at: now) { !self.mayStillCarryOut(Int($0.path)) }
         for index in paths.indices { askBack(index) }
     }
 

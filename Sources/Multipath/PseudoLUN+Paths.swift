@@ -49,7 +49,8 @@ extension PseudoLUN {
         post(.pathRemoved(path))
         if redriven > 0 { noteFailOver(from: index, redriven: redriven, at: now) }
         // While its old writes are being fenced, or may still be answered, the session is of use.
-        if paths[index].fence != .aborting, staleWrites.oldestHeld(on: path.rawValue) == nil {
+        let isHolding = hasOpenSession(index) && staleWrites.oldestHeld(on: path.rawValue) != nil
+        if paths[index].fence != .aborting, !isHolding {
             paths[index].isTransportUp = false
             actions.push(.disconnect(path))
         }
@@ -232,7 +233,7 @@ extension PseudoLUN {
             return settle(at: now)
         }
         let isNew = paths[index].link != .up
-        if staleWrites.count(on: path.rawValue) > 0, isNew, !paths[index].isRechecking {
+        if isNew, !paths[index].isRechecking, hasOldWrites(index) {
             nexusReinstated(index, at: now)
         }
         paths[index].link = paths[index].fence == .aborting ? .fencing : .up
