@@ -12,6 +12,14 @@ struct UnitOnNexus {
     var identity: LogicalUnitIdentity?
     /// Not begun.
     var probe: PathProbe
+
+    /// Whether its device identification page alone shows it: one command, where the whole probe takes ten.
+    func isShown(by answer: ControlAnswer) -> Bool {
+        guard answer.outcome == .good, let identity, let page = DeviceIdentification(parsing: answer.data) else { return false }
+        let shown = LogicalUnitIdentity.best(
+            designators: page.descriptors, unitSerial: nil, vendor: "", product: "", targetName: nil)
+        return shown == identity
+    }
 }
 
 /// Ends the old commands of a nexus whose own portal cannot be reached: logs in by the same ISID through another
@@ -96,18 +104,31 @@ final class NexusReinstatement: SessionObserver, TimerHandler {
     private func askUnits(_ channel: ControlChannel) {
         while let index = waiting.firstIndex(where: { !$0.isAsked }) {
             waiting[index].isAsked = true
-            let wish = waiting[index]
-            let attempt = attempt
-            let prober = PathProber(wish.unit.probe, channel: channel, lun: wish.unit.lun) { [weak self] result in
-                guard let self, self.attempt == attempt else { return }
-                guard case .usable(let report) = result, report.device.identity == wish.unit.identity else {
-                    return self.answered(wish.number, false)
-                }
-                self.sendAbort(wish, channel)
-            }
-            probers.append(prober)
-            prober.start()
+            ask(waiting[index], channel)
         }
+    }
+
+    private func ask(_ wish: Wish, _ channel: ControlChannel) {
+        let attempt = attempt
+        channel.execute(
+            .inquiry(page: .deviceIdentification, allocationByteCount: 1024), lun: wish.unit.lun, byteCount: 1024
+        ) { [weak self] answer in
+            guard let self, self.attempt == attempt else { return }
+            if wish.unit.isShown(by: answer) { self.sendAbort(wish, channel) } else { self.probe(wish, channel) }
+        }
+    }
+
+    private func probe(_ wish: Wish, _ channel: ControlChannel) {
+        let attempt = attempt
+        let prober = PathProber(wish.unit.probe, channel: channel, lun: wish.unit.lun) { [weak self] result in
+            guard let self, self.attempt == attempt else { return }
+            guard case .usable(let report) = result, report.device.identity == wish.unit.identity else {
+                return self.answered(wish.number, false)
+            }
+            self.sendAbort(wish, channel)
+        }
+        probers.append(prober)
+        prober.start()
     }
 
     private func sendAbort(_ wish: Wish, _ channel: ControlChannel) {
