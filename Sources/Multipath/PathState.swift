@@ -163,10 +163,14 @@ struct PathRecord {
     var expectsNewCapacity = false
     var isCapacityVerified = true
     var device: DeviceDescription?
+    /// The session that there is has shown that it leads to the LUN's unit: while a path is lost its number may be given to another.
+    var isProven = false
     var recovery = RecoverySchedule()
     var marginal = MarginalTracker()
     var fence = PathFence.none
     var fenceSince = Instant.zero
+    /// ABORT TASK SET came to nothing since the path left its last copy, or the session that was made for it did.
+    var wasAbortRefused = false
     /// `.drop` was asked for.
     var isDropped = false
     var lastFailure: (at: Instant, failure: PathFailure)?

@@ -108,7 +108,7 @@ extension PseudoLUN {
             entry.pointee.freeRetries = min(entry.pointee.freeRetries, .max - 1) + 1
             return true
         }
-        guard Int(entry.pointee.retries) < max(settings.timers.retryCount, 0) else { return false }
+        guard Int(entry.pointee.retries) < min(max(settings.timers.retryCount, 0), Int(UInt16.max)) else { return false }
         entry.pointee.retries += 1
         return true
     }
@@ -116,9 +116,12 @@ extension PseudoLUN {
     private func pauseNanoseconds(_ slot: Int32, _ disposition: ErrorDisposition) -> UInt64 {
         switch disposition.delay {
         case .none: return 0
-        case .retryInterval: return UInt64(max(settings.timers.retryInterval.wholeNanoseconds, 0))
+        case .retryInterval:
+            // Where nothing else bounds the retries, a target would otherwise be asked as fast as it answers.
+            let least: Int64 = disposition.usesRetry ? 0 : 1_000_000
+            return UInt64(max(settings.timers.retryInterval.wholeNanoseconds, least))
         case .backOff(let milliseconds):
-            let step = min(slots[Int(slot)].freeRetries + slots[Int(slot)].retries, 11)
+            let step = min(Int(slots[Int(slot)].freeRetries) + Int(slots[Int(slot)].retries), 11)
             return min(UInt64(max(milliseconds, 1)) << UInt64(max(step, 1) - 1), 1000) * 1_000_000
         }
     }

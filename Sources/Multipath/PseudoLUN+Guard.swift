@@ -8,19 +8,25 @@ extension PseudoLUN {
         switch step {
         case .reinstateNexus:
             guard paths[index].fence == .reinstating else { return }
-            if result == .done { return nexusReinstated(index, at: now) }
             paths[index].fence = .waiting
-            if result == .taskSetAborted { endCopies(.taskSetAborted, at: now) { $0.path == path.rawValue } }
+            switch result {
+            case .taskSetAborted: endCopies(.taskSetAborted, at: now) { $0.path == path.rawValue }
+            case .done: askForSession(index)
+            case .failed, .unsupported: break
+            }
         case .abortTaskSet:
             guard paths[index].fence == .aborting else { return }
             paths[index].fence = .waiting
-            if result == .done { endCopies(.taskSetAborted, at: now) { $0.path == path.rawValue } }
+            paths[index].wasAbortRefused = result != .done
+            // Where the unit has changed meanwhile, another one may have answered.
+            if paths[index].isProven {
+                if result == .done { endCopies(.taskSetAborted, at: now) { $0.path == path.rawValue } }
+                paths[index].mayHoldUnknownWrites = false
+            }
             if staleWrites.count(on: path.rawValue) == 0 { paths[index].fence = .none }
-            paths[index].mayHoldUnknownWrites = false
             switch paths[index].link {
             case .fencing: cameUp(index, at: now)
-            // Nothing more to be had from the session but its end, with which the quiesce time begins.
-            case .takenOut, .removed: drop(index, at: now)
+            case .takenOut, .removed: giveUpSession(index, at: now)
             default: break
             }
         case .logicalUnitReset(let via):
@@ -45,6 +51,7 @@ extension PseudoLUN {
                 deadline: mayStillCarryOut(Int(entry.pointee.path)) ? .distantFuture : now + settings.timers.quiesceTime))
         ranges.insert(request.lba, request.blockCount)
         wasResetRefused = false
+        paths[Int(entry.pointee.path)].wasAbortRefused = false
         // Later overlapping writes wait for this write already; now they wait for its copy as well.
         var later = entry.pointee.nextWriter
         while later >= 0, blockedCount > 0 {
@@ -60,7 +67,7 @@ extension PseudoLUN {
     }
 
     /// What is left of a command may still go out on it.
-    private func hasOpenSession(_ index: Int) -> Bool {
+    func hasOpenSession(_ index: Int) -> Bool {
         paths[index].transport == .iSCSI && paths[index].isTransportUp
     }
 
@@ -94,12 +101,20 @@ extension PseudoLUN {
         }
     }
 
-    /// When the session of a path with old copies is given up for the sake of the writes that wait for them, or of
-    /// the path itself, which waits for its ABORT TASK SET.
+    /// Nothing more is to be had from the session of a path that is out of use, but its end: with that the quiesce time of what it
+    /// still holds begins. Where it holds nothing, other LUNs may keep it. (A kernel device stays open for what it still works on.)
+    private func giveUpSession(_ index: Int, at now: Instant) {
+        let isHolding = paths[index].transport == .kernelDevice || staleWrites.oldestHeld(on: Int32(index)) != nil
+        if isHolding { drop(index, at: now) } else { disconnect(index) }
+    }
+
+    /// When the session of a path is given up for the sake of the writes that wait for the copies it holds, or of
+    /// the path itself, which waits for its ABORT TASK SET. Copies of a session before it have their time already, and no end of
+    /// this one would shorten it.
     func sessionDropDeadline(_ index: Int) -> Instant {
         guard hasOpenSession(index), !paths[index].isDropped else { return .distantFuture }
         if paths[index].fence == .aborting { return paths[index].fenceSince + settings.timers.quiesceTime }
-        guard blockedCount > 0, let since = staleWrites.oldest(on: Int32(index)), isAnyoneBarred(by: Int32(index)) else {
+        guard blockedCount > 0, let since = staleWrites.oldestHeld(on: Int32(index)), isAnyoneBarred(by: Int32(index)) else {
             return .distantFuture
         }
         if let stalledSince = paths[index].stalledSince { return stalledSince + settings.timers.silenceTimeout }
@@ -140,19 +155,38 @@ extension PseudoLUN {
                 if paths[index].link == .removed { paths[index].fence = .waiting }
                 return
             }
+            if paths[index].link == .takenOut, paths[index].wasAbortRefused {
+                // Another login would be refused the same, again and again; nobody needs the path for anything else.
+                paths[index].fence = .waiting
+                return
+            }
             paths[index].fence = .reinstating
             actions.push(.fence(path, .reinstateNexus))
         } else if paths[index].stalledSince != nil || paths[index].isDropped {
             // The session is kept, so its answers may still come; asking it anything more is in vain.
             paths[index].fence = .waiting
         } else if paths[index].fence != .aborting {
+            guard paths[index].isProven else {
+                // Whose answer it would be is not known: `pathConnected` asks, once it is.
+                paths[index].fence = .waiting
+                return
+            }
             setFence(index, .aborting, at: now)
             actions.push(.fence(path, .abortTaskSet))
         }
     }
 
-    /// A login with the same ISID ended the old session: what it had not executed yet is aborted now. (A
-    /// login alone is no fence: a target may execute what it took before.)
+    /// The nexus has a session already that the path was not told of.
+    private func askForSession(_ index: Int) {
+        switch paths[index].link {
+        case .down, .refused: tryAgain(index)
+        case .takenOut: actions.push(.connect(PathIndex(index)))
+        case .connecting, .probing, .fencing, .up, .removed: break
+        }
+    }
+
+    /// A login with the same ISID ended the old session, and has shown that it leads to the same unit: what that had not
+    /// executed yet is aborted now. (A login alone is no fence: a target may execute what it took before.)
     func nexusReinstated(_ index: Int, at now: Instant) {
         guard hasOldWrites(index), paths[index].fence != .aborting else { return }
         setFence(index, .aborting, at: now)
@@ -184,7 +218,7 @@ extension PseudoLUN {
         paths[Int(copy.path)].fence == .waiting && !mayStillCarryOut(Int(copy.path))
     }
 
-    /// Whether a write waits for a copy on this path, or on any.
+    /// Whether a write waits for a copy that this path's session holds, or for any copy.
     private func isAnyoneBarred(by path: Int32?) -> Bool {
         var slot = firstWriter
         while slot >= 0 {
@@ -192,7 +226,7 @@ extension PseudoLUN {
             if entry.state == .blocked,
                 staleWrites.barring(
                     lba: entry.descriptor.lba, blockCount: entry.descriptor.blockCount,
-                    sequence: entry.sequence, on: path) > 0
+                    sequence: entry.sequence, heldOn: path) > 0
             {
                 return true
             }

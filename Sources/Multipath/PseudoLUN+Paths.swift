@@ -48,8 +48,9 @@ extension PseudoLUN {
         dsm.pathRemoved(path, at: now)
         post(.pathRemoved(path))
         if redriven > 0 { noteFailOver(from: index, redriven: redriven, at: now) }
-        // While its old writes are being fenced the session is still of use.
-        if paths[index].fence != .aborting {
+        // While its old writes are being fenced, or may still be answered, the session is of use.
+        let isHolding = hasOpenSession(index) && staleWrites.oldestHeld(on: path.rawValue) != nil
+        if paths[index].fence != .aborting, !isHolding {
             paths[index].isTransportUp = false
             actions.push(.disconnect(path))
         }
@@ -185,35 +186,42 @@ extension PseudoLUN {
 
     // MARK: Coming
 
-    /// The path's transport is logged in, by the same ISID as before. Asks for a probe, and for the old
-    /// session's writes to be aborted where there are any.
+    /// The path's transport is logged in, by the same ISID as before. Asks for a probe; once that has shown the unit, the
+    /// old session's writes are aborted where there are any.
     public func pathLoggedIn(_ path: PathIndex, at now: Instant) {
         guard let index = known(path) else { return }
         paths[index].isTransportUp = true
         paths[index].isDropped = false
+        if paths[index].fence == .reinstating { paths[index].fence = .waiting }
         switch paths[index].link {
+        case .takenOut where staleWrites.count(on: path.rawValue) == 0 || paths[index].wasAbortRefused: disconnect(index)
         case .takenOut:
-            if staleWrites.count(on: path.rawValue) == 0 { disconnect(index) }
+            paths[index].isProven = false
+            actions.push(.probe(path, .connected))
         case .connecting, .down, .refused:
+            paths[index].isProven = false
             paths[index].link = .probing
             actions.push(.probe(path, .connected))
         case .probing, .fencing, .up, .removed: break
         }
-        nexusReinstated(index, at: now)
         settle(at: now)
     }
 
     /// A full probe (`.connected`, `.recheck`) ended well. The path carries data from now on, unless it
     /// leads to another unit, or old writes of its nexus must be aborted first.
     public func pathConnected(_ path: PathIndex, _ report: PathReport, at now: Instant) {
-        guard let index = known(path), paths[index].link != .takenOut else { return }
+        guard let index = known(path) else { return }
+        if paths[index].link == .takenOut { return showedUnit(index, report, at: now) }
         let report = completed(report)
         paths[index].isTransportUp = true
         paths[index].isVerifying = false
+        // A refresh that was out has got no answer of its own; what it asked was asked again here.
+        paths[index].isRefreshing = false
         noteUnitAttentions(report.unitAttentions, on: index, isFullProbe: true, at: now)
         if let refusal = refusal(of: report, on: index, at: now) {
             return refuse(index, refusal, at: now)
         }
+        paths[index].isProven = true
         paths[index].device = report.device
         paths[index].expectsNewCapacity = false
         paths[index].isCapacityVerified = report.isCapacityVerified
@@ -230,6 +238,17 @@ extension PseudoLUN {
         }
         paths[index].link = paths[index].fence == .aborting ? .fencing : .up
         if paths[index].link == .up, isNew { cameUp(index, at: now) }
+        settle(at: now)
+    }
+
+    /// A path that was taken out is asked only so that its ABORT TASK SET is known to be answered by the same unit.
+    private func showedUnit(_ index: Int, _ report: PathReport, at now: Instant) {
+        noteUnitAttentions(report.unitAttentions, on: index, isFullProbe: true, at: now)
+        let found = report.device.identity
+        if paths[index].isTransportUp, let device, found == device.identity, found != nil || definingPath == Int32(index) {
+            paths[index].isProven = true
+            nexusReinstated(index, at: now)
+        }
         settle(at: now)
     }
 
@@ -339,6 +358,7 @@ extension PseudoLUN {
         let pause = paths[index].recovery.nextPause(settings.timers)
         paths[index].link = .refused(reason, nextTry: now + pause)
         paths[index].isRechecking = false
+        paths[index].isProven = false
         paths[index].lastFailure = (now, PathFailure(.verificationFailed, detail: reason.description))
         rows[index].wasLost = true
         if isNews, paths[index].shownState != .refused(reason) { post(.pathRefused(PathIndex(index), reason)) }
@@ -352,6 +372,7 @@ extension PseudoLUN {
         guard paths[index].link == .up else { return }
         paths[index].link = .probing
         paths[index].isRechecking = true
+        paths[index].isProven = false
         actions.push(.probe(PathIndex(index), .recheck))
     }
 
@@ -361,12 +382,20 @@ extension PseudoLUN {
     public func pathFailed(_ path: PathIndex, _ failure: PathFailure, at now: Instant) {
         guard path.index >= 0, path.index < paths.count else { return }
         let index = path.index
+        let hadSession = paths[index].isTransportUp && paths[index].transport == .iSCSI
         // A socket that is closed touches no buffer any more; a kernel device that failed may.
         if paths[index].transport == .iSCSI { paths[index].isTransportUp = false }
         paths[index].isDropped = false
+        paths[index].isProven = false
+        let wasInVain = hadSession && staleWrites.oldestHeld(on: path.rawValue) == nil
         startQuiescing(index, at: now)
         switch paths[index].link {
-        case .takenOut, .removed: raiseGuard(index, at: now)
+        case .takenOut, .removed:
+            // Made for the sake of what one before it left, it ended before it was of use: not once more.
+            if wasInVain { paths[index].wasAbortRefused = true }
+            raiseGuard(index, at: now)
+            // Not made anew for its sake where nothing is to be had from it.
+            if hadSession, paths[index].fence != .reinstating { actions.push(.disconnect(path)) }
         case .down(_, let nextTry):
             // The first abandoned request told already; this says why.
             paths[index].isTransportUp = false

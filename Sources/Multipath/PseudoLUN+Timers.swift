@@ -56,36 +56,52 @@ extension PseudoLUN {
         }
     }
 
-    /// Ends what is older than `command-timeout`. While no path can be hoped for, only
-    /// `pdo-remove-period` counts.
+    /// Ends what is older than `command-timeout`. While no path can be hoped for, only `pdo-remove-period` counts for what
+    /// waits; what is in flight on a path that may carry nothing new (drained, in standby) has its time all the same.
     private func endOverdue(at now: Instant) {
-        guard commandTimeout > 0, noPathSince == nil else { return }
-        while oldest >= 0 {
-            let slot = oldest
+        guard commandTimeout > 0 else { return }
+        var slot = oldest
+        while slot >= 0 {
             let (due, overflow) = slots[Int(slot)].startedAt.addingReportingOverflow(commandTimeout)
             guard !overflow, due <= now.nanoseconds else { return }
-            let request = slots[Int(slot)].descriptor
-            guard slots[Int(slot)].state == .inFlight else {
+            let younger = slots[Int(slot)].younger
+            if slots[Int(slot)].state == .inFlight {
+                timeOutInFlight(slot, at: now)
+            } else if noPathSince == nil {
+                let request = slots[Int(slot)].descriptor
                 post(.requestTimedOut(request.kind, lba: request.lba, nil))
                 fail(slot, .timedOut)
-                continue
             }
-            let path = PathIndex(rawValue: slots[Int(slot)].path)
-            post(.requestTimedOut(request.kind, lba: request.lba, path))
-            hot[path.index].errors &+= 1
-            keepCopy(slot, at: now)
-            unissue(slot)
-            let index = RequestIndex(slot: UInt32(slot), attempt: slots[Int(slot)].attempt)
-            actions.push(.withdraw(index, on: path))
-            // Its answer, "aborted" or better, ends the copy.
-            if request.kind.changesBlocks { actions.push(.abort(index, on: path)) }
-            finish(slot, .failed(.timedOut))
-            if paths[path.index].fence == .none, staleWrites.count(on: path.rawValue) > 0 {
-                // The path is in use: aborting its task set would hit the others.
-                paths[path.index].fence = .waiting
-                post(.guardRaised(path, copies: staleWrites.count(on: path.rawValue)))
-            }
+            slot = younger
         }
+    }
+
+    private func timeOutInFlight(_ slot: Int32, at now: Instant) {
+        let request = slots[Int(slot)].descriptor
+        let path = PathIndex(rawValue: slots[Int(slot)].path)
+        post(.requestTimedOut(request.kind, lba: request.lba, path))
+        hot[path.index].errors &+= 1
+        keepCopy(slot, at: now)
+        unissue(slot)
+        let index = RequestIndex(slot: UInt32(slot), attempt: slots[Int(slot)].attempt)
+        actions.push(.withdraw(index, on: path))
+        // Its answer, "aborted" or better, ends the copy.
+        if request.kind.changesBlocks { actions.push(.abort(index, on: path)) }
+        finish(slot, .failed(.timedOut))
+        if paths[path.index].fence == .none, staleWrites.count(on: path.rawValue) > 0 {
+            // The path is in use: aborting its task set would hit the others.
+            paths[path.index].fence = .waiting
+            post(.guardRaised(path, copies: staleWrites.count(on: path.rawValue)))
+        }
+    }
+
+    /// Whose `command-timeout` comes first: of all requests, or while no path is left of those in flight; -1 for none.
+    var nextToTimeOut: Int32 {
+        guard noPathSince != nil else { return oldest }
+        guard paths.indices.contains(where: { rows[$0].inFlight > 0 }) else { return -1 }
+        var slot = oldest
+        while slot >= 0, slots[Int(slot)].state != .inFlight { slot = slots[Int(slot)].younger }
+        return slot
     }
 
     // MARK: After each change

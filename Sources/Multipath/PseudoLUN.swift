@@ -159,9 +159,12 @@ public final class PseudoLUN {
     public var nextDeadline: Instant {
         var deadline = controlDeadline.nanoseconds
         if delayed.first >= 0 { deadline = min(deadline, slots[Int(delayed.first)].dueAt) }
-        if oldest >= 0, commandTimeout > 0, noPathSince == nil {
-            let (due, overflow) = slots[Int(oldest)].startedAt.addingReportingOverflow(commandTimeout)
-            if !overflow { deadline = min(deadline, due) }
+        if oldest >= 0, commandTimeout > 0 {
+            let first = nextToTimeOut
+            if first >= 0 {
+                let (due, overflow) = slots[Int(first)].startedAt.addingReportingOverflow(commandTimeout)
+                if !overflow { deadline = min(deadline, due) }
+            }
         }
         return Instant(nanoseconds: deadline)
     }

@@ -3,8 +3,8 @@ import Timebase
 /// What is done so that the late writes of a path's lost nexus can be known to be dead.
 @frozen
 public enum FenceStep: Hashable, Sendable {
-    /// Log in with the same ISID through any portal of the path's target port group, now. Answered
-    /// `.done` once logged in; the session may become the path's own (then `pathLoggedIn` follows).
+    /// Log in with the same ISID through any portal of the path's target port group, now. Where that gives the path its
+    /// session, `pathLoggedIn` answers; `.done` says that it was there already, and `pathLoggedIn` comes when asked for by `.connect`.
     /// `.taskSetAborted` where the engine had to use another portal and has done the rest as well.
     case reinstateNexus
     /// ABORT TASK SET on the path's nexus.
@@ -63,6 +63,9 @@ struct StaleCopy {
     var since: Instant
     /// When `quiesce-time` has passed since its session ended; `.distantFuture` while that lives.
     var deadline: Instant
+
+    /// Its session lives, and may still carry it out or answer it.
+    var isHeld: Bool { deadline == .distantFuture }
 }
 
 /// The old copies of one LUN's writes that are not known to be dead (`docs/stale-writes.md`).
@@ -90,11 +93,13 @@ struct StaleWriteGuard {
     }
 
     /// How many copies a write with this range and admission number must wait for.
-    /// `path` restricts them to one path's.
-    func barring(lba: UInt64, blockCount: UInt32, sequence: UInt64, on path: Int32? = nil) -> Int {
+    /// `path` restricts them to those that its living session holds.
+    func barring(lba: UInt64, blockCount: UInt32, sequence: UInt64, heldOn path: Int32? = nil) -> Int {
         var count = 0
         for copy in copies
-        where copy.sequence < sequence && (path == nil || copy.path == path) && rangesOverlap(copy.lba, copy.blockCount, lba, blockCount) {
+        where copy.sequence < sequence && (path == nil || copy.path == path && copy.isHeld)
+            && rangesOverlap(copy.lba, copy.blockCount, lba, blockCount)
+        {
             count += 1
         }
         return count
@@ -106,12 +111,13 @@ struct StaleWriteGuard {
         return count
     }
 
-    /// Since when the oldest copy on a path is one.
-    func oldest(on path: Int32) -> Instant? { copies.lazy.filter { $0.path == path }.map(\.since).min() }
+    /// Since when the oldest copy that a path's living session holds is one; nil where it holds none. What a session before it
+    /// left is no fault of this one.
+    func oldestHeld(on path: Int32) -> Instant? { copies.lazy.filter { $0.path == path && $0.isHeld }.map(\.since).min() }
 
     /// For those of a path that have none yet.
     mutating func setDeadline(_ deadline: Instant, ofCopiesOn path: Int32) {
-        for index in copies.indices where copies[index].path == path && copies[index].deadline == .distantFuture {
+        for index in copies.indices where copies[index].path == path && copies[index].isHeld {
             copies[index].deadline = deadline
         }
     }

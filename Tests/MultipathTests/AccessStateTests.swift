@@ -51,6 +51,23 @@ import Timebase
                 .accessStateChanged(PathIndex(1), from: .nonOptimized, to: .optimized)))
     }
 
+    @Test func aRefreshWhoseAnswerIsDroppedForAFullProbeIsNotWaitedForEver() {
+        let harness = array()
+        let (first, second) = (harness.read(), harness.read(16))
+        harness.complete(first, .sense(.unitAttention, 0x2A, 0x06))
+        // A path has one probe at a time: this one takes the place of the refresh.
+        harness.complete(second, .sense(.unitAttention, 0x3F, 0x0E))
+        #expect(harness.probes.filter { $0.path == PathIndex(0) }.map(\.reason) == [.accessStates, .recheck])
+        harness.lun.accessStatesReported(PathIndex(1), Self.groups(.optimized, .nonOptimized), at: harness.now)
+        harness.up(
+            PathIndex(0), device: Harness.device(alua: .implicit, group: 1, port: 1), groups: Self.groups(.optimized, .nonOptimized))
+        harness.probes.removeAll()
+        let third = harness.read(32)
+        #expect(harness.path(of: third) == PathIndex(0))
+        harness.complete(third, .sense(.unitAttention, 0x2A, 0x06))
+        #expect(harness.probes.map(\.path) == [PathIndex(0), PathIndex(1)])
+    }
+
     @Test func whereControllersDisagreeEachIsBelievedForItself() {
         let harness = array()
         // a's port claims that the other group is gone; b is asked itself.

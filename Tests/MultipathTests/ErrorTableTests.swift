@@ -197,6 +197,34 @@ import Timebase
         #expect(harness.path(of: read) != nil)
     }
 
+    @Test func aRetryThatCostsNothingIsNeverAskedForAsFastAsTheTargetAnswers() {
+        let harness = Harness(policy: .roundRobin, paths: 1) { $0.timers.retryInterval = .zero }
+        let read = harness.read()
+        harness.complete(read, .sense(.notReady, 0x04, 0x01))
+        #expect(harness.path(of: read) == nil)
+        harness.advance(.milliseconds(1))
+        #expect(harness.path(of: read) == PathIndex(0))
+        // One that counts ends by its count.
+        harness.complete(read, .sense(.notReady, 0x04, 0x04))
+        #expect(harness.path(of: read) == PathIndex(0))
+    }
+
+    @Test func aTargetThatIsBecomingReadyForEverIsBackedOffFromLikeAnyOther() {
+        let harness = Harness(policy: .roundRobin, paths: 1) { $0.timers.commandTimeout = .seconds(1_000_000) }
+        let read = harness.read()
+        // As after so many answers.
+        harness.lun.slots[Int(read!.slot)].freeRetries = .max - 1
+        for _ in 0..<2 {
+            harness.complete(read, .sense(.notReady, 0x04, 0x01))
+            harness.advance(.seconds(1))
+        }
+        harness.complete(read, .status(.taskAborted, nil))
+        harness.complete(read, .status(.busy, nil))
+        #expect(harness.path(of: read) == nil)
+        harness.advance(.seconds(1))
+        #expect(harness.path(of: read) == PathIndex(0))
+    }
+
     @Test func freeRetriesWithoutAPauseDoNotGoOnForEver() {
         let harness = Harness(policy: .roundRobin, paths: 1)
         let read = harness.read()

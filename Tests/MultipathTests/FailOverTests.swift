@@ -122,6 +122,44 @@ import Timebase
         #expect(harness.path(of: later) != nil)
     }
 
+    @Test func whatADrainedPathCarriesIsBoundedByItsTimeoutAlsoWhereNoPathIsLeft() throws {
+        let harness = Harness(policy: .roundRobin, paths: 1) { $0.timers.pdoRemovePeriod = .never }
+        let flying = harness.write()
+        harness.lun.takeOut(PathIndex(0), .drain, at: harness.now)
+        harness.drain()
+        harness.advance(.seconds(30))
+        let waiting = harness.read(64)
+        harness.advance(.seconds(29))
+        #expect(harness.result(of: flying) == nil)
+        harness.advance(.seconds(1))
+        #expect(harness.result(of: flying) == .failed(.timedOut))
+        let old = try #require(harness.aborted.first)
+        // What was not sent waits for a path, as it may for ever.
+        harness.advance(.seconds(600))
+        #expect(harness.result(of: waiting) == nil)
+        harness.lun.completed(
+            old.request, on: PathIndex(0), outcome: .status(.taskAborted, nil), at: harness.now)
+        harness.lun.restore(PathIndex(0), at: harness.now)
+        harness.drain()
+        #expect(harness.path(of: waiting) == PathIndex(0))
+        #expect(harness.path(of: harness.write()) == PathIndex(0))
+    }
+
+    @Test func whatAStandbyPathCarriesIsBoundedByItsTimeoutTooAndWhatWaitsByTheRemovePeriod() {
+        let harness = Harness(policy: .roundRobin, paths: 1)
+        let flying = harness.read()
+        harness.lun.accessStatesReported(
+            PathIndex(0), [TargetPortGroup(identifier: 1, state: .standby, relativePorts: [1])], at: harness.now)
+        harness.drain()
+        let waiting = harness.read(64)
+        #expect(harness.path(of: waiting) == nil)
+        harness.advance(.seconds(20))
+        #expect(harness.result(of: waiting) == .failed(.noPathsAvailable))
+        #expect(harness.result(of: flying) == nil)
+        harness.advance(.seconds(40))
+        #expect(harness.result(of: flying) == .failed(.timedOut))
+    }
+
     @Test func aTableThatIsFullTurnsRequestsAway() {
         let harness = Harness(policy: .roundRobin, paths: 1, capacity: 2)
         let first = harness.read()

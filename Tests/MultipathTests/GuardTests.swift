@@ -65,8 +65,7 @@ import Timebase
         #expect(harness.fences.map(\.step) == [.reinstateNexus])
         harness.complete(first)
         let later = harness.write(100)
-        harness.lun.fenceResult(PathIndex(0), .reinstateNexus, .done, at: harness.now)
-        harness.drain()
+        harness.up(PathIndex(0))
         #expect(harness.fences.map(\.step) == [.reinstateNexus, .abortTaskSet])
         #expect(harness.path(of: later) == nil, "a login alone is no fence")
         harness.lun.fenceResult(PathIndex(0), .abortTaskSet, .done, at: harness.now)
@@ -94,9 +93,7 @@ import Timebase
     @Test func whereAbortTaskSetIsRefusedThePathReturnsAndTheCopyWaitsForTheQuiesceTime() {
         let (harness, first) = lostWrite()
         harness.complete(first)
-        harness.up(PathIndex(0))
-        harness.lun.fenceResult(PathIndex(0), .abortTaskSet, .failed, at: harness.now)
-        harness.drain()
+        harness.reinstate(PathIndex(0), .failed)
         #expect(harness.route(1) == "a")
         let later = harness.write(100)
         #expect(harness.path(of: later) == nil)
@@ -105,6 +102,7 @@ import Timebase
         harness.advance(.seconds(1))
         #expect(harness.path(of: later) != nil)
         #expect(harness.events.contains(.guardCleared(PathIndex(0), copies: 1, .quiesceTimePassed)))
+        #expect(harness.drops.isEmpty, "the session that is there holds nothing of it")
     }
 
     @Test func theUnitIsResetOnlyWhereAllowedAndOnlyWhenAWriteWaits() {
@@ -408,13 +406,9 @@ import Timebase
         harness.down(PathIndex(1))
         harness.complete(first)
         let later = harness.write(100)
-        harness.lun.fenceResult(PathIndex(0), .reinstateNexus, .done, at: harness.now)
-        harness.lun.fenceResult(PathIndex(0), .abortTaskSet, .done, at: harness.now)
-        harness.drain()
+        harness.reinstate(PathIndex(0))
         #expect(harness.path(of: later) == nil)
-        harness.lun.fenceResult(PathIndex(1), .reinstateNexus, .done, at: harness.now)
-        harness.lun.fenceResult(PathIndex(1), .abortTaskSet, .done, at: harness.now)
-        harness.drain()
+        harness.reinstate(PathIndex(1))
         #expect(harness.path(of: later) != nil)
         let isEmpty = { harness.lun.ranges.isEmpty }
         harness.completeAll()
@@ -428,9 +422,7 @@ import Timebase
         harness.down(PathIndex(0))
         harness.complete(first)
         #expect(harness.path(of: second) == nil)
-        harness.lun.fenceResult(PathIndex(0), .reinstateNexus, .done, at: harness.now)
-        harness.lun.fenceResult(PathIndex(0), .abortTaskSet, .done, at: harness.now)
-        harness.drain()
+        harness.reinstate(PathIndex(0))
         #expect(harness.path(of: second) != nil)
     }
 
@@ -441,7 +433,7 @@ import Timebase
             .raised([GuardedPath(path: PathIndex(0), copies: 1, stage: stage, clearAt: clearAt)])
         }
         #expect(harness.lun.snapshot().guardState == raised(.reinstating))
-        harness.lun.fenceResult(PathIndex(0), .reinstateNexus, .done, at: harness.now)
+        harness.up(PathIndex(0))
         #expect(harness.lun.snapshot().guardState == raised(.aborting))
         harness.lun.fenceResult(PathIndex(0), .abortTaskSet, .failed, at: harness.now)
         #expect(harness.lun.snapshot().guardState == raised(.waiting))
@@ -467,9 +459,7 @@ import Timebase
         // The target gets round to the old copy only now; the abort that the guard asks for comes after.
         _ = late
         disk = 1
-        harness.lun.fenceResult(PathIndex(0), .reinstateNexus, .done, at: harness.now)
-        harness.lun.fenceResult(PathIndex(0), .abortTaskSet, .done, at: harness.now)
-        harness.drain()
+        harness.reinstate(PathIndex(0))
         if harness.path(of: newer) != nil { landNewer() }
         #expect(harness.result(of: newer) == .done)
         return disk

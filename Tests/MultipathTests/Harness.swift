@@ -105,6 +105,13 @@ final class Harness {
         drain()
     }
 
+    /// Back, with its ABORT TASK SET answered.
+    func reinstate(_ path: PathIndex, _ result: FenceResult = .done) {
+        up(path)
+        lun.fenceResult(path, .abortTaskSet, result, at: now)
+        drain()
+    }
+
     func down(_ path: PathIndex, _ reason: PathFailureReason = .connectionReset) {
         inFlight.removeAll { $0.path == path }
         lun.pathFailed(path, PathFailure(reason), at: now)

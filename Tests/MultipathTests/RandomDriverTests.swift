@@ -48,6 +48,8 @@ final class RandomDriver {
     var possible = [[Int]](repeating: [], count: blockCount)
     var isUp: [Bool]
     var isStalled: [Bool]
+    /// The number that the path was given leads to another unit, which aborts its own tasks gladly.
+    var isElsewhere: [Bool]
     var pendingAborts: [(RequestIndex, PathIndex)] = []
     var pendingFences: [(path: PathIndex, step: FenceStep)] = []
     var pendingConnects: [Int] = []
@@ -68,6 +70,7 @@ final class RandomDriver {
         loads = (0..<count).map { _ in PathLoad() }
         isUp = Array(repeating: false, count: count)
         isStalled = isUp
+        isElsewhere = isUp
         var settings = LUNSettings(policy: PolicySettings(PolicyKind.allCases.randomElement(using: &random)!))
         settings.staleWriteGuard.isEnabled = guarded
         settings.staleWriteGuard.allowsLogicalUnitReset = Bool.random(using: &random)
@@ -251,9 +254,11 @@ final class RandomDriver {
         } else if !pendingProbes.isEmpty, chance(70) {
             let probe = pendingProbes.removeFirst()
             guard isUp[probe.path], !isStalled[probe.path] else { return }
+            if isCalm || chance(30) { isElsewhere[probe.path] = false }
+            let identity: LogicalUnitIdentity = isElsewhere[probe.path] ? .naa6(high: 1, low: 1) : Harness.identity
             let result: ProbeResult =
                 switch probe.reason {
-                case .connected, .recheck: .usable(PathReport(device: Harness.device()))
+                case .connected, .recheck: .usable(PathReport(device: Harness.device(identity: identity)))
                 case .verify: .verified(nil, unitAttentions: [])
                 case .accessStates: .accessStates([], unitAttentions: [])
                 }
@@ -263,6 +268,7 @@ final class RandomDriver {
             guard !isUp[path] else { return }
             if isCalm || chance(80) {
                 isUp[path] = true
+                isElsewhere[path] = lun.device != nil && !isCalm && chance(30)
                 lun.pathLoggedIn(PathIndex(path), at: now)
             } else {
                 lun.pathFailed(PathIndex(path), PathFailure(.connectionRefused), at: now)
@@ -283,6 +289,7 @@ final class RandomDriver {
         case .reinstateNexus: return isUp[path] || !chance(50) ? .failed : .done
         case .abortTaskSet:
             guard isCalm || chance(80) else { return .failed }
+            if isElsewhere[path] { return .done }
             // Of this nexus, before and after reinstatement.
             atTarget.removeAll { $0.path == path }
             return .done

@@ -256,8 +256,11 @@ package final class DiskPath {
 
     /// False: there is no other portal of the target port group.
     private func reinstateElsewhere(_ reference: SessionReference) -> Bool {
-        guard let lun else { return false }
-        return reference.path.abortTaskSetElsewhere(of: lun, for: client) { [weak self] isDone in
+        guard let lun, let device = disk.device else { return false }
+        let probe = PathProbe(
+            reason: .connected, targetName: reference.path.settings.session.login.targetName, known: device, dsm: pseudoLUN.dsm)
+        let unit = UnitOnNexus(lun: lun, identity: device.identity, probe: probe)
+        return reference.path.abortTaskSetElsewhere(of: unit, for: client) { [weak self] isDone in
             self?.fenced(.reinstateNexus, isDone ? .taskSetAborted : .failed)
         }
     }

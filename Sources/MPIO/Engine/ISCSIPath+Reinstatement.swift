@@ -15,19 +15,19 @@ extension ISCSIPath {
     /// Ends the old commands of this session's nexus on one unit, through another portal of the same target port group.
     /// False: nothing to do it through, or this session is being made itself; `answer` is not called.
     func abortTaskSetElsewhere(
-        of lun: LogicalUnitNumber, for client: PathClientID, answer: @escaping (Bool) -> Void
+        of unit: UnitOnNexus, for client: PathClientID, answer: @escaping (Bool) -> Void
     ) -> Bool {
         guard socketInUse == nil else { return false }
         users.insert(client)
         if let reinstatement {
-            reinstatement.abortTaskSet(of: lun, answer: answer)
+            reinstatement.abortTaskSet(of: unit, answer: answer)
             return true
         }
         let portals = alternatives()
         guard !portals.isEmpty else { return false }
         let started = NexusReinstatement(through: portals, host: host) { [weak self] in self?.reinstatementEnded() }
         reinstatement = started
-        started.abortTaskSet(of: lun, answer: answer)
+        started.abortTaskSet(of: unit, answer: answer)
         started.start()
         return true
     }

@@ -4,9 +4,27 @@ import Multipath
 import SCSI
 import Timebase
 
+/// A unit whose old commands are to be ended: its number, and how to see that the number still leads to it. Meanwhile it may
+/// have been given to another unit, whose answer would say nothing.
+struct UnitOnNexus {
+    var lun: LogicalUnitNumber
+    /// Nil for a unit that names none.
+    var identity: LogicalUnitIdentity?
+    /// Not begun.
+    var probe: PathProbe
+
+    /// Whether its device identification page alone shows it: one command, where the whole probe takes ten.
+    func isShown(by answer: ControlAnswer) -> Bool {
+        guard answer.outcome == .good, let identity, let page = DeviceIdentification(parsing: answer.data) else { return false }
+        let shown = LogicalUnitIdentity.best(
+            designators: page.descriptors, unitSerial: nil, vendor: "", product: "", targetName: nil)
+        return shown == identity
+    }
+}
+
 /// Ends the old commands of a nexus whose own portal cannot be reached: logs in by the same ISID through another
-/// portal of the target port group, which is the same nexus (RFC 7143 section 6.3.5), sends ABORT TASK SET for
-/// each unit that asks for it, and logs out.
+/// portal of the target port group, which is the same nexus (RFC 7143 section 6.3.5), sends ABORT TASK SET to
+/// each unit that asks for it, once it has shown that it is that one, and logs out.
 ///
 /// Two logins by one ISID throw each other out, so an ``ISCSIPath`` makes no connection of its own while it has one of
 /// these.
@@ -15,12 +33,21 @@ final class NexusReinstatement: SessionObserver, TimerHandler {
     private var portals: ArraySlice<ISCSIPathSettings>
     /// Called once, when no session of this is left.
     private var over: (() -> Void)?
-    private var waiting: [(lun: LogicalUnitNumber, isSent: Bool, answer: (Bool) -> Void)] = []
+    private var waiting: [Wish] = []
+    private var probers: [PathProber] = []
+    private var nextWish = 0
     private var session: (path: ISCSIPath, channel: ControlChannel)?
     /// A session that has ended may still be telling its clients; it lives as long as this.
     private var ended: [ISCSIPath] = []
     private var attempt: UInt64 = 0
     private var timer: TimerID?
+
+    private struct Wish {
+        var number: Int
+        var unit: UnitOnNexus
+        var isAsked = false
+        var answer: (Bool) -> Void
+    }
 
     /// - Parameter portals: the settings of the lost session, each with another portal; tried in this order.
     init(through portals: [ISCSIPathSettings], host: EngineHost, over: @escaping () -> Void) {
@@ -33,10 +60,11 @@ final class NexusReinstatement: SessionObserver, TimerHandler {
 
     /// Asks for one unit's old commands to be ended: true once ABORT TASK SET was answered well. False in a later step
     /// or, where the end has come already, at once.
-    func abortTaskSet(of lun: LogicalUnitNumber, answer: @escaping (Bool) -> Void) {
+    func abortTaskSet(of unit: UnitOnNexus, answer: @escaping (Bool) -> Void) {
         guard over != nil else { return answer(false) }
-        waiting.append((lun, false, answer))
-        if let session, session.path.isLoggedIn { sendAborts(session.channel) }
+        nextWish += 1
+        waiting.append(Wish(number: nextWish, unit: unit, answer: answer))
+        if let session, session.path.isLoggedIn { askUnits(session.channel) }
     }
 
     /// Gives up.
@@ -52,7 +80,8 @@ final class NexusReinstatement: SessionObserver, TimerHandler {
         timer = nil
         guard let settings = portals.popFirst() else { return finish() }
         attempt += 1
-        for index in waiting.indices { waiting[index].isSent = false }
+        probers.removeAll()
+        for index in waiting.indices { waiting[index].isAsked = false }
         let path = ISCSIPath(settings: settings, host: host)
         let channel = ControlChannel(path: path)
         channel.owner = self
@@ -72,22 +101,47 @@ final class NexusReinstatement: SessionObserver, TimerHandler {
         over()
     }
 
-    private func sendAborts(_ channel: ControlChannel) {
-        for index in waiting.indices where !waiting[index].isSent {
-            waiting[index].isSent = true
-            let lun = waiting[index].lun
-            let attempt = attempt
-            channel.manage(.abortTaskSet, lun: lun) { [weak self] response in
-                guard let self, self.attempt == attempt, let response else { return }
-                self.answered(lun, response == .functionComplete)
-            }
+    private func askUnits(_ channel: ControlChannel) {
+        while let index = waiting.firstIndex(where: { !$0.isAsked }) {
+            waiting[index].isAsked = true
+            ask(waiting[index], channel)
         }
     }
 
-    private func answered(_ lun: LogicalUnitNumber, _ isDone: Bool) {
-        let answered = waiting.filter { $0.lun == lun }
-        waiting.removeAll { $0.lun == lun }
-        for entry in answered { entry.answer(isDone) }
+    private func ask(_ wish: Wish, _ channel: ControlChannel) {
+        let attempt = attempt
+        channel.execute(
+            .inquiry(page: .deviceIdentification, allocationByteCount: 1024), lun: wish.unit.lun, byteCount: 1024
+        ) { [weak self] answer in
+            guard let self, self.attempt == attempt else { return }
+            if wish.unit.isShown(by: answer) { self.sendAbort(wish, channel) } else { self.probe(wish, channel) }
+        }
+    }
+
+    private func probe(_ wish: Wish, _ channel: ControlChannel) {
+        let attempt = attempt
+        let prober = PathProber(wish.unit.probe, channel: channel, lun: wish.unit.lun) { [weak self] result in
+            guard let self, self.attempt == attempt else { return }
+            guard case .usable(let report) = result, report.device.identity == wish.unit.identity else {
+                return self.answered(wish.number, false)
+            }
+            self.sendAbort(wish, channel)
+        }
+        probers.append(prober)
+        prober.start()
+    }
+
+    private func sendAbort(_ wish: Wish, _ channel: ControlChannel) {
+        let attempt = attempt
+        channel.manage(.abortTaskSet, lun: wish.unit.lun) { [weak self] response in
+            guard let self, self.attempt == attempt, let response else { return }
+            self.answered(wish.number, response == .functionComplete)
+        }
+    }
+
+    private func answered(_ number: Int, _ isDone: Bool) {
+        guard let index = waiting.firstIndex(where: { $0.number == number }) else { return }
+        waiting.remove(at: index).answer(isDone)
         guard waiting.isEmpty, let session else { return }
         portals = []
         session.path.release(session.channel.client)
@@ -97,7 +151,7 @@ final class NexusReinstatement: SessionObserver, TimerHandler {
 
     func sessionLoggedIn() {
         guard let session else { return }
-        sendAborts(session.channel)
+        askUnits(session.channel)
     }
 
     func sessionLost(_ failure: PathFailure) { tryNext() }
