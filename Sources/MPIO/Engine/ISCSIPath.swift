@@ -80,6 +80,8 @@ package final class ISCSIPath {
     private var redirectCount = 0
     @exclusivity(unchecked) var sendIsRequested = false
     @exclusivity(unchecked) private var isDraining = false
+    /// What an ended session held is being handed out: any client may be named in it.
+    private var isHandingBack = false
     /// The target wants this session to end.
     private(set) var isAskedToLogOut = false
     /// While it lives no connection is made here: both have the same ISID.
@@ -123,7 +125,9 @@ package final class ISCSIPath {
         return PathClientID(rawValue: UInt16(clients.count - 1))
     }
 
-    private func hasCommands(of client: Int) -> Bool { socketInUse != nil && session.hasTask { Int($0 >> 48) == client } }
+    private func hasCommands(of client: Int) -> Bool {
+        isHandingBack || socketInUse != nil && session.hasTask { Int($0 >> 48) == client }
+    }
 
     // Not inlined: the optimiser of this compiler crashes over it.
     @inline(never)
@@ -256,6 +260,8 @@ package final class ISCSIPath {
         timer = nil
         // All of it is taken before anybody is told, because whoever is told may connect anew.
         let (completions, leftovers) = takeLeftovers()
+        let wasHandingBack = isHandingBack
+        isHandingBack = true
         let newcomers = newcomers
         self.newcomers.removeAll()
         for completion in completions { client(of: completion.token)?.path(self, completed: completion) }
@@ -263,6 +269,7 @@ package final class ISCSIPath {
             client?.pathLost(self, failure: failure)
         }
         for leftover in leftovers { handBack(leftover) }
+        isHandingBack = wasHandingBack
         if !newcomers.isDisjoint(with: users) { connect() }
         host.runDirtyDisks()
         if isOver { tellEndings() }
