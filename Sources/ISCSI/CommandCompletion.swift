@@ -22,7 +22,8 @@ public struct CommandCompletion: Sendable {
     public var outcome: CommandOutcome
     public var residual: Residual
     /// Bytes that reached the buffer (counted as they came), or, for a write, that the target says it
-    /// took. Never over the request's `byteCount`.
+    /// took. Never over the request's `byteCount`. Where a target says GOOD and cannot have all of a write's
+    /// data, `residual` is an underflow and this less than `byteCount`, how much less is not exact.
     public var transferredByteCount: Int
 
     @inlinable

@@ -94,7 +94,8 @@ struct TaskSlot {
     var byteCount = 0
     /// Bytes that came (read).
     var receivedByteCount = 0
-    /// End of the range already asked for by R2T or sent unsolicited; R2Ts go on from here.
+    /// End of the range already asked for by R2T or sent unsolicited; R2Ts go on from here. Where they come in any order, how
+    /// much that is.
     var solicitedEnd = 0
     var submittedAt = Instant.zero
     /// The connection's output position at which the task's first PDU begins.

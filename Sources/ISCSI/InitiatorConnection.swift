@@ -45,6 +45,8 @@ struct InitiatorConnection: ~Copyable {
     var owedCount = 0
     /// SCSI commands among them.
     var commandCount = 0
+    /// A command's data or status came since its login. Kept until the next one begins.
+    var hasServed = false
     var liveness = Liveness()
 
     /// - Parameter output: an empty one.
@@ -163,6 +165,8 @@ struct Liveness {
     var readPosition: UInt64 = 0
     /// Something was queued or unacknowledged before the ping.
     var pingWaitedBehindData = false
+    /// Since when there is no room for one.
+    var pingRefusedAt: Instant?
     /// The owner asked for the ping and hears of the answer.
     var pingIsReported = false
     /// The ping was seen to have reached the peer's TCP, and the judgement put off once for it.

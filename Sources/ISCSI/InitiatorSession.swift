@@ -58,7 +58,7 @@ public struct InitiatorSession: ~Copyable {
     var lossHandling = LossHandling.endsSession
     /// CmdSNs that no command has any more, and that the target may wait for.
     var openNumbers: [OpenNumber] = []
-    /// Tags of commands that ended while data of theirs, or R2Ts, may be on their way. None is used again for 65,535 commands.
+    /// Tags of requests that ended while PDUs of theirs may be on their way. None is used again for 65,535 requests.
     var lateTags: [LateTag] = []
     /// By slot, at ErrorRecoveryLevel 1 and above: what is needed to send a command's PDU once more.
     var retained: UnsafeMutablePointer<RetainedCommand>?
@@ -162,6 +162,9 @@ public struct InitiatorSession: ~Copyable {
     public func isOpen(_ c: ConnectionIndex) -> Bool {
         isFullFeature && c.rawValue >= 0 && c.rawValue < connectionCount && connections[c.rawValue].phase == .fullFeature
     }
+
+    /// Whether a command's data or status came on a connection since its last login; also after its end, until the next login.
+    public func hasServed(_ c: ConnectionIndex) -> Bool { connections[c.rawValue].hasServed }
 
     /// The CID that a connection has, or had last (RFC 7143 section 11.12.7).
     public func connectionID(of c: ConnectionIndex) -> UInt16 { connections[c.rawValue].connectionID }
@@ -296,6 +299,7 @@ public struct InitiatorSession: ~Copyable {
         connection.pointee.decoder.toleratesHeaderDigestErrors = connection.pointee.recoversPDUs
         connection.pointee.liveness = Liveness()
         connection.pointee.liveness.lastByteAt = now
+        connection.pointee.hasServed = false
         guard isLeadingLogin(c) else {
             events.append(.connectionAdded(c))
             if connection.pointee.recovery != nil { reinstated(c, result, at: now) }

@@ -160,6 +160,7 @@ extension InitiatorSession {
         table.slots[slot].connection = UInt16(truncatingIfNeeded: c.rawValue)
         table.slots[slot].purpose = isImmediate ? .owner : .filler
         table.slots[slot].cmdSN = cmdSN
+        table.slots[slot].startPosition = connections[c.rawValue].output.queuedPosition
         connections[c.rawValue].enqueue(.nopOut(
             tag: table.tag(of: slot), cmdSN: cmdSN, expStatSN: connections[c.rawValue].expStatSN, isImmediate: isImmediate))
         return slot
@@ -181,7 +182,11 @@ extension InitiatorSession {
             return
         }
         guard let slot = ping(header.initiatorTaskTag, on: c) else {
-            throw .unknownTask(.nopIn, tag: header.initiatorTaskTag)
+            // That of a NOP-Out that filled a hole and was given up as unanswered.
+            guard !lateTags.isEmpty, isLate(header, on: c) else {
+                throw .unknownTask(.nopIn, tag: header.initiatorTaskTag)
+            }
+            return try takeStatSN(header, on: c)
         }
         try takeStatSN(header, on: c)
         let isPing = connection.pointee.liveness.pingSlot == slot
@@ -203,9 +208,12 @@ extension InitiatorSession {
     /// The answer to a ping, or to a NOP-Out that filled a hole and that nobody waits for.
     private mutating func endPing(_ slot: Int, _ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant) {
         let connection = connections + c.rawValue
+        let isAsked = table.slots[slot].purpose == .owner
+        let position = table.slots[slot].startPosition
         table.release(slot)
         if !openNumbers.isEmpty { forgetFiller(slot) }
         if recoveryCount > 0 { recoveryAnswered(slot, naming: header.expCmdSN, on: c, at: now) }
+        if isAsked, table.controlCount > 0 { releaseTakenFillers(before: position, on: c) }
         guard connection.pointee.liveness.pingSlot == slot else { return }
         connection.pointee.owedCount -= 1
         connection.pointee.liveness.pingSlot = nil
@@ -248,12 +256,14 @@ extension InitiatorSession {
                 let task = table.slots + slot
                 guard SerialNumber.isBefore(task.pointee.cmdSN, request.cmdSN) else { return }
                 guard task.pointee.kind == .command, coversAllUnits || task.pointee.lun == request.lun else { continue }
-                if Int(task.pointee.connection) != c.rawValue {
-                    // One that the target has not taken comes after the reset, whatever it says, and is executed. It has to wait for
-                    // all that was sent before its request (section 4.2.3.3); not every target does.
+                let isElsewhere = Int(task.pointee.connection) != c.rawValue
+                if isElsewhere || connections[c.rawValue].recoversPDUs {
+                    // One that the target has not taken comes after the reset, whatever it says, and is executed: it is slow on
+                    // another connection, or its header was damaged on this one and it is sent again. The target has to wait for
+                    // all that was sent before its request (section 4.2.3.3); not every one does.
                     guard SerialNumber.isBefore(task.pointee.cmdSN, expCmdSN) else { continue }
-                    expectLatePDUs(for: slot)
                 }
+                if isElsewhere { expectLatePDUs(for: slot) }
                 abort(slot, by: request.token, at: now)
             }
         case .clearACA, .taskReassign:
@@ -475,6 +485,10 @@ extension InitiatorSession {
         // counted it all the same have moved ExpCmdSN on. Where the connection is being logged out, its end fills the hole.
         guard SerialNumber.isAtMost(expCmdSN, hole), connections[c.rawValue].isOperational else { return }
         guard fill(hole, on: c.rawValue) else { throw .flood }
+        // A ping's answer frees the places of those that are not answered.
+        if 2 * table.controlCount > CommandTable.controlCapacity, connections[c.rawValue].liveness.pingSlot == nil {
+            _ = sendPing(on: c, at: now)
+        }
     }
 
     private mutating func rejectedTaskManagement(
@@ -515,6 +529,7 @@ extension InitiatorSession {
 extension Liveness {
     mutating func pingBegan(slot: Int, at now: Instant, endPosition: UInt64, behindData: Bool) {
         pingSlot = slot
+        pingRefusedAt = nil
         pingSentAt = now
         pingEndPosition = endPosition
         pingWaitedBehindData = behindData

@@ -165,15 +165,18 @@ extension InitiatorSession {
         return table.slot(forTag: header.initiatorTaskTag) == nil && header.flags & DataInFlags.status.rawValue == 0
     }
 
-    /// A command was ended by a task management response on another connection. That response should wait for the statuses which
-    /// were sent before it (section 4.2.2.3.3), but not for data and R2Ts, which may still be on their way here.
+    /// A request is over for us, and PDUs of it may still be on their way. A command was ended by a task management response on
+    /// another connection: that should wait for the statuses which were sent before it (section 4.2.2.3.3), but not for data and
+    /// R2Ts. Or nobody waits for the answer to a NOP-Out any more.
     mutating func expectLatePDUs(for slot: Int) {
         if lateTags.count >= table.commandCapacity { lateTags.removeFirst() }
         lateTags.append(LateTag(tag: table.tag(of: slot), connection: Int(table.slots[slot].connection)))
     }
 
-    private func isLate(_ header: BasicHeaderSegment, on c: ConnectionIndex) -> Bool {
-        lateTags.contains { $0.tag == header.initiatorTaskTag && $0.connection == c.rawValue }
+    /// What a request of that tag still had on its way. A command that has the tag now got it 65,536 requests later.
+    func isLate(_ header: BasicHeaderSegment, on c: ConnectionIndex) -> Bool {
+        if let slot = table.slot(forTag: header.initiatorTaskTag), table.slots[slot].kind == .command { return false }
+        return lateTags.contains { $0.tag == header.initiatorTaskTag && $0.connection == c.rawValue }
     }
 
     // MARK: Data-In (RFC 7143 section 11.7)
@@ -223,6 +226,7 @@ extension InitiatorSession {
         _ header: BasicHeaderSegment, on c: ConnectionIndex, at now: Instant
     ) throws(ProtocolViolation) {
         let connection = connections + c.rawValue
+        let placed = connection.pointee.placingSlot
         connection.pointee.placingSlot = nil
         guard let slot = table.slot(forTag: header.initiatorTaskTag), table.slots[slot].kind == .command else {
             // Ended by task management on another connection while its data was arriving.
@@ -233,9 +237,14 @@ extension InitiatorSession {
         let task = table.slots + slot
         // Dropped; what is missing was asked for.
         if header.dataSN != task.pointee.expectedDataSN { return }
+        // Only what went into the command's own memory counts: the header may have come when its tag was nobody's.
+        guard placed == slot || header.dataSegmentByteCount == 0 else {
+            throw .unknownTask(.dataIn, tag: header.initiatorTaskTag)
+        }
         task.pointee.expectedDataSN &+= 1
         task.pointee.receivedByteCount += header.dataSegmentByteCount
         commandProgressed(c, at: now)
+        connection.pointee.hasServed = true
         if connection.pointee.recoversPDUs, header.flags & DataInFlags.acknowledge.rawValue != 0 {
             confirmData(header, of: slot, on: c)
         }
@@ -267,6 +276,37 @@ extension InitiatorSession {
         return .underflow(UInt32(truncatingIfNeeded: task.pointee.byteCount - task.pointee.receivedByteCount))
     }
 
+    /// The same for a write: a target cannot have written what it did not ask for, or what has not left yet.
+    @inline(__always)
+    private func writeResidual(_ said: Residual, of slot: Int, _ status: SCSIStatus) -> Residual {
+        let task = table.slots + slot
+        if task.pointee.solicitedEnd >= task.pointee.byteCount, task.pointee.pendingBursts == 0,
+            connections[Int(task.pointee.connection)].output.offeredPosition >= task.pointee.dataEndPosition
+        {
+            return said
+        }
+        guard status == .good else { return said }
+        if case .underflow = said { return said }
+        return .underflow(UInt32(truncatingIfNeeded: unsentByteCount(of: slot)))
+    }
+
+    /// How much of a write's data the target cannot have, at least one byte.
+    private func unsentByteCount(of slot: Int) -> Int {
+        let task = table.slots + slot
+        let connection = connections + Int(task.pointee.connection)
+        var count = max(task.pointee.byteCount - task.pointee.solicitedEnd, 0)
+        var index = connection.pointee.firstBurst
+        while index != CommandTable.none {
+            let burst = bursts.bursts + Int(index)
+            if Int(burst.pointee.slot) == slot { count += burst.pointee.end - burst.pointee.offset }
+            index = burst.pointee.next
+        }
+        // Queued; headers and others' PDUs in between may be counted with it.
+        let offered = connection.pointee.output.offeredPosition
+        if offered < task.pointee.dataEndPosition { count += Int(task.pointee.dataEndPosition - offered) }
+        return min(max(count, 1), task.pointee.byteCount)
+    }
+
     // MARK: SCSI Response (RFC 7143 section 11.4)
 
     @inline(__always)
@@ -277,9 +317,10 @@ extension InitiatorSession {
         let slot = try command(header, on: c)
         try takeStatSN(header, on: c)
         let task = table.slots + slot
-        let residual = header.residual
+        var residual = header.residual
         var transferred = task.pointee.receivedByteCount
         if task.pointee.direction == .write {
+            residual = writeResidual(residual, of: slot, header.status)
             transferred = task.pointee.byteCount
             if case .underflow(let count) = residual { transferred -= min(Int(count), transferred) }
         }
@@ -291,6 +332,7 @@ extension InitiatorSession {
             if task.pointee.direction == .write { transferred = 0 }
         }
         commandProgressed(c, at: now)
+        connections[c.rawValue].hasServed = true
         if holdsStatus(header, of: slot, on: c, CommandCompletion(
             token: task.pointee.token, outcome: outcome, residual: residual, transferredByteCount: 0)) { return }
         finish(slot, outcome: outcome, residual: Self.residual(residual, of: task, header.status), transferredByteCount: transferred)
@@ -329,16 +371,20 @@ extension InitiatorSession {
         guard byteCount > 0, byteCount <= limits.maxBurstByteCount,
             header.targetTransferTag != BasicHeaderSegment.reservedTag
         else { throw .invalidR2T }
+        // In order without a gap, so that what was asked for is all that lies before one place. What a digest error took at
+        // the target is asked for again (section 7.8).
+        let end = task.pointee.solicitedEnd
         guard offset + byteCount <= task.pointee.byteCount,
-            !limits.dataSequenceInOrder || offset >= task.pointee.solicitedEnd || connections[c.rawValue].recoversPDUs
+            !limits.dataSequenceInOrder || offset == end || offset < end && connections[c.rawValue].recoversPDUs
         else { throw .dataRange(.readyToTransfer, offset: header.bufferOffset, byteCount: byteCount) }
         guard Int(task.pointee.outstandingR2Ts) < limits.maxOutstandingR2T else {
             throw .tooManyR2Ts(limit: limits.maxOutstandingR2T)
         }
         task.pointee.outstandingR2Ts += 1
         task.pointee.expectedDataSN &+= 1
-        // What a digest error took at the target is asked for again (section 7.8).
-        task.pointee.solicitedEnd = max(task.pointee.solicitedEnd, offset + byteCount)
+        // In free order only the sum is known.
+        let asked = limits.dataSequenceInOrder ? offset + byteCount : min(end + byteCount, task.pointee.byteCount)
+        task.pointee.solicitedEnd = max(end, asked)
         commandProgressed(c, at: now)
         appendBurst(DataBurst(
             slot: UInt32(slot), next: CommandTable.none, targetTransferTag: header.targetTransferTag, dataSN: 0,

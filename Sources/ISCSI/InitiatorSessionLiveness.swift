@@ -40,7 +40,7 @@ extension InitiatorSession {
         if let stalledSince = liveness.stalledSince {
             return min(min(stalledSince + timing.command, pingDeadline(liveness)), liveness.judgeAt ?? .distantFuture)
         }
-        guard connection.pointee.owedCount > 0 else { return liveness.lastByteAt + timing.verify }
+        guard connection.pointee.owedCount > 0 else { return verifyDeadline(liveness) }
         let silentSince = max(liveness.lastByteAt, liveness.owedSince)
         var deadline = silentSince + (liveness.pingSlot == nil ? timing.halfSilence : timing.silence)
         if let judgeAt = liveness.judgeAt { deadline = max(deadline, judgeAt) }
@@ -56,6 +56,12 @@ extension InitiatorSession {
     private func pingDeadline(_ liveness: Liveness) -> Instant {
         // Half a silence later than the ping, so that a stall is judged from its own beginning first.
         liveness.pingSlot == nil ? .distantFuture : liveness.pingSentAt + timing.command + timing.halfSilence
+    }
+
+    /// When an idle connection is next asked; later where the ping found no room before.
+    @inline(__always)
+    private func verifyDeadline(_ liveness: Liveness) -> Instant {
+        max(liveness.lastByteAt + timing.verify, liveness.judgeAt ?? .zero)
     }
 
     /// When the lack of progress is next worth a look.
@@ -108,7 +114,7 @@ extension InitiatorSession {
             return
         }
         if connection.pointee.owedCount == 0 {
-            if now >= liveness.lastByteAt + timing.verify { beginPing(on: c, at: now, transport: transport) }
+            if now >= verifyDeadline(liveness) { beginPing(on: c, at: now, transport: transport) }
             return
         }
         let silentSince = max(liveness.lastByteAt, liveness.owedSince)
@@ -126,11 +132,23 @@ extension InitiatorSession {
         guard sendPing(on: c, at: now) else {
             // No room in the output: there is enough under way for TCP to be judged by.
             connection.pointee.liveness.judgeAt = now + timing.halfSilence
+            if connection.pointee.owedCount == 0 { pingWasRefused(on: c, at: now, report: transport(c)) }
             return
         }
         let report = transport(c)
         connection.pointee.liveness.acknowledgedPosition = acknowledgedPosition(c, report)
         if let report, report.unacknowledgedByteCount > 0 { connection.pointee.liveness.pingWaitedBehindData = true }
+    }
+
+    /// An idle connection cannot even be asked: the target does not take what it asked for, or keeps all answers. Bytes of its own
+    /// begin the time anew, as for any verification.
+    private mutating func pingWasRefused(on c: ConnectionIndex, at now: Instant, report: TransportReport?) {
+        let connection = connections + c.rawValue
+        if let report, isDead(report) { return failConnection(c, .dead) }
+        var since = connection.pointee.liveness.pingRefusedAt ?? now
+        if since < connection.pointee.liveness.lastByteAt { since = now }
+        connection.pointee.liveness.pingRefusedAt = since
+        if now >= since + timing.command { failConnection(c, .commandTimeout) }
     }
 
     /// The position in our stream up to which the peer's TCP has acknowledged.

@@ -19,6 +19,12 @@ extension InitiatorSession {
         seconds == 0 ? now : now + Nanoseconds(.seconds(Int(seconds)))
     }
 
+    /// Whether tasks may wait so long for their new connection. It is the target that chooses Time2Wait, up to 18 hours; meanwhile
+    /// other paths could have carried them.
+    private func isWorthWaiting(_ time2Wait: UInt16) -> Bool {
+        Duration.seconds(Int(time2Wait)) <= max(settings.silenceTimeout * 2, .seconds(4))
+    }
+
     // MARK: the loss
 
     /// Whether the session can go on without this connection.
@@ -63,7 +69,11 @@ extension InitiatorSession {
         let connection = connections + c.rawValue
         while connection.pointee.firstBurst != CommandTable.none {
             let index = connection.pointee.firstBurst
-            connection.pointee.firstBurst = bursts.bursts[Int(index)].next
+            let burst = bursts.bursts[Int(index)]
+            connection.pointee.firstBurst = burst.next
+            // Asked for, and never sent.
+            let task = table.slots + Int(burst.slot)
+            task.pointee.solicitedEnd = min(task.pointee.solicitedEnd, burst.offset)
             bursts.release(index)
         }
         connection.pointee.lastBurst = CommandTable.none
@@ -80,6 +90,10 @@ extension InitiatorSession {
             }
             guard task.pointee.kind == .command else { continue }
             let isWrite = task.pointee.direction == .write
+            let offered = connection.pointee.output.offeredPosition
+            if isWrite, offered < task.pointee.dataEndPosition {
+                task.pointee.solicitedEnd = max(task.pointee.solicitedEnd - Int(task.pointee.dataEndPosition - offered), 0)
+            }
             task.pointee.lost = !wasSent(task) ? .unsent : isWrite ? .live : .harmless
             task.pointee.kind = .lost
             if isWrite { unread += task.pointee.byteCount / connection.pointee.maxSendDataSegmentByteCount }
@@ -147,6 +161,7 @@ extension InitiatorSession {
         } else if case .reassignsTasks = lossHandling, case .loggedIn(let parameters) = state {
             var time2Wait = UInt16(clamping: parameters.defaultTime2Wait)
             if case .droppedByTarget(let seconds, _) = connection.pointee.recovery!.reason { time2Wait = seconds }
+            guard isWorthWaiting(time2Wait) else { return failSession(connection.pointee.recovery!.reason) }
             connection.pointee.recovery!.notBefore = Self.moment(now, plusSeconds: time2Wait)
             connection.pointee.recovery!.deadline = Self.moment(now, plusSeconds: time2Wait) + timing.recovery
         }
@@ -286,6 +301,7 @@ extension InitiatorSession {
         default: return failSession(.logoutRefused(response))
         }
         if case .reassignsTasks = lossHandling, response == .closed {
+            guard isWorthWaiting(time2Wait) else { return failSession(recovery.reason) }
             connection.pointee.recovery!.stage = .waiting
             connection.pointee.recovery!.barrier = 0
             connection.pointee.recovery!.notBefore = Self.moment(now, plusSeconds: time2Wait)

@@ -52,6 +52,7 @@ extension InitiatorSession {
     mutating func sendFillerAgain(_ filler: Int) {
         let task = table.slots[filler]
         let connection = connections + Int(task.connection)
+        table.slots[filler].startPosition = connection.pointee.output.queuedPosition
         connection.pointee.enqueue(.nopOut(
             tag: table.tag(of: filler), cmdSN: task.cmdSN, expStatSN: connection.pointee.expStatSN, isImmediate: false))
     }
@@ -59,6 +60,25 @@ extension InitiatorSession {
     /// A NOP-Out was answered, or lost with its connection.
     mutating func forgetFiller(_ slot: Int) {
         for place in openNumbers.indices where openNumbers[place].filler == slot { openNumbers[place].filler = nil }
+    }
+
+    /// A ping was answered that was sent on `c` at `position`. A NOP-Out before it whose number the target has taken, and that is not
+    /// answered, was a duplicate to the target, or its answer comes late: its place is freed, and the answer let pass.
+    mutating func releaseTakenFillers(before position: UInt64, on c: ConnectionIndex) {
+        for slot in 0..<table.usedCapacity {
+            let task = table.slots[slot]
+            guard task.kind == .ping, task.purpose == .filler, Int(task.connection) == c.rawValue, task.startPosition < position,
+                SerialNumber.isBefore(task.cmdSN, expCmdSN), !isFillerOfRecovery(slot)
+            else { continue }
+            expectLatePDUs(for: slot)
+            table.release(slot)
+            forgetFiller(slot)
+        }
+    }
+
+    /// Its recovery asks for itself what became of it.
+    private func isFillerOfRecovery(_ slot: Int) -> Bool {
+        recoveryCount > 0 && (0..<connectionCount).contains { connections[$0].recovery?.fillSlot == slot }
     }
 
     /// A connection was logged out for recovery, and with it goes what it carried: its numbers are filled elsewhere. False: not all

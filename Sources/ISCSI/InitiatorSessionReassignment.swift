@@ -64,6 +64,8 @@ extension InitiatorSession {
         task.pointee.wasSentBefore = task.pointee.lost != .unsent
         task.pointee.startPosition = connection.pointee.output.queuedPosition
         connection.pointee.taskBegan(at: now)
+        // While it was lost it was not looked at.
+        if !task.pointee.isOverdue { overdueCheckAt = min(overdueCheckAt, task.pointee.submittedAt + timing.command) }
         if connection.pointee.commandCount == 0 { connection.pointee.liveness.lastProgressAt = now }
         connection.pointee.commandCount += 1
     }
@@ -147,7 +149,7 @@ extension InitiatorSession {
     ) -> Int {
         task.pointee.isReassigned = false
         task.pointee.expectedDataSN = header.r2tSN
-        task.pointee.solicitedEnd = 0
+        task.pointee.solicitedEnd = Int(header.bufferOffset)
         if plantedMistake == .sendsDataElsewhere, let other = operationalConnection(except: c.rawValue) { return other }
         return c.rawValue
     }

@@ -79,6 +79,7 @@ extension InitiatorSession {
         connection.pointee.owedCount = 0
         connection.pointee.liveness = Liveness()
         connection.pointee.decoder.discard()
+        lateTags.removeAll { $0.connection == c.rawValue }
         events.append(.connectionRemoved(c))
     }
 }

@@ -218,6 +218,30 @@ import Timebase
         #expect(rig.failure == nil && rig.completions.isEmpty)
     }
 
+    /// A target that does not wait for what was sent before a reset: the command that it dropped is sent again and executed
+    /// after it, so it is not called aborted.
+    @Test(arguments: [0, 1]) func aCommandThatWasDroppedIsNotEndedByAReset(level: Int) throws {
+        let rig = rig(level: level)
+        let memory = UnsafeMutableRawBufferPointer.filled(512)
+        defer { memory.deallocate() }
+        rig.submit(.write, token: 1, memory: memory)  // 100: dropped
+        let command = rig.sent()[0].header
+        let isSent = rig.session.submitTaskManagement(
+            .logicalUnitReset, lun: command.lun, token: 9, on: .leading, at: rig.now)
+        #expect(isSent)
+        rig.send(.taskManagementResponse(.functionComplete, tag: rig.sent()[0].header.initiatorTaskTag, numbers: rig.nextNumbers()))
+        // At level 0 nothing is dropped: the target read it before the reset.
+        #expect(rig.completions.map(\.token) == (level == 0 ? [1] : []))
+        guard level > 0 else { return }
+        rig.pass(.milliseconds(1001))
+        let ping = try #require(rig.sent().first { $0.opcode == .nopOut })
+        rig.send(.nopIn(tag: ping.header.initiatorTaskTag, numbers: rig.nextNumbers()))
+        #expect(rig.sent().map(\.header.cmdSN) == [100])
+        rig.expCmdSN = 101
+        rig.send(.scsiResponse(tag: command.initiatorTaskTag, status: .good, numbers: rig.nextNumbers()))
+        #expect(rig.completions.map(\.outcome) == [.status(.good, sense: nil)] && rig.failure == nil)
+    }
+
     @Test func aTargetThatRejectsEverythingIsLeft() {
         let rig = rig()
         let memory = UnsafeMutableRawBufferPointer.filled(512)

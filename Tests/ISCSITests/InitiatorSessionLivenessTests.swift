@@ -198,6 +198,45 @@ import Timebase
         #expect(dead.failure == .dead)
     }
 
+    /// The target has us answer its pings and reads none of it: there is no room to ask it anything.
+    @Test func anIdleConnectionThatCannotBeAskedIsGivenUpWithoutHaste() {
+        for (transport, expected) in [(TransportReport.idle, SessionFailure.commandTimeout), (.gone, .dead)] {
+            let rig = SessionRig()
+            while rig.session.connections[0].hasRoomForControl(dataByteCount: 0) {
+                rig.send(.nopIn(targetTransferTag: 1, numbers: rig.numbers))
+            }
+            let start = rig.now
+            var turns = 0
+            while rig.failure == nil, turns < 1000 {
+                let deadline = rig.session.nextDeadline
+                #expect(deadline > rig.now || turns == 0, "it would be due at every turn")
+                rig.now = max(rig.now, deadline)
+                rig.pass(.zero, transport: transport)
+                turns += 1
+            }
+            #expect(rig.failure == expected && turns < 100)
+            let waited = rig.now - start
+            #expect(expected == .dead ? waited == .seconds(30) : waited >= .seconds(90) && waited <= .seconds(92), "\(waited)")
+        }
+    }
+
+    /// With room again it is asked as ever.
+    @Test func aConnectionThatCouldNotBeAskedForAWhileIsAskedThen() {
+        let rig = SessionRig()
+        while rig.session.connections[0].hasRoomForControl(dataByteCount: 0) {
+            rig.send(.nopIn(targetTransferTag: 1, numbers: rig.numbers))
+        }
+        for _ in 0..<20 { rig.pass(.seconds(2)) }
+        #expect(rig.failure == nil)
+        _ = rig.sent()
+        rig.pass(.seconds(2))
+        let ping = rig.sent()
+        #expect(ping.map(\.opcode) == [.nopOut])
+        rig.send(.nopIn(tag: ping[0].header.initiatorTaskTag, numbers: rig.nextNumbers()))
+        #expect(rig.session.nextDeadline == rig.now + .seconds(30))
+        #expect(rig.events.isEmpty)
+    }
+
     @Test func bytesOfALongAnswerAreSignsOfLife() {
         let rig = SessionRig()
         let memory = UnsafeMutableRawBufferPointer.filled(16_384)

@@ -138,6 +138,8 @@ private final class OpenPair {
                 byteCount: 384, numbers: pair.rig.nextNumbers()), [UInt8](repeating: 1, count: 384))
         #expect(pair.rig.completions.last?.transferredByteCount == 4384)
         #expect(pair.rig.completions.last?.residual == .underflow(12_000))
+        pair.r2t(16_384)
+        _ = pair.rig.sent()
         pair.rig.send(.scsiResponse(
             tag: pair.writeTag, status: .good, residual: .overflow(5), numbers: pair.rig.nextNumbers()))
         #expect(pair.rig.completions.last?.transferredByteCount == 16_384)
@@ -219,6 +221,10 @@ private final class OpenPair {
                 pair.r2t(512)
                 _ = pair.rig.sent()
                 pair.r2t(512, at: 0, sn: 1)
+            }),
+            (.dataRange(.readyToTransfer, offset: 1024, byteCount: 512), { pair in
+                pair.r2t(512)
+                pair.r2t(512, at: 1024, sn: 1)
             }),
             (.tooManyR2Ts(limit: 2), { pair in
                 for index in 0..<3 { pair.r2t(512, at: UInt32(512 * index), sn: UInt32(index)) }

@@ -75,6 +75,51 @@ import Timebase
         #expect(rig.sent(0).contains { $0.opcode == .taskManagementRequest })
     }
 
+    /// It is the target that chooses Time2Wait, up to 18 hours; other paths could carry the commands meanwhile.
+    @Test func whereTheTargetAsksForTooMuchTimeTheSessionEnds() throws {
+        let said = MultiConnectionRig(2, level: 2)
+        said.submit(.write, token: 1, on: 1, memory: memory)
+        _ = said.sent(1)
+        said.cut(1)
+        _ = try logOut(said, via: 0, time2Wait: 65_535)
+        #expect(said.failure == .endOfStream && said.ended == [1])
+
+        for (seconds, isTooMuch) in [(4, false), (5, true), (3600, true)] {
+            let agreed = MultiConnectionRig(1, level: 2) { $0.defaultTime2Wait = seconds }
+            agreed.submit(.write, token: 1, on: 0, memory: memory)
+            _ = agreed.sent(0)
+            agreed.cut(0)
+            #expect(agreed.failure == (isTooMuch ? .endOfStream : nil), "\(seconds) s")
+
+            let dropped = MultiConnectionRig(2, level: 2)
+            let cid = dropped.connectionID(1)
+            dropped.put(0, .asyncMessage(
+                .connectionDrops(connectionID: cid, time2Wait: UInt16(seconds), time2Retain: 20), numbers: dropped.numbers(0)))
+            dropped.session.beginRecovery(dropped.c(1), at: dropped.now)
+            dropped.drain()
+            #expect((dropped.failure != nil) == isTooMuch, "\(seconds) s")
+        }
+    }
+
+    /// While it belonged to no connection its age was not looked at.
+    @Test func aReassignedCommandIsReportedOverdue() throws {
+        let rig = MultiConnectionRig(2, level: 2)
+        rig.adoptCommandTimeout(.seconds(2))
+        rig.submit(.write, token: 1, on: 1, memory: memory)
+        _ = rig.sent(1)
+        rig.expCmdSN = 101
+        rig.pass(.milliseconds(1500))
+        rig.cut(1)
+        rig.pass(.milliseconds(700))
+        #expect(!rig.events.contains(.commandOverdue(token: 1)))
+        _ = try logOut(rig, via: 0)
+        #expect(rig.outstandingCommandCount == 1)
+        #expect(rig.nextDeadline <= rig.now)
+        rig.pass(.milliseconds(1))
+        #expect(rig.events.filter { $0 == .commandOverdue(token: 1) }.count == 1)
+        #expect(rig.nextDeadline > rig.now, "said once")
+    }
+
     @Test func aStatusMayOvertakeTheAnswerToTheReassignment() throws {
         let rig = MultiConnectionRig(2, level: 2)
         rig.submit(.write, token: 1, on: 1, memory: memory)

@@ -128,6 +128,7 @@ final class ConnectionGroup {
             member.isSlow = false
             member.isRecovering = false
             member.deadline = .distantFuture
+            member.forgetReturns()
             member.sendIsRequested = false
         }
         let member = members[leader]
@@ -183,6 +184,7 @@ final class ConnectionGroup {
         guard let socket = member.socket else { return }
         member.state = .open(socket)
         member.deadline = .distantFuture
+        member.openedAt = now
         member.schedule.reset()
         guard !member.isTakenOut else { return leave(member, atOnce: false) }
         if member.isToldLost {
@@ -223,6 +225,18 @@ final class ConnectionGroup {
         }
     }
 
+    /// A connection that is lost comes back at once. One that was of no use between its login and its loss, and again when it had
+    /// come back, has a network that lets nothing but logins through: it comes back after pauses that grow.
+    private func scheduleReturn(of member: PathConnection) {
+        if path.session.hasServed(member.index) || now >= member.openedAt + timers.pathRecoveryIntervalMaximum {
+            member.forgetReturns()
+        } else if member.wasOfNoUse {
+            member.returnsAt = now + member.returnSchedule.nextPause(timers)
+        } else {
+            member.wasOfNoUse = true
+        }
+    }
+
     private func tryLater(_ member: PathConnection) {
         guard !member.isRecovering, !member.isTakenOut, member.index.rawValue < granted else { return }
         member.deadline = now + member.schedule.nextPause(timers)
@@ -239,16 +253,17 @@ final class ConnectionGroup {
         case .connectionLost(let c, let reason):
             let member = member(c)
             member.isRecovering = true
+            scheduleReturn(of: member)
             failed(member, PathFailure(reason))
             path.session.beginRecovery(c, at: now)
-        case .connectionWanted(let c) where member(c).isTakenOut:
+        case .connectionWanted(let c) where member(c).isTakenOut || now < member(c).returnsAt:
             // Another connection says at the target that it is ended.
             path.session.connectionClosed(c, reason: .closedLocally, at: now)
         case .connectionWanted(let c): connect(member(c))
         case .connectionRecovered(let c):
             let member = member(c)
             member.isRecovering = false
-            if member.socket == nil, !member.isTakenOut { member.deadline = now }
+            if member.socket == nil, !member.isTakenOut { member.deadline = max(now, member.returnsAt) }
         case .connectionLeaving(let c):
             let member = member(c)
             if let socket = member.socket { member.state = .leaving(socket) }
@@ -338,10 +353,12 @@ final class ConnectionGroup {
         tellLiveness()
     }
 
-    /// A session is stalled when all that it has is.
+    /// A session is stalled when all that it has is. One that waits for its first connection to come back (level 2) is as it was: that
+    /// the last of a stalled one is lost makes it no better.
     private func tellLiveness() {
         let open = members.filter(\.isOpen)
-        let isStalled = !open.isEmpty && open.allSatisfy(\.isStalled)
+        guard !open.isEmpty else { return }
+        let isStalled = open.allSatisfy(\.isStalled)
         if isStalled != isToldStalled {
             isToldStalled = isStalled
             path.tell(isStalled ? .stalled : .resumed)

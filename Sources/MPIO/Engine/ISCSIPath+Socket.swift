@@ -11,6 +11,8 @@ extension ISCSIPath: SocketHandler {
 
     func leadingConnected(_ socket: SocketID) {
         state = .loggingIn(socket)
+        // From here on the session sees to the time; a moment that passes would be named again and again.
+        connectDeadline = .distantFuture
         localAddress = port.localAddress(of: socket)
         session.connectionOpened(.leading, at: port.now)
         pump()

@@ -80,6 +80,8 @@ package final class ISCSIPath {
     private var redirectCount = 0
     @exclusivity(unchecked) var sendIsRequested = false
     @exclusivity(unchecked) private var isDraining = false
+    /// What an ended session held is being handed out: any client may be named in it.
+    private var isHandingBack = false
     /// The target wants this session to end.
     private(set) var isAskedToLogOut = false
     /// While it lives no connection is made here: both have the same ISID.
@@ -123,7 +125,9 @@ package final class ISCSIPath {
         return PathClientID(rawValue: UInt16(clients.count - 1))
     }
 
-    private func hasCommands(of client: Int) -> Bool { socketInUse != nil && session.hasTask { Int($0 >> 48) == client } }
+    private func hasCommands(of client: Int) -> Bool {
+        isHandingBack || socketInUse != nil && session.hasTask { Int($0 >> 48) == client }
+    }
 
     // Not inlined: the optimiser of this compiler crashes over it.
     @inline(never)
@@ -254,14 +258,18 @@ package final class ISCSIPath {
         connectDeadline = .distantFuture
         if let timer { port.cancelTimer(timer.id) }
         timer = nil
-        // Taken before anybody is told, because whoever is told may connect anew.
-        let leftovers = takeLeftovers()
+        // All of it is taken before anybody is told, because whoever is told may connect anew.
+        let (completions, leftovers) = takeLeftovers()
+        let wasHandingBack = isHandingBack
+        isHandingBack = true
         let newcomers = newcomers
         self.newcomers.removeAll()
+        for completion in completions { client(of: completion.token)?.path(self, completed: completion) }
         for (id, client) in clients.enumerated() where !newcomers.contains(PathClientID(rawValue: UInt16(id))) {
             client?.pathLost(self, failure: failure)
         }
         for leftover in leftovers { handBack(leftover) }
+        isHandingBack = wasHandingBack
         if !newcomers.isDisjoint(with: users) { connect() }
         host.runDirtyDisks()
         if isOver { tellEndings() }
@@ -269,32 +277,36 @@ package final class ISCSIPath {
 
     private enum Leftover {
         case command(UInt64, wasSent: Bool)
-        case taskManagement(UInt64)
+        /// Nil: no answer came, or the request was rejected.
+        case taskManagement(UInt64, answer: TaskManagementResponse?)
     }
 
-    /// Delivers what was answered, and returns what was not.
-    private func takeLeftovers() -> [Leftover] {
-        while let completion = session.nextCompletion() {
-            client(of: completion.token)?.path(self, completed: completion)
-        }
+    /// What the session still holds: what was answered, and what was not. Calls nobody.
+    private func takeLeftovers() -> ([CommandCompletion], [Leftover]) {
+        var completions: [CommandCompletion] = []
+        while let completion = session.nextCompletion() { completions.append(completion) }
         var leftovers: [Leftover] = []
         while let event = session.nextEvent() {
             switch event {
             case .commandAbandoned(let token, let wasSent), .commandLost(let token, let wasSent):
                 leftovers.append(.command(token, wasSent: wasSent))
-            case .taskManagementAbandoned(let token): leftovers.append(.taskManagement(token))
-            default: break
+            case .taskManagementAbandoned(let token), .taskManagementRejected(let token, _):
+                leftovers.append(.taskManagement(token, answer: nil))
+            // Its answer came together with what ended the session.
+            case .taskManagementCompleted(let token, let response):
+                leftovers.append(.taskManagement(token, answer: response))
+            default: break  // news of connections and of a life that is over
             }
         }
         while let request = backlog.removeFirst() { leftovers.append(.command(request.token, wasSent: false)) }
-        while let request = functionBacklog.removeFirst() { leftovers.append(.taskManagement(request.token)) }
-        return leftovers
+        while let request = functionBacklog.removeFirst() { leftovers.append(.taskManagement(request.token, answer: nil)) }
+        return (completions, leftovers)
     }
 
     private func handBack(_ leftover: Leftover) {
         switch leftover {
         case .command(let token, let wasSent): client(of: token)?.path(self, abandoned: token, wasSent: wasSent)
-        case .taskManagement(let token): client(of: token)?.path(self, taskManagement: token, answered: nil)
+        case .taskManagement(let token, let answer): client(of: token)?.path(self, taskManagement: token, answered: answer)
         }
     }
 
@@ -372,14 +384,8 @@ package final class ISCSIPath {
         guard !isDraining else { return }
         if let group { return pump(group) }
         if session.hasEnded { return sessionEnded() }
-        isDraining = true
-        handOutCompletions()
-        while let event = session.nextEvent() {
-            handle(event)
-            guard socketInUse != nil else { break }
-        }
-        isDraining = false
-        host.runDirtyDisks()
+        handOutResults()
+        if session.hasEnded, socketInUse != nil { return sessionEnded() }
         if let socket = socketInUse {
             if !backlog.isEmpty { submitBacklog(socket) }
             if session.needsToSend(.leading) { requestSend(socket) }
@@ -387,9 +393,22 @@ package final class ISCSIPath {
         }
     }
 
-    /// The same for several connections. One that is lost, and closed, brings results of its own.
+    /// The same for several connections.
     private func pump(_ group: ConnectionGroup) {
         if session.hasEnded { return sessionEnded() }
+        handOutResults()
+        if session.hasEnded, socketInUse != nil { return sessionEnded() }
+        guard socketInUse != nil else { return }
+        if !functionBacklog.isEmpty { submitFunctionsAmong(group) }
+        if !backlog.isEmpty { submitBacklogAmong(group) }
+        group.requestSends()
+        rearmTimer()
+    }
+
+    /// What is done about an event may bring results of its own: a connection that is lost, and closed; a command that is ended
+    /// because the target said twice that it has no such task.
+    @inline(__always)
+    private func handOutResults() {
         isDraining = true
         repeat {
             handOutCompletions()
@@ -400,12 +419,6 @@ package final class ISCSIPath {
         } while session.hasUntaken && socketInUse != nil && !session.hasEnded
         isDraining = false
         host.runDirtyDisks()
-        if session.hasEnded, socketInUse != nil { return sessionEnded() }
-        guard socketInUse != nil else { return }
-        if !functionBacklog.isEmpty { submitFunctionsAmong(group) }
-        if !backlog.isEmpty { submitBacklogAmong(group) }
-        group.requestSends()
-        rearmTimer()
     }
 
     private func handOutCompletions() {

@@ -60,6 +60,13 @@ final class PathConnection {
     /// Its loss was told and not yet its return.
     var isToldLost = false
     var schedule = RecoverySchedule()
+    /// When it last logged in.
+    var openedAt = Instant.zero
+    /// It was lost before any command was answered on it.
+    var wasOfNoUse = false
+    /// When it comes back from a loss of that kind, and the pauses before.
+    var returnsAt = Instant.zero
+    var returnSchedule = RecoverySchedule()
     /// When it is tried again, or when connecting has taken too long.
     var deadline = Instant.distantFuture
     var localAddress: SocketAddress?
@@ -71,6 +78,13 @@ final class PathConnection {
         self.number = number
         self.settings = settings
         self.path = path
+    }
+
+    /// It has been of use, or a new session begins.
+    func forgetReturns() {
+        wasOfNoUse = false
+        returnsAt = .zero
+        returnSchedule.reset()
     }
 
     var socket: SocketID? {
