@@ -147,10 +147,10 @@ struct BrokenPolicy: CustomTestStringConvertible, Sendable {
             "13:15: luns[1].paths[0]: another LUN has the unit 0 of iqn.2026-11.org.example:array-1, in line 10",
             "  - name: a\n    identity: {target: iqn.2026-11.org.example:array-1, lun: 0}\n  - name: b\n    identity: naa.6001405abcdef01234567890abcdef01\n    paths: [  {portal: \"10.0.2.10\", lun: 0} ]\n"),
         BrokenPolicy(
-            "1:26: luns[0].identity: no path leads to it: the file has no targets (expected 'targets', or 'paths' with a device)",
+            "1:8: luns[0]: no path leads to it: the file has no targets (expected 'targets', or 'paths' with a device)",
             yaml: "luns: [{name: a, identity: naa.6001405abcdef01234567890abcdef01}]\n"),
         BrokenPolicy(
-            "2:28: luns[0].identity: no path leads to it: the file has no targets (expected 'targets', or 'paths' with a device)",
+            "2:8: luns[0]: no path leads to it: the file has no targets (expected 'targets', or 'paths' with a device)",
             yaml: "targets: []\nluns: [{name: a, identity:   naa.6001405abcdef01234567890abcdef01}]\n"),
     ]
 
@@ -244,6 +244,7 @@ struct BrokenPolicy: CustomTestStringConvertible, Sendable {
                         identity: naa.6001405abcdef01234567890abcdef02
                         timers: {retry-count: 1, retry-count: 2}
                     luns: []
+                    targets: [{name: iqn.2026-11.org.example:a, portals: [10.0.0.1]}]
                     """))
     }
 

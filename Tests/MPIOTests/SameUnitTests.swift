@@ -1,4 +1,5 @@
 import Foundation
+import ISCSITarget
 import Multipath
 import SCSI
 import TestSupport
@@ -96,6 +97,45 @@ import Testing
         await #expect(throws: DiskError.closed) { try await disk.write(IOBuffer(byteCount: 4096), at: 0) }
         try await manager.shutdown()
         try target.stop()
+    }
+
+    /// A write of `a` that the target took and never answered may be carried out when `a` is long closed: not over one of `twin`.
+    @Test func nameThatLeftAWriteBehindKeepsTheOtherOutForAWhile() async throws {
+        let timers = "silence-timeout: 500ms, login-timeout: 1s, quiesce-time: 3s"
+        func policy(_ text: String) -> [UInt8] {
+            Array(text.replacingOccurrences(of: "timers: {", with: "timers: {\(timers), ")
+                .replacingOccurrences(of: "defaults:\n", with: "defaults:\n  policy: fail-over-only\n").utf8)
+        }
+        let file = try target.directory.file("mpio.yaml", contents: policy(yaml(reactors: 2)))
+        let manager = try await PathManager(configuration: Configuration(contentsOf: file), options: target.options)
+        let disk = try await manager.hold("a")
+        try target.with { $0.filter = HeldWrites() }
+        let older = Task { try await disk.write(IOBuffer(byteCount: 4096), at: 0) }
+        #expect(try await eventually { try target.with { $0.heldTokens.count } == 1 })
+        try target.with { _ = try $0.setFault(FaultCommand(parsing: "silence:portal=0")) }
+        // Done through the other path.
+        try await older.value
+        _ = try target.directory.file("mpio.yaml", contents: policy(yaml(reactors: 2, units: [1])))
+        _ = try await manager.reload()
+        let closed = ContinuousClock.now
+        let error = await #expect(throws: PathManagerError.self) { try await manager.open("twin") }
+        if case .writesFeared("twin", "a", let found)? = error { #expect("\(found)" == identity) } else { Issue.record("\(String(describing: error))") }
+        #expect(try await eventually { (try? await manager.open("twin")) != nil })
+        #expect(ContinuousClock.now - closed > .seconds(2), "quiesce-time is not over")
+        try target.with {
+            $0.filter = nil
+            $0.clearFaults()
+        }
+        try await manager.shutdown()
+        try target.stop()
+    }
+
+    /// Takes writes at the first portal and answers none, whatever becomes of their session.
+    private final class HeldWrites: CommandFilter, Sendable {
+        var holdsOutliveSessions: Bool { true }
+        func decide(_ command: DeviceCommand, unit: Int, portal: Int) -> CommandDecision {
+            portal == 0 && [0x2A, 0x8A].contains(command.cdb.bytes[0]) ? .hold : .execute
+        }
     }
 
     /// What the user sees of it where nobody holds them, in the table and in JSON.

@@ -144,7 +144,8 @@ public final class PathManager: Sendable {
     /// Paths that cannot be used yet keep being tried. Opening a disk that is open returns the same one. Where the task is
     /// cancelled meanwhile it returns at once, and logs out again what nobody else waits for.
     /// - Throws: ``PathManagerError/unknownLUN(_:known:)``, ``PathManagerError/noUsablePath(lun:paths:)``,
-    ///   ``PathManagerError/sameUnit(lun:openAs:identity:)``, ``PathManagerError/lanesDiffer(lun:words:)``,
+    ///   ``PathManagerError/sameUnit(lun:openAs:identity:)``, ``PathManagerError/writesFeared(lun:leftBy:identity:)``,
+    ///   ``PathManagerError/lanesDiffer(lun:words:)``,
     ///   ``PathManagerError/cancelled``, ``PathManagerError/shutDown``.
     public func open(_ name: String) async throws(PathManagerError) -> MultipathDisk {
         try await open(name, isUsed: true)
@@ -271,6 +272,9 @@ public enum PathManagerError: Error, Sendable, CustomStringConvertible {
     /// The unit that the LUN's paths lead to is open under another name. Each name would guard its own writes only, so that a
     /// late one of the one could undo a newer one of the other.
     case sameUnit(lun: String, openAs: String, identity: LogicalUnitIdentity)
+    /// The unit that the LUN's paths lead to was closed under another name, and writes of that one may still come late. It can be
+    /// opened once `quiesce-time` has passed; under the other name at any time.
+    case writesFeared(lun: String, leftBy: String, identity: LogicalUnitIdentity)
     /// The reactors, the ISID lease or the control socket could not be had; in words.
     case cannotStart(String)
     /// The manager was shut down, or is being shut down.
@@ -290,6 +294,9 @@ public enum PathManagerError: Error, Sendable, CustomStringConvertible {
         case .sameUnit(let lun, let other, let identity):
             "\(lun) and \(other) are one unit, \(identity), which is open as \(other): "
                 + "two LUNs over one unit do not guard each other's writes; take one of them out of the policy file"
+        case .writesFeared(let lun, let other, let identity):
+            "\(lun) is \(identity), which was closed as \(other) while writes of it could still come late; "
+                + "open it as \(other), or once quiesce-time has passed"
         case .cannotStart(let words): words
         case .shutDown: "the path manager was shut down"
         case .cancelled: "cancelled before the disk was open"

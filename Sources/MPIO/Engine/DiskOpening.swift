@@ -42,9 +42,7 @@ final class DiskOpening: TimerHandler {
     /// Called whenever the disk's state may have changed.
     func check() {
         guard report != nil else { return }
-        if let conflict = disk.conflict {
-            return finish(.ended(.sameUnit(lun: disk.name, openAs: conflict.openAs, identity: conflict.identity)))
-        }
+        if let conflict = disk.conflict { return finish(.ended(conflict.error(for: disk.name))) }
         let snapshot = disk.lun.snapshot()
         let isSettled = snapshot.paths.allSatisfy { !$0.state.isConnecting }
         if let device = disk.device, snapshot.paths.contains(where: \.state.isUsable) {
