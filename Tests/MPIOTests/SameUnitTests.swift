@@ -100,8 +100,8 @@ import Testing
     }
 
     /// A write of `a` that the target took and never answered may be carried out when `a` is long closed: not over one of `twin`.
-    @Test func nameThatLeftAWriteBehindKeepsTheOtherOutForAWhile() async throws {
-        let timers = "silence-timeout: 500ms, login-timeout: 1s, quiesce-time: 3s"
+    @Test func aNameThatLeftAWriteBehindKeepsTheOtherOutForAWhile() async throws {
+        let timers = "silence-timeout: 500ms, quiesce-time: 6s"
         func policy(_ text: String) -> [UInt8] {
             Array(text.replacingOccurrences(of: "timers: {", with: "timers: {\(timers), ")
                 .replacingOccurrences(of: "defaults:\n", with: "defaults:\n  policy: fail-over-only\n").utf8)
@@ -121,7 +121,7 @@ import Testing
         let error = await #expect(throws: PathManagerError.self) { try await manager.open("twin") }
         if case .writesFeared("twin", "a", let found)? = error { #expect("\(found)" == identity) } else { Issue.record("\(String(describing: error))") }
         #expect(try await eventually { (try? await manager.open("twin")) != nil })
-        #expect(ContinuousClock.now - closed > .seconds(2), "quiesce-time is not over")
+        #expect(ContinuousClock.now - closed > .seconds(3), "quiesce-time is not over")
         try target.with {
             $0.filter = nil
             $0.clearFaults()
