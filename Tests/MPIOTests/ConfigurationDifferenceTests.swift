@@ -69,7 +69,7 @@ import Testing
 
     @Test func aLUNThatMustNotGoTakesItsPortalsAlong() throws {
         let old = try Configuration(yaml: Self.base)
-        var new = try Configuration(yaml: "luns: [{name: other, identity: naa.6001405abcdef01234567890abcdef01}]\n")
+        var new = try Configuration(yaml: "luns: [{name: other, paths: [{device: /dev/sdz}]}]\n")
         new.keep(try #require(old.lun(named: "vm-store")), of: old)
         let kept = try #require(new.lun(named: "vm-store"))
         #expect(kept.paths.map { new.place(of: $0.transport) } == old.effectivePaths(of: old.luns[0]).map { old.place(of: $0.transport) })

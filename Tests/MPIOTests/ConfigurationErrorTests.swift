@@ -105,6 +105,7 @@ struct BrokenPolicy: CustomTestStringConvertible, Sendable {
         lun("11:22: luns[0].allow-lun-reset: 'true' is not valid", "allow-lun-reset: \"true\""),
         lun("11:31: luns[0].timers.silence-timeout: '2' is not valid (expected a duration from 10ms to 1h, such as 500ms or 20s)", "timers: {silence-timeout: 2}"),
         lun("11:33: luns[0].timers.pdo-remove-period: 'forever' is not valid (expected a duration from 0 to 1d, such as 500ms or 20s, or never)", "timers: {pdo-remove-period: forever}"),
+        lun("11:31: luns[0].timers.command-timeout: '0' is not valid (expected a duration from 10ms to 1d, such as 500ms or 20s, or never)", "timers: {command-timeout: 0}"),
         lun("11:14: luns[0].timers.silence-timout: unknown key 'silence-timout'; did you mean 'silence-timeout'?", "timers: {silence-timout: 2s}"),
         lun("11:31: luns[0].timers.silence-timeout: silence-timeout (90s) has to be shorter than command-timeout (60s)", "timers: {silence-timeout: 90s}"),
         lun("11:38: luns[0].timers.path-recovery-interval: path-recovery-interval is longer than", "timers: {path-recovery-interval: 1h}"),
@@ -129,6 +130,28 @@ struct BrokenPolicy: CustomTestStringConvertible, Sendable {
         .luns(
             "9:5: luns[0]: the key 'identity' is missing",
             "  - name: a\n    paths: [ {portal: \"10.0.1.10\"} ]\n"),
+        // One unit, however it is spelled.
+        .luns(
+            "12:15: luns[1].identity: another LUN claims this identity, in line 10",
+            "  - name: a\n    identity: {target: iqn.2026-11.org.example:array-1, lun: 0}\n  - name: b\n    identity: {lun: 0, target: iqn.2026-11.org.example:ARRAY-1}\n"),
+        .luns(
+            "12:15: luns[1].paths[0]: another LUN has the unit 0 of iqn.2026-11.org.example:array-1, in line 10",
+            "  - name: a\n    identity: {target: iqn.2026-11.org.example:array-1, lun: 0}\n  - name: b\n    paths: [  {portal: \"10.0.2.10\", lun: 0} ]\n"),
+        .luns(
+            "12:15: luns[1].identity: another LUN claims this identity, in line 10",
+            "  - name: a\n    paths: [ {portal: \"10.0.2.10\", lun: 0} ]\n  - name: b\n    identity: {target: iqn.2026-11.org.example:array-1, lun: 0}\n"),
+        .luns(
+            "12:14: luns[1].paths[0]: another LUN has the unit 0 of iqn.2026-11.org.example:array-1, in line 10",
+            "  - name: a\n    paths: [ {portal: \"10.0.1.10\", lun: 0} ]\n  - name: b\n    paths: [ {portal: \"10.0.2.10\", lun: 0} ]\n"),
+        .luns(
+            "13:15: luns[1].paths[0]: another LUN has the unit 0 of iqn.2026-11.org.example:array-1, in line 10",
+            "  - name: a\n    identity: {target: iqn.2026-11.org.example:array-1, lun: 0}\n  - name: b\n    identity: naa.6001405abcdef01234567890abcdef01\n    paths: [  {portal: \"10.0.2.10\", lun: 0} ]\n"),
+        BrokenPolicy(
+            "1:8: luns[0]: no path leads to it: the file has no targets (expected 'targets', or 'paths' with a device)",
+            yaml: "luns: [{name: a, identity: naa.6001405abcdef01234567890abcdef01}]\n"),
+        BrokenPolicy(
+            "2:8: luns[0]: no path leads to it: the file has no targets (expected 'targets', or 'paths' with a device)",
+            yaml: "targets: []\nluns: [{name: a, identity:   naa.6001405abcdef01234567890abcdef01}]\n"),
     ]
 
     /// What follows the name and identity of a LUN, from line 11, column 5.
@@ -146,6 +169,7 @@ struct BrokenPolicy: CustomTestStringConvertible, Sendable {
         Self.check(broken)
     }
 
+    static let plainTargets = "targets: [{name: iqn.2026-11.org.example:a, portals: [10.0.0.1]}]"
     static let lun = "\nluns: [{name: a, identity: naa.6001405abcdef01234567890abcdef01}]\n"
 
     static func target(_ error: String, _ text: String) -> BrokenPolicy {
@@ -168,7 +192,6 @@ struct BrokenPolicy: CustomTestStringConvertible, Sendable {
         target("3:35: targets[0].portals[0].form: unknown key 'form'; did you mean 'from'?", "    portals: [{address: 10.0.0.1, form: 10.0.0.2}]"),
         target("4:18: targets[0].connections: '0' is not valid (expected a whole number from 1 to 16)", "    portals: [10.0.0.1]\n    connections: 0"),
         target("5:24: targets[0].connection-policy: 'LB' can't choose among the connections of a session", "    portals: [10.0.0.1]\n    connections: 2\n    connection-policy: LB"),
-        target("4:24: targets[0].connection-policy: a connection-policy where every session has one connection", "    portals: [10.0.0.1]\n    connection-policy: RR"),
         target("4:23: targets[0].digests.header: 'crc32' is not valid; did you mean 'crc32c'?", "    portals: [10.0.0.1]\n    digests: {header: crc32}"),
         target("4:56: targets[0].iscsi.first-burst-length: first-burst-length is larger than max-burst-length (65536)", "    portals: [10.0.0.1]\n    iscsi: {max-burst-length: 64k, first-burst-length: 128k}"),
         target("4:24: targets[0].chap.secret: a secret has no place in the policy file", "    portals: [10.0.0.1]\n    chap: {user: host, secret: opensesame123}"),
@@ -179,8 +202,8 @@ struct BrokenPolicy: CustomTestStringConvertible, Sendable {
         BrokenPolicy(
             "4:11: targets[1].name: the target 'iqn.2026-11.org.example:A' is listed twice; first in line 2",
             yaml: "targets:\n  - name: iqn.2026-11.org.example:a\n    portals: [10.0.0.1]\n  - name: iqn.2026-11.org.example:A\n    portals: [10.0.0.2]" + lun),
-        BrokenPolicy("1:24: initiator.busy-poll: '1s' is not valid (expected adaptive, never or a duration", yaml: "initiator: {busy-poll: 1s}" + lun),
-        BrokenPolicy("1:19: initiator.name: 'a/b' is no iSCSI name: it contains '/'", yaml: "initiator: {name: a/b}" + lun),
+        BrokenPolicy("1:24: initiator.busy-poll: '1s' is not valid (expected adaptive, never or a duration", yaml: "initiator: {busy-poll: 1s}\n" + plainTargets + lun),
+        BrokenPolicy("1:19: initiator.name: 'a/b' is no iSCSI name: it contains '/'", yaml: "initiator: {name: a/b}\n" + plainTargets + lun),
         target("3:30: targets[0].portals[0].address: 'address' beside a list of connections", "    portals: [{address:      10.0.0.1, connections: [{address: 10.0.0.1}]}]"),
         target("3:29: targets[0].portals[0].connections: 0 connections in one session (expected 1 to 16)", "    portals: [{connections: []}]"),
         target("3:29: targets[0].portals[0].connections: every connection is standby", "    portals: [{connections: [{address: 10.0.0.1, role: standby}]}]"),
@@ -221,6 +244,7 @@ struct BrokenPolicy: CustomTestStringConvertible, Sendable {
                         identity: naa.6001405abcdef01234567890abcdef02
                         timers: {retry-count: 1, retry-count: 2}
                     luns: []
+                    targets: [{name: iqn.2026-11.org.example:a, portals: [10.0.0.1]}]
                     """))
     }
 

@@ -95,6 +95,69 @@ import Testing
         #expect(policy.luns[2].paths[0].transport == .device(path: "/srv/scratch.img"))
     }
 
+    /// Numbers that are no mistake: another target's, one LUN's through several portals, and those of LUNs that each say
+    /// which unit they mean (a target may number its units differently at each port group).
+    @Test func oneNumberMayMeanSeveralUnits() throws {
+        let policy = try Configuration(
+            yaml: """
+                targets:
+                  - {name: iqn.2026-11.org.example:a, portals: [10.0.0.1, 10.0.0.2]}
+                  - {name: iqn.2026-11.org.example:b, portals: [10.0.0.3]}
+                luns:
+                  - {name: place, identity: {target: iqn.2026-11.org.example:a, lun: 0}}
+                  - {name: other, identity: {target: iqn.2026-11.org.example:b, lun: 0}}
+                  - {name: listed, paths: [{portal: 10.0.0.1, lun: 1}, {portal: 10.0.0.2, lun: 1}]}
+                  - name: own-target
+                    identity: {target: iqn.2026-11.org.example:a, lun: 2}
+                    paths: [{portal: 10.0.0.1}, {portal: 10.0.0.2, lun: 2}]
+                  - {name: first, identity: naa.6001405abcdef01234567890abcdef01, paths: [{portal: 10.0.0.1, lun: 3}]}
+                  - {name: second, identity: naa.6001405abcdef01234567890abcdef02, paths: [{portal: 10.0.0.2, lun: 3}]}
+                """)
+        #expect(policy.luns.count == 6)
+    }
+
+    /// The file that the project's design shows, word for word.
+    @Test func theDesignsExampleIsAccepted() throws {
+        let folder = TemporaryFolder()
+        for (name, secret) in [("chap.secret", "a-secret-of-ours"), ("array.secret", "a-secret-of-theirs")] {
+            try secret.write(toFile: folder.path + "/" + name, atomically: false, encoding: .utf8)
+            #expect(chmod(folder.path + "/" + name, 0o600) == 0)
+        }
+        let policy = try Configuration(
+            yaml: """
+                initiator:
+                  name: iqn.2026-11.org.example:host-1
+
+                defaults:
+                  policy: round-robin
+                  timers: {pdo-remove-period: 20s, silence-timeout: 2s}
+
+                targets:
+                  - name: iqn.2026-11.org.example:array-1
+                    portals:                                   # one session per entry, each its own pair of addresses
+                      - {address: "10.0.1.10:3260", from: 10.0.1.5}
+                      - {address: "10.0.2.10:3260", from: 10.0.2.5}
+                    chap: {user: host-1, secret-file: chap.secret, mutual-user: array-1, mutual-secret-file: array.secret}
+                    digests: {header: crc32c, data: none}
+                    connections: 1                             # more than 1: MCS
+                    connection-policy: round-robin
+
+                luns:
+                  - name: vm-store
+                    identity: naa.6001405abcdef01234567890abcdef01   # or {target: …, lun: 1}
+                    policy: weighted-paths
+                    paths:                                     # left out: every path that leads to it, equal and primary
+                      - {portal: "10.0.1.10:3260", weight: 3}
+                      - {portal: "10.0.2.10:3260", weight: 1}
+                      - {device: /dev/sdc, role: standby}      # a kernel block device is a path as well
+                """, folder: folder.path)
+        let target = policy.targets[0]
+        #expect(target.portals.map(\.connections.count) == [1, 1] && target.connectionPolicy.kind == .roundRobin)
+        #expect(target.headerDigests == [.crc32c] && target.chap?.mutual?.user == "array-1")
+        #expect(policy.luns[0].settings.policy.kind == .weightedPaths && policy.luns[0].paths.map(\.settings.weight) == [3, 1, 1])
+        #expect(policy.luns[0].paths[2].settings.role == .standby)
+    }
+
     @Test func whatIsLeftOutHasTheDocumentedDefaults() throws {
         let policy = try Configuration(
             yaml: """

@@ -77,15 +77,39 @@ final class TemporaryFolder {
         #expect(try ISIDLease.acquire(initiatorName: name, directory: folder.path).slot == 0)
     }
 
-    @Test func isidsDependOnNameSlotAndSessionOnly() throws {
-        let one = ISIDLease.isid(initiatorName: name, slot: 0, qualifier: 1)
+    @Test func isidsDependOnNameFolderSlotAndSessionOnly() throws {
+        func isid(_ slot: Int, _ index: Int, folder: String = "/run/mpio") -> ISID {
+            ISIDLease.isid(initiatorName: name, folder: folder, slot: slot, qualifier: UInt16(index))
+        }
+        let one = isid(0, 1)
         #expect(one.format == .random)
-        #expect(one == ISIDLease.isid(initiatorName: name, slot: 0, qualifier: 1))
+        #expect(one == isid(0, 1))
         var all: Set<ISID> = []
-        for slot in 0..<ISIDLease.slotCount { for index in 0..<8 { all.insert(ISIDLease.isid(initiatorName: name, slot: slot, qualifier: UInt16(index))) } }
-        #expect(all.count == ISIDLease.slotCount * 8)
+        // A lease is known in its folder only: those of other folders have to be others.
+        let folders = ["/run/mpio", "/run/user/0/mpio", "/run/user/1000/mpio", "/tmp/mpio-1000"]
+        for folder in folders {
+            for slot in 0..<ISIDLease.slotCount { for index in 0..<8 { all.insert(isid(slot, index, folder: folder)) } }
+        }
+        #expect(all.count == folders.count * ISIDLease.slotCount * 8)
         // Pinned: another version of mpio has to reinstate the sessions of this one.
-        #expect(one.description == "80ce95240001")
+        #expect(one.description == "8073c9c10001")
+    }
+
+    @Test func holdersInTwoFoldersShareNoISIDAndAFolderHasOneName() throws {
+        let (first, second) = (TemporaryFolder(), TemporaryFolder())
+        let leases = try [first, second].map { try ISIDLease.acquire(initiatorName: name, directory: $0.path) }
+        #expect(leases.map(\.slot) == [0, 0])
+        #expect(leases[0].isid(forSessionIndex: 3) != leases[1].isid(forSessionIndex: 3))
+        // The same folder by another name: the next process there has to take over from a killed one.
+        let link = second.path + "/link"
+        #expect(symlink(first.path, link) == 0)
+        #expect(mkdir(first.path + "/run", 0o700) == 0)
+        var lease: ISIDLease? = try ISIDLease.acquire(initiatorName: name, directory: first.path + "/run")
+        let isid = lease?.isid(forSessionIndex: 3)
+        lease = nil
+        for other in [link + "/run", first.path + "/./run/", first.path + "/run/../run"] {
+            #expect(try ISIDLease.acquire(initiatorName: name, directory: other).isid(forSessionIndex: 3) == isid, "\(other)")
+        }
     }
 
     @Test func aSessionKeepsItsISIDWhenOthersAreAdded() throws {

@@ -29,7 +29,7 @@ import Testing
         third.bytesPerSecond = 0
         return LUNSnapshot(
             name: "vm-store", identity: "naa.6001405abcdef01234567890abcdef01", vendor: "LIO-ORG ", product: "disk0           ",
-            capacityBytes: 10 << 30, policy: "weighted-paths", state: .degraded, holder: .init(pid: 4711, command: "mpio bench"),
+            capacityBytes: 10 << 30, blockSize: 512, policy: "weighted-paths", state: .degraded, holder: .init(pid: 4711, command: "mpio bench"),
             paths: [first, second, third])
     }
 

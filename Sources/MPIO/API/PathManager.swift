@@ -2,7 +2,7 @@ public import AsyncIO
 import Cryptography
 import Foundation
 public import Multipath
-import SCSI
+public import SCSI
 
 /// Opens the logical units of a policy file, each over all its paths, and looks after them.
 ///
@@ -29,12 +29,13 @@ public final class PathManager: Sendable {
     /// - Throws: ``PathManagerError``.
     public init(configuration: Configuration, options: Options = Options()) async throws(PathManagerError) {
         let log = EventLog()
+        let units = UnitRegister()
         var shards: [ManagerShard] = []
         do {
             initiatorName = try Self.initiatorName(of: configuration)
             let count = try Self.reactorCount(configuration, options)
             for number in 0..<count {
-                shards.append(try Self.shard(number, configuration, initiatorName, options, log))
+                shards.append(try Self.shard(number, configuration, initiatorName, options, log, units))
             }
         } catch {
             for shard in shards.reversed() { shard.reactor.stop() }
@@ -64,7 +65,8 @@ public final class PathManager: Sendable {
 
     /// Starts one reactor.
     private static func shard(
-        _ number: Int, _ configuration: Configuration, _ initiatorName: String, _ options: Options, _ log: EventLog
+        _ number: Int, _ configuration: Configuration, _ initiatorName: String, _ options: Options, _ log: EventLog,
+        _ units: UnitRegister
     ) throws -> ManagerShard {
         // One for each: sessions of two reactors to one portal are two sessions of the target's.
         let lease = try Self.lease(initiatorName, options)
@@ -78,17 +80,14 @@ public final class PathManager: Sendable {
             port: reactor, cryptography: SystemCryptography(), crc32c: systemCRC32C,
             coalescingLimit: options.receiveCoalescing, reactorNumber: number)
         return ManagerShard(
-            reactor: reactor, host: host, lease: lease, configuration: configuration, log: log,
+            reactor: reactor, host: host, lease: lease, configuration: configuration, log: log, units: units,
             openingLimits: options.onlyLooks ? options.lookLimits : nil)
     }
 
     private static func lease(_ initiatorName: String, _ options: Options) throws(ISIDLeaseError) -> ISIDLease {
-        do throws(ISIDLeaseError) {
-            return try ISIDLease.acquire(initiatorName: initiatorName, directory: options.runtimeDirectory)
-        } catch {
-            guard options.onlyLooks else { throw error }
-            return .unleased(initiatorName: initiatorName)
-        }
+        // Whoever looks meddles with nobody's sessions: neither a live holder's nor those that a killed one left.
+        guard !options.onlyLooks else { return .unleased(initiatorName: initiatorName, directory: options.runtimeDirectory) }
+        return try ISIDLease.acquire(initiatorName: initiatorName, directory: options.runtimeDirectory)
     }
 
     private static func initiatorName(of configuration: Configuration) throws(PathManagerError) -> String {
@@ -122,7 +121,7 @@ public final class PathManager: Sendable {
         /// Room for so many sessions more than are configured at the beginning, for portals that are added while the
         /// manager works (``PathManager/reload(_:dryRun:)``). The kernel keeps memory for each.
         public var spareSessionCount = 16
-        /// Nothing is written: it may do without a lease, and the first path that is up need not wait long for others.
+        /// Nothing is written: it does without a lease, and the first path that is up need not wait long for others.
         package var onlyLooks = false
         /// How long is waited where ``onlyLooks``.
         package var lookLimits = OpeningLimits(patience: .milliseconds(100), total: .seconds(1))
@@ -145,6 +144,8 @@ public final class PathManager: Sendable {
     /// Paths that cannot be used yet keep being tried. Opening a disk that is open returns the same one. Where the task is
     /// cancelled meanwhile it returns at once, and logs out again what nobody else waits for.
     /// - Throws: ``PathManagerError/unknownLUN(_:known:)``, ``PathManagerError/noUsablePath(lun:paths:)``,
+    ///   ``PathManagerError/sameUnit(lun:openAs:identity:)``, ``PathManagerError/writesFeared(lun:leftBy:identity:)``,
+    ///   ``PathManagerError/lanesDiffer(lun:words:)``,
     ///   ``PathManagerError/cancelled``, ``PathManagerError/shutDown``.
     public func open(_ name: String) async throws(PathManagerError) -> MultipathDisk {
         try await open(name, isUsed: true)
@@ -268,6 +269,12 @@ public enum PathManagerError: Error, Sendable, CustomStringConvertible {
     case noUsablePath(lun: String, paths: [PathTrouble])
     /// The lanes of a LUN (``MultipathDisk/laneCount``) found different units, or sizes; in words.
     case lanesDiffer(lun: String, words: String)
+    /// The unit that the LUN's paths lead to is open under another name. Each name would guard its own writes only, so that a
+    /// late one of the one could undo a newer one of the other.
+    case sameUnit(lun: String, openAs: String, identity: LogicalUnitIdentity)
+    /// The unit that the LUN's paths lead to was closed under another name, and writes of that one may still come late. It can be
+    /// opened once `quiesce-time` has passed; under the other name at any time.
+    case writesFeared(lun: String, leftBy: String, identity: LogicalUnitIdentity)
     /// The reactors, the ISID lease or the control socket could not be had; in words.
     case cannotStart(String)
     /// The manager was shut down, or is being shut down.
@@ -284,6 +291,12 @@ public enum PathManagerError: Error, Sendable, CustomStringConvertible {
         case .noUsablePath(let lun, let paths):
             "no usable path to \(lun):\n" + paths.map { "  \($0)" }.joined(separator: "\n")
         case .lanesDiffer(let lun, let words): "the lanes of \(lun) lead to different units: \(words)"
+        case .sameUnit(let lun, let other, let identity):
+            "\(lun) and \(other) are one unit, \(identity), which is open as \(other): "
+                + "two LUNs over one unit do not guard each other's writes; take one of them out of the policy file"
+        case .writesFeared(let lun, let other, let identity):
+            "\(lun) is \(identity), which was closed as \(other) while writes of it could still come late; "
+                + "open it as \(other), or once quiesce-time has passed"
         case .cannotStart(let words): words
         case .shutDown: "the path manager was shut down"
         case .cancelled: "cancelled before the disk was open"

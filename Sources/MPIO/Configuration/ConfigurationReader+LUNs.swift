@@ -8,18 +8,33 @@ extension ConfigurationReader {
         var names: [String: Int] = [:]
         var identifications: [LUNIdentification: Int] = [:]
         var transports: [PathTransport: Int] = [:]
+        var units: [Unit: [UnitClaim]] = [:]
+    }
+
+    /// A number at a target, however a LUN spells it.
+    private struct Unit: Hashable {
+        var target: Int
+        var lun: LogicalUnitNumber
+    }
+
+    private struct UnitClaim {
+        /// Which of the file's LUNs claims it.
+        var owner: Int
+        var line: Int
+        /// It has an identity as well, which its paths have to show.
+        var isIdentified: Bool
     }
 
     mutating func readLUNs(_ node: PolicyNode) {
         guard let list = node.list(expected: "a list of LUNs, each with a name") else { return }
         if list.isEmpty { node.report("no LUN", expected: "at least one LUN") }
         var claims = Claims()
-        for entry in list {
-            if let lun = readLUN(entry, claims: &claims) { configuration.luns.append(lun) }
+        for (number, entry) in list.enumerated() {
+            if let lun = readLUN(entry, number, claims: &claims) { configuration.luns.append(lun) }
         }
     }
 
-    private func readLUN(_ node: PolicyNode, claims: inout Claims) -> LUNConfiguration? {
+    private func readLUN(_ node: PolicyNode, _ number: Int, claims: inout Claims) -> LUNConfiguration? {
         let keys = ["name", "identity", "paths", "reactors"] + Self.settingsKeys
         guard let mapping = node.mapping(keys: keys, expected: "a mapping with a name and an identity") else { return nil }
         let nameNode = mapping.required("name", expected: "a name such as vm-store")
@@ -32,9 +47,17 @@ extension ConfigurationReader {
         let identityNode = mapping["identity"]
         let identification = identityNode.flatMap { readIdentification($0) }
         if let identification, let identityNode {
-            claim(identification, in: &claims.identifications, at: identityNode, "another LUN claims this identity")
+            let message = "another LUN claims this identity"
+            if case .location(let target, let lun) = identification {
+                claim(target: target, lun, for: number, in: &claims, at: identityNode, message)
+            } else {
+                claim(identification, in: &claims.identifications, at: identityNode, message)
+            }
+            if mapping["paths"] == nil, !hasTargets, case .identity = identification {
+                node.report("no path leads to it: the file has no targets", expected: "'targets', or 'paths' with a device")
+            }
         }
-        let paths = mapping["paths"].map { readPaths($0, identification: identification, claims: &claims) } ?? []
+        let paths = mapping["paths"].map { readPaths($0, identification: identification, number, claims: &claims) } ?? []
         if identityNode == nil, !saysWhereItIs(paths, listed: mapping["paths"]) {
             node.report(
                 "the key 'identity' is missing",
@@ -66,6 +89,22 @@ extension ConfigurationReader {
             node.report("\(message), in line \(line)")
         } else {
             claims[key] = node.mark?.line ?? 1
+        }
+    }
+
+    /// Numbers at one target are one unit, whichever portals lead there. Where both LUNs give an identity the portals may
+    /// differ: it is then the identity that is looked at.
+    private func claim(
+        target name: String, _ lun: LogicalUnitNumber, for owner: Int, in claims: inout Claims, at node: PolicyNode,
+        isIdentified: Bool = false, _ message: String
+    ) {
+        guard let target = configuration.targets.firstIndex(where: { $0.name == name }) else { return }
+        let unit = Unit(target: target, lun: lun)
+        let known = claims.units[unit, default: []]
+        if let other = known.first(where: { $0.owner != owner && !($0.isIdentified && isIdentified) }) {
+            node.report("\(message), in line \(other.line)")
+        } else if !known.contains(where: { $0.owner == owner }) {
+            claims.units[unit, default: []].append(UnitClaim(owner: owner, line: node.mark?.line ?? 1, isIdentified: isIdentified))
         }
     }
 
@@ -130,7 +169,9 @@ extension ConfigurationReader {
 
     // MARK: Paths
 
-    private func readPaths(_ node: PolicyNode, identification: LUNIdentification?, claims: inout Claims) -> [PathConfiguration] {
+    private func readPaths(
+        _ node: PolicyNode, identification: LUNIdentification?, _ number: Int, claims: inout Claims
+    ) -> [PathConfiguration] {
         guard let list = node.list(expected: "a list of paths such as {portal: \"10.0.1.10:3260\"}") else { return [] }
         if list.isEmpty { node.report("an empty list", expected: "at least one path, or no 'paths' for all that lead to the LUN") }
         var paths: [PathConfiguration] = []
@@ -142,16 +183,33 @@ extension ConfigurationReader {
                 continue
             }
             own[path.transport] = entry.mark?.line ?? 1
-            // A device is one LUN, and so is a numbered unit of a target; without a number the portal leads to many.
-            if path.transport.isWholeUnit {
-                claim(path.transport, in: &claims.transports, at: entry, "another LUN has the path \(path.settings.name)")
-            }
+            claim(path, identification, number, in: &claims, at: entry)
             paths.append(path)
         }
         if !paths.isEmpty, paths.count == list.count, paths.allSatisfy({ $0.settings.role == .standby }) {
             node.report("every path is standby", expected: "at least one primary path")
         }
         return paths
+    }
+
+    /// A device is one LUN, and so is a numbered unit of a target; without a number the portal leads to many.
+    private func claim(
+        _ path: PathConfiguration, _ identification: LUNIdentification?, _ number: Int, in claims: inout Claims, at node: PolicyNode
+    ) {
+        guard path.transport.isWholeUnit else { return }
+        if let line = claims.transports[path.transport] {
+            return node.report("another LUN has the path \(path.settings.name), in line \(line)")
+        }
+        claims.transports[path.transport] = node.mark?.line ?? 1
+        guard case .portal(let target, _, let lun?) = path.transport else { return }
+        let name = configuration.targets[target].name
+        // It is told where its own identity says so.
+        if case .location(name, lun)? = identification { return }
+        var isIdentified = false
+        if case .identity? = identification { isIdentified = true }
+        claim(
+            target: name, lun, for: number, in: &claims, at: node, isIdentified: isIdentified,
+            "another LUN has the unit \(lun.index ?? 0) of \(name)")
     }
 
     private func readPath(_ node: PolicyNode, order: Int, identification: LUNIdentification?) -> PathConfiguration? {

@@ -30,10 +30,8 @@ extension ConfigurationReader {
         if let chap = mapping["chap"] { target.chap = readCHAP(chap) }
         if let digests = mapping["digests"] { readDigests(digests, into: &target) }
         if let policy = mapping["connection-policy"], let kind = Self.policy(policy, forConnections: true) {
+            // Of no effect, and no harm, where every session has one connection: they may become more.
             target.connectionPolicy.kind = kind
-            if portals.allSatisfy({ $0.connections.count == 1 }), !portals.isEmpty {
-                policy.report("a connection-policy where every session has one connection", expected: "'connections' above 1")
-            }
         }
         if let iscsi = mapping["iscsi"] { readTuning(iscsi, into: &target.iscsi) }
         guard let nameNode, name != nil else { return nil }

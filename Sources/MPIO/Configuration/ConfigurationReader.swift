@@ -8,6 +8,8 @@ struct ConfigurationReader {
     /// The folder of the policy file, against which relative file names count.
     let folder: String
     var configuration = Configuration()
+    /// Whether the file lists any, right or wrong.
+    private(set) var hasTargets = false
 
     /// What a LUN's settings are built from: the values, and which policy options were written down, and where.
     struct SettingsLayer {
@@ -32,7 +34,10 @@ struct ConfigurationReader {
         if let defaults = top["defaults"], let mapping = defaults.mapping(keys: Self.settingsKeys) {
             configuration.defaults = Self.readSettings(mapping, onto: LUNSettings()).settings
         }
-        if let targets = top["targets"] { readTargets(targets) }
+        if let targets = top["targets"] {
+            if case .sequence(let list) = targets.node, list.isEmpty {} else { hasTargets = true }
+            readTargets(targets)
+        }
         guard let luns = top.required("luns", expected: "a list of LUNs, each with a name") else { return }
         readLUNs(luns)
     }
@@ -159,7 +164,8 @@ struct ConfigurationReader {
         set("path-recovery-interval", shortest...hour, \.pathRecoveryInterval)
         set("path-recovery-interval-maximum", shortest...hour, \.pathRecoveryIntervalMaximum)
         set("login-timeout", shortest...hour, \.loginTimeout)
-        set("command-timeout", .zero...day, \.commandTimeout, neverIsZero: true)
+        // Not 0, which elsewhere means at once: who wants no bound says so.
+        set("command-timeout", shortest...day, \.commandTimeout, neverIsZero: true)
         set("silence-timeout", shortest...hour, \.silenceTimeout)
         set("quiesce-time", .zero...day, \.quiesceTime)
         if let count = mapping["retry-count"]?.whole(0...1000) { timers.retryCount = count }

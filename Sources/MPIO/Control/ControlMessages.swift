@@ -25,7 +25,7 @@ public enum ControlRequest: Hashable, Sendable {
     case connection(PathAction, lun: String, path: String, number: Int)
     /// Why requests go where they go; with the last so many decisions where asked.
     case explain(lun: String, last: Int?)
-    /// Events with a serial over `after`, at most 1000; the oldest that are kept where nil. To follow, ask again.
+    /// Events with a serial over `after`, oldest first; all that are kept (the last 2,048) where nil. To follow, ask again.
     case events(after: UInt64?)
     /// OpenMetrics text.
     case metrics

@@ -27,6 +27,10 @@ package final class DiskEngine {
     /// Of ``device``; by itself, because looking into a description copies its strings.
     @exclusivity(unchecked) private var capacityByteCount: UInt64?
     @exclusivity(unchecked) private(set) var limits = TransferLimits()
+    /// What other disks have, so that no unit is two disks.
+    private let units: UnitRegister
+    /// Set where another disk has the unit: then this one never opens.
+    private(set) var conflict: UnitConflict?
     /// Of all lanes of the disk.
     let events: EventBroadcast
     /// Told of each event at once, on the port's thread.
@@ -63,12 +67,13 @@ package final class DiskEngine {
 
     init(
         name: String, settings: LUNSettings, modules: DSMRegistry, log: EventLog, host: EngineHost, lane: Lane = .only,
-        events: EventBroadcast = EventBroadcast()
+        events: EventBroadcast = EventBroadcast(), units: UnitRegister = UnitRegister()
     ) {
         self.name = name
         self.lane = lane
         self.events = events
         self.log = log
+        self.units = units
         self.host = host
         lun = PseudoLUN(name: name, settings: settings, registry: modules, requestCapacity: Self.requestCapacity)
         records = RequestTable(capacity: Self.requestCapacity)
@@ -459,7 +464,7 @@ package final class DiskEngine {
     private func handle(_ event: MultipathEvent) {
         switch event {
         case .defined(let device, _):
-            define(device)
+            guard define(device) else { return }
         case .capacityChanged(_, _, let blocks):
             device?.blockCount = blocks
             tellOtherLanes?(.capacityChanged)
@@ -473,10 +478,14 @@ package final class DiskEngine {
         events.send(shown)
     }
 
-    private func define(_ device: DeviceDescription) {
+    /// False: another disk has the unit. Nobody was given this one yet, so nothing was sent that changes blocks.
+    private func define(_ device: DeviceDescription) -> Bool {
+        conflict = device.identity.flatMap { units.take($0, for: self) }
+        guard conflict == nil else { return false }
         self.device = device
         limits = TransferLimits(device)
         striping = Striping(laneCount: lane.count, blockSize: limits.blockSize, stripeLimitByteCount: lane.stripeLimitByteCount)
+        return true
     }
 
     /// Something that happened on another lane of the disk.
@@ -521,6 +530,9 @@ package final class DiskEngine {
         timer = nil
         events.finish(lane.number)
         tellOtherLanes = nil
+        if let identity = device?.identity {
+            units.giveBack(identity, self, fearedUntil: remainingWrites.isEmpty ? nil : now + lun.settings.timers.quiesceTime)
+        }
         let ready = closings
         closings.removeAll()
         for closing in ready { closing() }

@@ -11,7 +11,7 @@ final class DiskOpening: TimerHandler {
         case opened(DeviceDescription)
         /// What each path says, in their order.
         case failed([PathTrouble])
-        /// Nobody waits for it any more.
+        /// Nobody waits for it any more, or it must not be opened.
         case ended(PathManagerError)
     }
 
@@ -42,6 +42,7 @@ final class DiskOpening: TimerHandler {
     /// Called whenever the disk's state may have changed.
     func check() {
         guard report != nil else { return }
+        if let conflict = disk.conflict { return finish(.ended(conflict.error(for: disk.name))) }
         let snapshot = disk.lun.snapshot()
         let isSettled = snapshot.paths.allSatisfy { !$0.state.isConnecting }
         if let device = disk.device, snapshot.paths.contains(where: \.state.isUsable) {

@@ -11,6 +11,7 @@ final class ManagerShard: @unchecked Sendable {
     let sessions: SessionPool
     private let lease: ISIDLease
     private let log: EventLog
+    private let units: UnitRegister
     /// What is configured now, as the manager last said.
     private(set) var configuration: Configuration
     private(set) var disks: [DiskEngine] = []
@@ -28,13 +29,14 @@ final class ManagerShard: @unchecked Sendable {
 
     init(
         reactor: LibaioReactor, host: EngineHost, lease: ISIDLease, configuration: Configuration, log: EventLog,
-        openingLimits: OpeningLimits?
+        units: UnitRegister, openingLimits: OpeningLimits?
     ) {
         self.reactor = reactor
         self.host = host
         self.lease = lease
         self.configuration = configuration
         self.log = log
+        self.units = units
         self.openingLimits = openingLimits
         sessions = SessionPool(
             configuration: configuration, initiatorName: lease.initiatorName, lease: lease, host: host)
@@ -104,7 +106,8 @@ final class ManagerShard: @unchecked Sendable {
 
     private func makeDisk(_ lun: LUNConfiguration, _ lane: Lane, _ events: EventBroadcast, _ modules: DSMRegistry) -> DiskEngine {
         let engine = DiskEngine(
-            name: lun.name, settings: lun.settings, modules: modules, log: log, host: host, lane: lane, events: events)
+            name: lun.name, settings: lun.settings, modules: modules, log: log, host: host, lane: lane, events: events,
+            units: units)
         if case .identity(let wanted) = lun.identification { engine.lun.pin(wanted) }
         for path in configuration.effectivePaths(of: lun) { add(path, to: engine, lun: lun) }
         engine.inherit(remainingWrites.removeValue(forKey: lun.name) ?? [])

@@ -15,7 +15,7 @@ extension DiskEngine {
             name: name, identity: device?.identity?.description ?? lun.pinned?.description,
             vendor: device?.vendor ?? "", product: device?.product ?? "", revision: device?.revision ?? "",
             serial: device?.serial ?? "", capacityBytes: device?.capacity ?? 0,
-            blockSize: Int(device?.blockSize ?? 512), policy: snapshot.policy.kind.rawValue, dsm: snapshot.module,
+            blockSize: Int(device?.blockSize ?? 0), policy: snapshot.policy.kind.rawValue, dsm: snapshot.module,
             state: LUNState(rawValue: snapshot.state.rawValue) ?? .failed, fence: snapshot.guardState.words(paths.map(\.name)),
             queued: snapshot.queued + waitingCount, failovers: UInt64(snapshot.failOvers),
             redriven: snapshot.redriven, holder: holder,

@@ -198,6 +198,7 @@ public struct PathsRenderer {
 
     private func table(_ lun: LUNSnapshot) -> String {
         let rows = lun.paths.flatMap(tableRows)
+        if rows.isEmpty, let error = lun.error { return style.wrapped(HumanText.printable(error).components(separatedBy: " "), separator: " ", indentation: 2) }
         guard !rows.isEmpty else { return "  no paths: no target that answers has this LUN; 'mpio discover PORTAL' tells what one has\n" }
         let table = TextTable(columns: Self.columns, rows: rows.map(\.cells))
         let kept = table.fittingColumns(limit: style.width, indentation: 2)

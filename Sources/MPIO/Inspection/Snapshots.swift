@@ -102,6 +102,8 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
     public var clockSeconds: Double?
     /// Nil where no process holds the LUN and it was only looked at.
     public var holder: Holder?
+    /// Why it could not be opened, in words, where that is no matter of its paths; nil for LUNs that are held.
+    public var error: String?
     /// Its paths, in configured order.
     public var paths: [PathSnapshot]
 
@@ -123,7 +125,7 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
     }
 
     enum CodingKeys: String, CodingKey {
-        case name, identity, vendor, product, revision, serial, policy, dsm, state, fence, queued, failovers, redriven, reactor, lanes, holder, paths
+        case name, identity, vendor, product, revision, serial, policy, dsm, state, fence, queued, failovers, redriven, reactor, lanes, holder, error, paths
         case capacityBytes = "capacity_bytes"
         case blockSize = "block_size"
         case noPathSeconds = "no_path_s"
@@ -134,7 +136,7 @@ public struct LUNSnapshot: Codable, Hashable, Sendable {
     /// A LUN of these facts; what is not given is empty, zero or nil.
     public init(
         name: String, identity: String? = nil, vendor: String = "", product: String = "", revision: String = "",
-        serial: String = "", capacityBytes: UInt64 = 0, blockSize: Int = 512, policy: String, dsm: String = "default",
+        serial: String = "", capacityBytes: UInt64 = 0, blockSize: Int = 0, policy: String, dsm: String = "default",
         state: LUNState, fence: String = "clear", queued: Int = 0, failovers: UInt64 = 0, redriven: UInt64 = 0, holder: Holder? = nil,
         paths: [PathSnapshot] = []
     ) {
@@ -455,6 +457,7 @@ extension LUNSnapshot {
         try values.encodeIfPresent(lanes, forKey: .lanes)
         try values.encodeIfPresent(clockSeconds, forKey: .clockSeconds)
         try values.encode(holder, forKey: .holder)
+        try values.encodeIfPresent(error, forKey: .error)
         try values.encode(paths, forKey: .paths)
     }
 }

@@ -8,12 +8,16 @@ public import ISCSI
 /// dead session and so ends its late writes. A file lock gives both: the kernel drops it with the last descriptor,
 /// however the process ends.
 ///
-/// Leases are per machine and runtime folder. Hosts that share an initiator name are not kept apart.
+/// Leases are per runtime folder, and so are the ISIDs: two processes with different folders (two users, a service and a
+/// login session) share none, and neither succeeds the other. Hosts, or containers with a file system each, that share an
+/// initiator name and call their folders the same are not kept apart.
 public final class ISIDLease: Sendable {
     /// The name under which the process logs in.
     public let initiatorName: String
     /// The lowest that was free, from 0.
     public let slot: Int
+    /// By its canonical name, which is the same however a process calls it.
+    private let folder: String
     private let descriptor: Int32
     private let lock = NSLock()
     /// LUNs of this lease, by the hash of their names; what the last holder left behind included.
@@ -22,25 +26,29 @@ public final class ISIDLease: Sendable {
     /// Leases of one initiator name that can be held at once.
     public static var slotCount: Int { 256 }
 
-    private init(initiatorName: String, slot: Int, descriptor: Int32) {
+    private init(initiatorName: String, folder: String, slot: Int, descriptor: Int32) {
         self.initiatorName = initiatorName
+        self.folder = folder
         self.slot = slot
         self.descriptor = descriptor
         noted = descriptor >= 0 ? Self.notes(in: descriptor) : []
     }
 
-    /// Takes the lowest free slot. The folder is made where it is missing. Returns at once.
+    /// Takes the lowest free slot of the folder. The folder is made where it is missing. Returns at once.
+    /// - Throws: ``ISIDLeaseError``.
     public static func acquire(
         initiatorName: String, directory: String = RuntimeDirectory.defaultPath()
     ) throws(ISIDLeaseError) -> ISIDLease {
+        let folder: String
         do throws(RuntimeDirectoryError) {
             try RuntimeDirectory.prepare(directory)
+            folder = try RuntimeDirectory.canonical(directory)
         } catch {
             throw .directory(error)
         }
         for slot in 0..<slotCount {
             if let descriptor = try lock(path(initiatorName: initiatorName, slot: slot, directory: directory)) {
-                let lease = ISIDLease(initiatorName: initiatorName, slot: slot, descriptor: descriptor)
+                let lease = ISIDLease(initiatorName: initiatorName, folder: folder, slot: slot, descriptor: descriptor)
                 lease.takeOverNotes()
                 return lease
             }
@@ -53,10 +61,12 @@ public final class ISIDLease: Sendable {
         if descriptor >= 0 { close(descriptor) }
     }
 
-    /// ISIDs by chance, for a process that only looks and can lock no file. Nobody else uses them, in all likelihood, and
-    /// nobody inherits them: what such a process leaves behind when it is killed stays until its target ends it.
-    static func unleased(initiatorName: String) -> ISIDLease {
-        ISIDLease(initiatorName: initiatorName, slot: Int.random(in: slotCount..<(1 << 24)), descriptor: -1)
+    /// ISIDs by chance, for a process that only looks: it locks and writes nothing, ends no session that somebody left, and
+    /// takes no slot that a holder's successor should have. Nobody else uses them, in all likelihood (the leases of this
+    /// folder never), and nobody inherits them: what such a process leaves when it is killed stays until its target ends it.
+    static func unleased(initiatorName: String, directory: String) -> ISIDLease {
+        let folder = (try? RuntimeDirectory.canonical(directory)) ?? directory
+        return ISIDLease(initiatorName: initiatorName, folder: folder, slot: Int.random(in: slotCount..<(1 << 24)), descriptor: -1)
     }
 
     /// The locked file, or nil where another process (or another lease of this one) has it.
@@ -126,9 +136,10 @@ public final class ISIDLease: Sendable {
     // MARK: The ISIDs
 
     /// The ISID of the process's session number `index`: the same in every process that ever holds this slot
-    /// under this initiator name. Type "random" of RFC 7143 section 11.12.5; no two slots of a name share one.
+    /// of this folder under this initiator name. Type "random" of RFC 7143 section 11.12.5; no two slots share one, and those
+    /// of two folders do so with a chance of 1 to 30,000.
     public func isid(forSessionIndex index: UInt16) -> ISID {
-        Self.isid(initiatorName: initiatorName, slot: slot, qualifier: index)
+        Self.isid(initiatorName: initiatorName, folder: folder, slot: slot, qualifier: index)
     }
 
     /// One ISID for each session, all different, each depending as little as possible on the others: a session keeps
@@ -144,8 +155,9 @@ public final class ISIDLease: Sendable {
         }
     }
 
-    static func isid(initiatorName: String, slot: Int, qualifier: UInt16) -> ISID {
-        let base = UInt32(truncatingIfNeeded: StableHash.of(initiatorName) >> 20)
+    static func isid(initiatorName: String, folder: String, slot: Int, qualifier: UInt16) -> ISID {
+        // No name has a line's end in it.
+        let base = UInt32(truncatingIfNeeded: StableHash.of("\(initiatorName)\n\(folder)") >> 20)
         return .random(base &+ UInt32(slot), qualifier: qualifier)
     }
 }
@@ -156,7 +168,7 @@ public enum ISIDLeaseError: Error, Hashable, Sendable, CustomStringConvertible {
     case directory(RuntimeDirectoryError)
     /// A lock file can't be; `code` is an `errno`.
     case file(path: String, code: Int32)
-    /// As many processes as there are slots log in under this name on this machine.
+    /// As many leases as there are slots are held under this name in this runtime folder.
     case allSlotsTaken(initiatorName: String)
 
     public var description: String {

@@ -24,6 +24,13 @@ public enum RuntimeDirectory {
         try check(path)
     }
 
+    /// The folder's one name, without links and detours. It has to exist.
+    static func canonical(_ path: String) throws(RuntimeDirectoryError) -> String {
+        guard let found = realpath(path, nil) else { throw .unusable(path: path, code: errno) }
+        defer { free(found) }
+        return String(cString: found)
+    }
+
     /// Throws unless it is a folder, no link, of this user or root, that only its owner can write.
     public static func check(_ path: String) throws(RuntimeDirectoryError) {
         var status = stat()

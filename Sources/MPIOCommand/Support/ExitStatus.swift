@@ -14,7 +14,7 @@ enum ExitStatus {
     static func of(_ error: any Error) -> ExitCode {
         switch error {
         case let code as ExitCode: code
-        case is InvalidConfiguration, is ConfigurationFileError: badPolicyFile
+        case is InvalidConfiguration, is ConfigurationFileError, PathManagerError.sameUnit: badPolicyFile
         case let failure as CommandFailure: failure.status
         case is CancellationError, DiskError.cancelled, PathManagerError.cancelled: interrupted
         case DiskError.noPathsAvailable, PathManagerError.noUsablePath: noPath

@@ -42,7 +42,9 @@ enum PathsLook {
                     return path
                 })
         } catch {
-            return LUNSnapshot(name: name, policy: kind, state: .failed)
+            var lun = LUNSnapshot(name: name, policy: kind, state: .failed)
+            lun.error = "\(error)"
+            return lun
         }
     }
 }
