@@ -100,4 +100,4 @@ setup-build:
 	@scripts/setup build
 
 clean:
-	rm -rf .build Benchmarks/.build Fuzzing/.build
+	rm -rf .build Benchmarks/.build Fuzzing/.build Examples/*/.build

@@ -25,7 +25,9 @@ let package = Package(
         .executable(name: "simulate", targets: ["SimulateCommand"]),
     ],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        // No further: the command asks parsers for their `_commandName`, and manual pages are made from
+        // `--experimental-dump-help`; both may change with a minor version.
+        .package(url: "https://github.com/apple/swift-argument-parser", .upToNextMinor(from: "1.8.2")),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     ],

@@ -3,6 +3,9 @@ public import Timebase
 
 /// The module for units with asymmetric access (ALUA): as the default one, but it follows the array's preferred
 /// groups, and makes a group active where the array leaves that to the initiators and no path carries data.
+///
+/// Claims what no registered module does and whose INQUIRY data has a TPGS other than 0. A vendor's module for such an
+/// array is best a subclass of it.
 open class ALUADSM: DefaultDSM {
     private var transitions = ExplicitTransitions()
 

@@ -3,7 +3,9 @@ public import Timebase
 
 /// The module for every LUN that no other module claims: the policy chooses, the error table judges.
 ///
-/// Meant to be subclassed: override ``claims(_:transport:)``, and then for instance only ``errorTable``.
+/// Meant to be subclassed: override ``claims(_:transport:)``, and then for instance only ``errorTable``. A module for an
+/// array with ALUA is a subclass of ``ALUADSM`` instead: this one respects access states, but knows nothing of preferred
+/// groups and asks for no transition.
 open class DefaultDSM: DeviceSpecificModule {
     public private(set) var policy: PolicySettings
     @exclusivity(unchecked) private var balance: any LoadBalancePolicy

@@ -12,8 +12,8 @@ public enum TransportKind: String, Hashable, Sendable, CaseIterable {
 /// A device-specific module (DSM): all that is special about one kind of array, for one LUN.
 ///
 /// An instance serves one LUN and is called on the thread that owns the LUN. ``DefaultDSM`` answers
-/// everything by a ``LoadBalancePolicy`` and an ``ErrorTable``; a vendor's module is best a subclass of it
-/// that overrides only what differs.
+/// everything by a ``LoadBalancePolicy`` and an ``ErrorTable``; a vendor's module is best a subclass of it, or of
+/// ``ALUADSM`` for an array with asymmetric access, that overrides only what differs.
 public protocol DeviceSpecificModule: AnyObject, SendableMetatype {
     /// Whether this kind of module wants the LUN. The first registered module that does gets it.
     static func claims(_ device: DeviceDescription, transport: TransportKind) -> Bool

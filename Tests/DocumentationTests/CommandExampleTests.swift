@@ -90,12 +90,14 @@ import TestSupport
         }
     }
 
-    /// Headings, policies and states; figures, addresses and what depends on them differ each time.
+    /// Headings, policies, modules and states; figures, addresses and what depends on them differ each time.
     private func skeleton(_ text: String) -> [String] {
         text.split(separator: "\n").map(String.init).compactMap { line in
             if let heading = line.wholeMatch(of: /[0-9]  (.*)/) { return String(heading.output.1) }
             if let policy = line.wholeMatch(of: /\s\s([a-z-]+) +[0-9.,k]+ requests\/s .*/) { return String(policy.output.1) }
-            if let facts = line.wholeMatch(of: /\s\spolicy ([a-z-]+) .*state ([a-z]+).*/) { return "\(facts.output.1) \(facts.output.2)" }
+            if let facts = line.wholeMatch(of: /\s\spolicy ([a-z-]+) .*dsm ([a-z-]+) .*state ([a-z]+).*/) {
+                return "\(facts.output.1) \(facts.output.2) \(facts.output.3)"
+            }
             return nil
         }
     }

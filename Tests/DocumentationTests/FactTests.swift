@@ -79,6 +79,59 @@ import Timebase
         #expect(unit.contains("\nType=notify\n") && unit.contains("\nExecReload=/bin/kill -HUP $MAINPID\n"))
     }
 
+    // MARK: Modules and make targets
+
+    /// The targets of Package.swift that are the product's, with what of the package each depends on.
+    private func modules() throws -> [String: Set<String>] {
+        let manifest = try String(contentsOfFile: Document.root + "/Package.swift", encoding: .utf8)
+        let folders = try FileManager.default.contentsOfDirectory(atPath: Document.root + "/Sources").filter { !$0.hasPrefix(".") }
+        let names = Set(folders + ["CAio", "COpenSSL"])
+        var found: [String: Set<String>] = [:]
+        for target in manifest.matches(of: /\.(?:target|executableTarget|systemLibrary)\(\s*name: "(\w+)"(?:,\s*dependencies: \[([^\]]*)\])?/) {
+            guard names.contains(String(target.output.1)) else { continue }
+            let words = (target.output.2 ?? "").matches(of: /"(\w+)"/).map { String($0.output.1) }
+            found[String(target.output.1)] = Set(words).intersection(names)
+        }
+        #expect(Set(found.keys) == names)
+        return found
+    }
+
+    @Test func theModulesAndTheirArrowsAreThoseOfThePackage() throws {
+        let block = try #require(try Document.read("docs/architecture.md").blocks.first { $0.info == "text" })
+        var shown: [String: Set<String>] = [:]
+        var name = ""
+        for line in block.lines {
+            if let word = line.firstMatch(of: /^\w+/) { name = String(word.output) }
+            let arrows = line.split(separator: "→").dropFirst().joined()
+            shown[name, default: []].formUnion(arrows.matches(of: /\b[A-Z]\w+/).map { String($0.output) })
+        }
+        let real = try modules()
+        #expect(Set(shown.keys) == Set(real.keys))
+        for (module, arrows) in shown {
+            let declared = try #require(real[module])
+            #expect(arrows.isSubset(of: declared), "\(module): \(arrows.subtracting(declared))")
+            // What is left out lies below what is named.
+            var reached = arrows
+            while true {
+                let more = reached.union(reached.flatMap { shown[$0] ?? [] })
+                if more == reached { break }
+                reached = more
+            }
+            #expect(declared.isSubset(of: reached.union(["Timebase"])), "\(module): \(declared.subtracting(reached))")
+        }
+    }
+
+    @Test func everyMakeTargetIsInTheTableOfCommands() throws {
+        let makefile = try String(contentsOfFile: Document.root + "/Makefile", encoding: .utf8)
+        let list = try #require(makefile.firstMatch(of: /\n\.PHONY: (.*)\n/)).output.1
+        let text = try Document.read("CONTRIBUTING.md").text
+        // Part of all the others.
+        let parts: Set = ["build", "setup", "setup-build"]
+        for target in list.split(separator: " ").map(String.init) where !parts.contains(target) {
+            #expect(text.contains(try Regex("\n\\|[^|]*`make \(target)[ `]")), "make \(target)")
+        }
+    }
+
     private static let policyFileKeys: Set = [
         "path-verify-period", "path-recovery-interval", "path-recovery-interval-maximum", "fail-back",
     ]

@@ -12,7 +12,7 @@ struct ConnectionCutTests {
 
     init() throws { directory = try TemporaryDirectory("mcs-cut") }
 
-    /// Resets each of the connections in turn, the leading one included, three times; the pauses that it made.
+    /// Resets each of the four connections in turn, the leading one included, three times; the pauses that it made.
     private func cutInTurn(
         _ links: [FaultyLink], _ disk: MultipathDisk, _ load: VerifiedLoad, around: (Int, () -> Void) async throws -> Void
     ) async throws -> [Duration] {
@@ -39,6 +39,7 @@ struct ConnectionCutTests {
 
     // MARK: tgtd, which keeps its session
 
+    /// A pause is the longest time in which no request of the disk completed. For how long at most: `expectBrief`.
     @Test func aConnectionThatIsCutUnderLoadLosesNothing() async throws {
         let server = try TgtServer.withConnections(in: directory)
         let links = try server.portals.map { try FaultyLink(to: $0) }

@@ -9,7 +9,8 @@ final class PrivateNetwork: Sendable {
     private let names: [String]
 
     /// With `count` cables; the target's end of cable n has the address 10.77.n.2.
-    /// - Throws: ``CommandFailure`` where this process may not make network namespaces (it takes root).
+    /// - Throws: ``CommandFailure`` where this process may not make network namespaces (it takes root, or being root of a
+    ///   user namespace).
     init(cables count: Int) throws {
         let tag = "mpio\(getpid())x\(UInt16.random(in: 0...(.max)))"
         names = ["\(tag)i", "\(tag)t"]

@@ -270,6 +270,19 @@ private final class FakeHolder: ControlHandler, @unchecked Sendable {
         #expect(ByteSize(1 << 20).defaultValueDescription == "1M" && TimeSpan(.seconds(10)).defaultValueDescription == "10s")
     }
 
+    /// Terminals differ in width: the parser breaks the lines, and a text that is broken already gets a stump after each of them.
+    @Test func noHelpTextIsBrokenWithinASentence() {
+        func check(_ command: any ParsableCommand.Type) {
+            for paragraph in command.configuration.discussion.components(separatedBy: "\n\n") where !paragraph.isEmpty {
+                let text = paragraph.components(separatedBy: "\n").prefix { !$0.hasPrefix("  ") }
+                for line in text { #expect(line.last == "." || line.last == ":", "\(command): \(line)") }
+            }
+            for nested in command.configuration.subcommands { check(nested) }
+        }
+        #expect(MPIOCommand.configuration.subcommands.count > 10)
+        check(MPIOCommand.self)
+    }
+
     @Test func pathsThatWereAskedForByNameMustExist() throws {
         let held = PathsReport(luns: [LUNSnapshot(name: "a", policy: "round-robin", state: .optimal)])
         let policy = try Configuration(yaml: goodPolicy)

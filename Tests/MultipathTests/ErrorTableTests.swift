@@ -363,6 +363,28 @@ import Timebase
         #expect(registry.module(for: device, transport: .kernelDevice, policy: policy)?.name == "default")
     }
 
+    final class TwinDSM: ALUADSM {
+        override class func claims(_ device: DeviceDescription, transport: TransportKind) -> Bool { device.vendor == "TWIN" }
+        override var name: String { "twin" }
+    }
+
+    /// What a vendor's module for an array with ALUA should be made from.
+    @Test func aModuleMadeFromTheOneForALUAKeepsToPreferredGroups() throws {
+        var registry = DSMRegistry()
+        registry.register(ArrayDSM.self)
+        registry.register(TwinDSM.self)
+        var device = Harness.device()
+        device.targetPortGroupSupport = [.explicit]
+        func module(_ vendor: String) throws -> any DeviceSpecificModule {
+            device.vendor = vendor
+            return try #require(registry.module(for: device, transport: .iSCSI, policy: PolicySettings(.roundRobin)))
+        }
+        #expect(try module("OTHER").name == "alua" && module("TWIN").name == "twin" && module("ACME").name == "acme")
+        #expect(try module("OTHER").grade(of: .optimized, isPreferred: true) == .preferred)
+        #expect(try module("TWIN").grade(of: .optimized, isPreferred: true) == .preferred)
+        #expect(try module("ACME").grade(of: .optimized, isPreferred: true) == .optimized)
+    }
+
     @Test func theLUNAsksTheRegistryWhenItsFirstPathShowsTheDevice() {
         var registry = DSMRegistry()
         registry.register(ArrayDSM.self)

@@ -7,8 +7,8 @@ struct BenchCommand: AsyncParsableCommand {
         commandName: "bench",
         abstract: "Measure a LUN: requests per second, latency, CPU.",
         discussion: """
-            Reads, unless --write is given, which OVERWRITES the LUN. With --verify every block written carries its address
-            and a generation, and is read back. Several LUNs are measured at once, each with --depth requests under way;
+            Reads, unless --write is given, which OVERWRITES the LUN. With --verify every block written carries its address \
+            and a generation, and is read back. Several LUNs are measured at once, each with --depth requests under way; \
             'reactors' in the policy file spreads them over threads.
 
             Examples:

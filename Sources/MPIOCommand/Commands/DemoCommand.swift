@@ -6,8 +6,8 @@ struct DemoCommand: AsyncParsableCommand {
         commandName: "demo",
         abstract: "Four paths, six policies, one cut, nothing lost.",
         discussion: """
-            Starts an embedded target on four loopback addresses, opens its LUN over all four, writes and reads back under
-            each policy, cuts a path under load and mends it. Needs no configuration, leaves nothing behind, takes about
+            Starts an embedded target on four loopback addresses, opens its LUN over all four, writes and reads back under \
+            each policy, cuts a path under load and mends it. Needs no configuration, leaves nothing behind, takes about \
             fifteen seconds. The exit status is 1 if a request was lost or data was wrong.
 
             Examples:

@@ -9,7 +9,7 @@ struct DiscoverCommand: AsyncParsableCommand {
         abstract: "Ask portals for their targets and LUNs; write a policy file.",
         usage: "mpio discover PORTAL… [--write-config FILE] [OPTIONS]",
         discussion: """
-            One portal is enough: a target names its others. Each of them is then logged in to, its LUNs are looked at, and
+            One portal is enough: a target names its others. Each of them is then logged in to, its LUNs are looked at, and \
             it is left again. Nothing is written to any LUN.
 
             Examples:

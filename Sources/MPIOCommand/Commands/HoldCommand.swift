@@ -8,8 +8,8 @@ struct HoldCommand: AsyncParsableCommand {
         commandName: "hold",
         abstract: "Keep the configured LUNs open, as a service and as NBD exports.",
         discussion: """
-            Runs until interrupted, then lets requests end and logs out. A LUN without a usable path is tried again until
-            it has one. SIGHUP takes over the policy file anew, as 'mpio reload' does, and the keys of --nbd-tls-psk;
+            Runs until interrupted, then lets requests end and logs out. A LUN without a usable path is tried again until \
+            it has one. SIGHUP takes over the policy file anew, as 'mpio reload' does, and the keys of --nbd-tls-psk; \
             LUNs that it adds are opened.
 
             Under systemd (Type=notify) it tells when it is ready, reloads and stops, and feeds the watchdog.

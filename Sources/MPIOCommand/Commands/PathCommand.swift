@@ -163,7 +163,7 @@ struct PathCommand: ParsableCommand {
         static let configuration = CommandConfiguration(
             abstract: "Remove a path from a LUN; requests under way finish first.",
             discussion: """
-                After 30 seconds it goes whatever it carries, and that goes elsewhere. A session that no LUN needs any
+                After 30 seconds it goes whatever it carries, and that goes elsewhere. A session that no LUN needs any \
                 more is logged out.
 
                 Example:

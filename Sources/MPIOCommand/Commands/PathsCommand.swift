@@ -7,11 +7,11 @@ struct PathsCommand: AsyncParsableCommand {
         commandName: "paths",
         abstract: "Show every LUN's paths: state, load, speed, errors.",
         discussion: """
-            Asks the processes that hold LUNs. A configured LUN that nobody holds is logged in to, looked at, and left; a sick
+            Asks the processes that hold LUNs. A configured LUN that nobody holds is logged in to, looked at, and left; a sick \
             array is waited for no longer than --timeout, and a path that has not answered by then is shown as connecting.
             Rates and latencies are those of the last seconds where the LUN is held, else of all requests so far.
             On a terminal --watch scrolls by the arrow keys, space and b, and ends with q.
-            With --record, samples and events of LUNs that are held go into a file as JSON lines, to be drawn by 'mpio plot';
+            With --record, samples and events of LUNs that are held go into a file as JSON lines, to be drawn by 'mpio plot'; \
             with --watch as well, they are also shown.
             With --check, the exit status is 0 for optimal, 1 for degraded, 2 for failed: the worst of the LUNs shown.
 

@@ -7,9 +7,9 @@ struct PlotCommand: AsyncParsableCommand {
         commandName: "plot",
         abstract: "Draw requests/s, MB/s and latency of each path over time.",
         discussion: """
-            Draws a recording of 'mpio paths --record', or records a LUN that a process holds for a while and draws that:
-            Ctrl-C ends the recording early. The picture is one SVG file, with a line at each event: paths lost and back,
-            fail-over, policy changes, the stale-write guard. Where a file and a LUN have the same name, the file is meant;
+            Draws a recording of 'mpio paths --record', or records a LUN that a process holds for a while and draws that: \
+            Ctrl-C ends the recording early. The picture is one SVG file, with a line at each event: paths lost and back, \
+            fail-over, policy changes, the stale-write guard. Where a file and a LUN have the same name, the file is meant; \
             --for makes it the LUN.
 
             Examples:

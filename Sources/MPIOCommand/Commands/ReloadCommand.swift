@@ -7,8 +7,8 @@ struct ReloadCommand: ParsableCommand {
         commandName: "reload",
         abstract: "Let the processes that hold LUNs take over their policy file, while I/O runs.",
         discussion: """
-            Shows what would change and asks; with --yes, or without a terminal, it does not ask. A file with a mistake
-            changes nothing: every mistake is named, and the status is 65. What can't change while a process lives is
+            Shows what would change and asks; with --yes, or without a terminal, it does not ask. A file with a mistake \
+            changes nothing: every mistake is named, and the status is 65. What can't change while a process lives is \
             said, and left. Paths that go finish what they carry.
 
             Examples:

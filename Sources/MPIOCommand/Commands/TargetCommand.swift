@@ -17,12 +17,12 @@ struct TargetCommand: AsyncParsableCommand {
             mpio target fault <subcommand>
             """,
         discussion: """
-            Each --lun is N=KIND[:PATH][,option]…: KIND is memory, null (reads zeroes, forgets writes), file, or mpio with the
-            name of a LUN of the policy file (a gateway: --lun 0=mpio:vm-store); the options are size=1G, block-size=4096
+            Each --lun is N=KIND[:PATH][,option]…: KIND is memory, null (reads zeroes, forgets writes), file, or mpio with the \
+            name of a LUN of the policy file (a gateway: --lun 0=mpio:vm-store); the options are size=1G, block-size=4096 \
             (not with mpio), serial=…, identity=naa.6…, reservations=FILE, read-only, vendor=…, product=…, revision=….
             Runs until interrupted, then asks the initiators to log out. Port 0 takes a free one.
 
-            With --peer a second controller stands before the same LUNs: a target of its own name, with a port group (2)
+            With --peer a second controller stands before the same LUNs: a target of its own name, with a port group (2) \
             and access state of its own, as arrays with two controllers have it.
 
             Examples:

@@ -7,7 +7,7 @@ struct TargetFaultCommand: ParsableCommand {
         commandName: "fault",
         abstract: "Make a running mpio target fail, and mend it.",
         discussion: """
-            A fault is KIND[=VALUE][:option=value,…]; docs/target.md says what the kinds and options mean. Faults stack. They end when
+            A fault is KIND[=VALUE][:option=value,…]; docs/target.md says what the kinds and options mean. Faults stack. They end when \
             they are removed, after their for=TIME, or when they struck.
 
             Kinds: \(FaultCommand.kindNames.joined(separator: ", ")).

@@ -7,7 +7,7 @@ struct WriteCommand: AsyncParsableCommand {
         commandName: "write",
         abstract: "Write standard input or a file to the blocks of a LUN.",
         discussion: """
-            Overwrites what is there. Where the input ends within a block, the rest of that block is kept. When the command
+            Overwrites what is there. Where the input ends within a block, the rest of that block is kept. When the command \
             ends with status 0, all of it is on stable storage.
 
             Example:

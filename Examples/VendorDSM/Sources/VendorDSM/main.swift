@@ -2,9 +2,9 @@ import MPIO
 import Multipath
 import SCSI
 
-/// Acme's two-controller arrays. While a volume moves to the other controller they answer 02/04/81, which no
-/// standard defines.
-final class AcmeDSM: DefaultDSM {
+/// Acme's two-controller arrays, which have ALUA. While a volume moves to the other controller they answer 02/04/81,
+/// which no standard defines.
+final class AcmeDSM: ALUADSM {
     override class func claims(_ device: DeviceDescription, transport: TransportKind) -> Bool {
         device.vendor == "ACME" && transport == .iSCSI
     }
