@@ -451,8 +451,7 @@ extension PseudoLUN {
         let next = dsm.explainPath(for: PolicyRequest(), from: table, at: now)
         guard next.isChosen else { return }
         failOverCount += 1
-        let waited = redriven > 0 ? now.nanoseconds.subtractingReportingOverflow(unansweredSince ?? now.nanoseconds) : (0, false)
-        let pause: Duration = waited.overflow ? .zero : .nanoseconds(Int64(clamping: waited.partialValue))
+        let pause: Duration = redriven > 0 ? unansweredSince.map { now - Instant(nanoseconds: min($0, now.nanoseconds)) } ?? .zero : .zero
         post(.failOver(from: PathIndex(index), to: PathIndex(rawValue: next.index), redriven: redriven, pause: pause))
     }
 

@@ -87,8 +87,8 @@ private struct MetricsWriter {
         pathFamily("mpio_path_errors", .counter, "Errors of the path.") { String($0.errors) }
         pathFamily("mpio_path_in_flight_requests", .gauge, "Requests outstanding on the path.") { String($0.inFlight) }
         pathFamily("mpio_path_in_flight_blocks", .gauge, "Blocks outstanding on the path.") { String($0.inFlightBlocks) }
-        pathFamily("mpio_path_latency_p50_seconds", .gauge, "Half of the requests took no longer.", unit: "seconds") { seconds($0.latency.p50) }
-        pathFamily("mpio_path_latency_p99_seconds", .gauge, "99 of 100 requests took no longer.", unit: "seconds") { seconds($0.latency.p99) }
+        pathFamily("mpio_path_latency_p50_seconds", .gauge, "Half of the requests took no longer.", unit: "seconds") { Self.seconds($0.latency.p50) }
+        pathFamily("mpio_path_latency_p99_seconds", .gauge, "99 of 100 requests took no longer.", unit: "seconds") { Self.seconds($0.latency.p99) }
     }
 
     // MARK: How it is written
@@ -107,7 +107,7 @@ private struct MetricsWriter {
         }
     }
 
-    private func seconds(_ microseconds: Double?) -> String? {
+    private static func seconds(_ microseconds: Double?) -> String? {
         guard let microseconds, microseconds.isFinite else { return nil }
         return String(microseconds / 1_000_000)
     }

@@ -75,8 +75,8 @@ struct Holders {
     /// What every holder says of these LUNs (of all where empty). A holder that does not answer is skipped and named in `silent`.
     func report(luns: [String]) -> (report: PathsReport, silent: [Silent]) {
         let (answers, silent) = askAll(.paths(luns: luns))
-        let reports = answers.map { if case .paths(let report) = $0.response { report.luns } else { [] } }
-        return (PathsReport(luns: reports.flatMap { $0 }), silent)
+        let reports = answers.compactMap { if case .paths(let report) = $0.response { report } else { nil } }
+        return (PathsReport(luns: reports.flatMap(\.luns)), silent)
     }
 
     /// Every holder that answers, and who is silent.
