@@ -38,7 +38,7 @@ struct EventFollower {
         var turn = Turn()
         connect(&turn)
         let asked = followed.filter { $0.value.client != nil }.sorted { $0.key < $1.key }
-        let answers = Holders.ask(asked.compactMap(\.value.client)) { .events(after: asked[$0].value.next) }
+        let answers = Holders.ask(asked.compactMap { $0.value.client }) { .events(after: asked[$0].value.next) }
         for ((path, holder), answer) in zip(asked, answers) { take(answer, from: path, holder, into: &turn) }
         turn.records.sort { ($0.at, $0.serial) < ($1.at, $1.serial) }
         return turn

@@ -82,15 +82,20 @@ struct Holders {
     /// Every holder that answers, and who is silent.
     func all() -> (holders: [(ControlClient, HolderReport)], silent: [Silent]) {
         let (answers, silent) = askAll(.identify)
-        return (answers.compactMap { if case .holder(let report) = $0.response { ($0.client, report) } else { nil } }, silent)
+        let holders = answers.compactMap { answer -> (ControlClient, HolderReport)? in
+            guard case .holder(let report) = answer.response else { return nil }
+            return (answer.client, report)
+        }
+        return (holders, silent)
     }
 
     /// The holder of one LUN, found by name or identity.
     func holder(of lun: String) throws -> ControlClient {
         let (answers, silent) = askAll(.paths(luns: [lun]))
-        let holding = answers.first { if case .paths(let report) = $0.response { !report.luns.isEmpty } else { false } }
-        guard let holding else { throw nobodyHolds(lun, silent: silent) }
-        return holding.client
+        for (client, response) in answers {
+            if case .paths(let report) = response, !report.luns.isEmpty { return client }
+        }
+        throw nobodyHolds(lun, silent: silent)
     }
 
     /// Asks the holder of a LUN; a refusal is thrown as it came.
