@@ -36,9 +36,12 @@ public indirect enum MultipathEvent: Hashable, Sendable {
     case transitionRequested(PathIndex, TargetPortGroupChange)
     /// How the array answered.
     case transitionEnded(PathIndex, TargetPortGroupChange, PathOutcome)
-    /// Traffic left a path that failed; `to` is where the next request goes.
-    case failOver(from: PathIndex, to: PathIndex, redriven: Int)
-    /// Traffic went back to a path that works again, from one that works too.
+    /// Traffic left a path that failed; `to` is where the next request goes. So many requests are sent again, at once. The pause is
+    /// how long they had waited for an answer by then: since the first of them was admitted, or since anything last
+    /// came back over the path, whichever was later; zero where there are none.
+    case failOver(from: PathIndex, to: PathIndex, redriven: Int, pause: Duration)
+    /// Traffic went back to a path that works again, from one that works too. Nothing waits for it and nothing is sent
+    /// again: what is under way ends where it is.
     case failBack(from: PathIndex, to: PathIndex)
     /// Nothing can carry requests; from now on `pdo-remove-period` counts.
     case allPathsLost
@@ -78,4 +81,24 @@ public indirect enum MultipathEvent: Hashable, Sendable {
     case requestTimedOut(RequestKind, lba: UInt64, PathIndex?)
     /// The device-specific module gave the whole LUN up, for what this path answered.
     case lunFailed(PathIndex)
+}
+
+extension MultipathEvent {
+    /// Requests that were sent again on another path; nil for events that have no such count.
+    public var redriven: Int? {
+        switch self {
+        case .pathLost(_, _, let count), .pathStalled(_, let count), .pathTakenOut(_, let count), .failOver(_, _, let count, _): count
+        case .failBack: 0
+        default: nil
+        }
+    }
+
+    /// For how long requests waited until their traffic went to another path; nil for events at which it does not.
+    public var pause: Duration? {
+        switch self {
+        case .failOver(_, _, _, let pause): pause
+        case .failBack: .zero
+        default: nil
+        }
+    }
 }

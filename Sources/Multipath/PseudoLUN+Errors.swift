@@ -52,6 +52,7 @@ extension PseudoLUN {
             case .status(_, let sense): (PathFailure(reason, detail: sense.map { "\($0)" } ?? ""), true)
             case .good, .targetFailure, .short: (PathFailure(reason), true)
             }
+        let unanswered = unansweredSince(path)
         // It is off the path's books before the others are re-driven, so that it keeps its own answer.
         if mayRunLater { keepCopy(slot, at: now) }
         unissue(slot)
@@ -62,7 +63,7 @@ extension PseudoLUN {
             redrivenCount += 1
             makeReady(slot)
         }
-        losePath(path, failure, isTransportUp: isTransportUp, alreadyRedriven: 1, at: now)
+        losePath(path, failure, isTransportUp: isTransportUp, alreadyRedriven: 1, unansweredSince: unanswered, at: now)
         settle(at: now)
     }
 

@@ -41,13 +41,14 @@ extension PseudoLUN {
     /// Removes a path for good; its requests are re-driven. Its index is not used again.
     public func removePath(_ path: PathIndex, at now: Instant) {
         guard let index = known(path) else { return }
+        let unanswered = unansweredSince(index)
         let redriven = redrive(index, withdraw: paths[index].isTransportUp, at: now)
         paths[index].link = .removed
         resetEnded(ifVia: index, at: now)
         raiseGuard(index, at: now)
         dsm.pathRemoved(path, at: now)
         post(.pathRemoved(path))
-        if redriven > 0 { noteFailOver(from: index, redriven: redriven, at: now) }
+        if redriven > 0 { noteFailOver(from: index, redriven: redriven, unanswered, at: now) }
         // While its old writes are being fenced, or may still be answered, the session is of use.
         let isHolding = hasOpenSession(index) && staleWrites.oldestHeld(on: path.rawValue) != nil
         if paths[index].fence != .aborting, !isHolding {
@@ -125,6 +126,7 @@ extension PseudoLUN {
             post(.pathDrained(path))
         case .fail:
             guard paths[index].link != .takenOut else { return }
+            let unanswered = unansweredSince(index)
             let redriven = redrive(index, withdraw: paths[index].isTransportUp, at: now)
             paths[index].link = .takenOut
             paths[index].stalledSince = nil
@@ -133,7 +135,7 @@ extension PseudoLUN {
             post(.pathTakenOut(path, redriven: redriven))
             dsm.pathLost(path, failure: PathFailure(.takenOut), at: now)
             raiseGuard(index, at: now)
-            noteFailOver(from: index, redriven: redriven, at: now)
+            noteFailOver(from: index, redriven: redriven, unanswered, at: now)
             // While its old writes are being fenced the session is still of use.
             if staleWrites.count(on: path.rawValue) == 0 { disconnect(index) }
         }
@@ -354,6 +356,7 @@ extension PseudoLUN {
     private func refuse(_ index: Int, _ reason: RefusalReason, at now: Instant) {
         let isNews: Bool
         if case .refused(let old, _) = paths[index].link { isNews = old != reason } else { isNews = true }
+        let unanswered = unansweredSince(index)
         let redriven = redrive(index, withdraw: true, at: now)
         let pause = paths[index].recovery.nextPause(settings.timers)
         paths[index].link = .refused(reason, nextTry: now + pause)
@@ -363,7 +366,7 @@ extension PseudoLUN {
         rows[index].wasLost = true
         if isNews, paths[index].shownState != .refused(reason) { post(.pathRefused(PathIndex(index), reason)) }
         raiseGuard(index, at: now)
-        if redriven > 0 { noteFailOver(from: index, redriven: redriven, at: now) }
+        if redriven > 0 { noteFailOver(from: index, redriven: redriven, unanswered, at: now) }
         settle(at: now)
     }
 
@@ -428,7 +431,8 @@ extension PseudoLUN {
 
     /// Takes the path out of use, re-drives what was on it and plans its recovery.
     func losePath(
-        _ index: Int, _ failure: PathFailure, isTransportUp: Bool, alreadyRedriven: Int = 0, at now: Instant
+        _ index: Int, _ failure: PathFailure, isTransportUp: Bool, alreadyRedriven: Int = 0,
+        unansweredSince: UInt64? = nil, at now: Instant
     ) {
         let path = PathIndex(index)
         let (wasUp, isFirstTry): (Bool, Bool) =
@@ -437,6 +441,7 @@ extension PseudoLUN {
             case .probing: (paths[index].isRechecking, paths[index].recovery.attempts == 0)
             default: (false, paths[index].recovery.attempts == 0)
             }
+        let unanswered = unansweredSince ?? self.unansweredSince(index)
         let redriven = alreadyRedriven + redrive(index, withdraw: paths[index].isTransportUp, at: now)
         if wasUp {
             rows[index].wasLost = true
@@ -455,15 +460,28 @@ extension PseudoLUN {
         if wasUp || isFirstTry { post(.pathLost(path, failure, redriven: redriven)) }
         dsm.pathLost(path, failure: failure, at: now)
         raiseGuard(index, at: now)
-        if wasUp { noteFailOver(from: index, redriven: redriven, at: now) }
+        if wasUp { noteFailOver(from: index, redriven: redriven, unanswered, at: now) }
     }
 
-    private func noteFailOver(from index: Int, redriven: Int, at now: Instant) {
+    /// Since when what is in flight on a path has had no answer; nil where nothing is. To be asked before it is taken back.
+    func unansweredSince(_ index: Int) -> UInt64? {
+        var slot = hot[index].inFlight.head
+        guard slot >= 0 else { return nil }
+        var first = UInt64.max
+        while slot >= 0 {
+            first = min(first, slots[Int(slot)].startedAt)
+            slot = slots[Int(slot)].next
+        }
+        return max(first, hot[index].lastHeard)
+    }
+
+    private func noteFailOver(from index: Int, redriven: Int, _ unansweredSince: UInt64?, at now: Instant) {
         refreshCandidates(at: now)
         let next = dsm.explainPath(for: PolicyRequest(), from: table, at: now)
         guard next.isChosen else { return }
         failOverCount += 1
-        post(.failOver(from: PathIndex(index), to: PathIndex(rawValue: next.index), redriven: redriven))
+        let pause: Duration = redriven > 0 ? unansweredSince.map { now - Instant(nanoseconds: min($0, now.nanoseconds)) } ?? .zero : .zero
+        post(.failOver(from: PathIndex(index), to: PathIndex(rawValue: next.index), redriven: redriven, pause: pause))
     }
 
     /// Commands are outstanding, TCP acknowledges, nothing speaks: traffic goes elsewhere, and what was
@@ -475,9 +493,10 @@ extension PseudoLUN {
         paths[index].stalledSince = now
         rows[index].wasLost = true
         refreshCandidates(at: now)
+        let unanswered = unansweredSince(index)
         let count = bestGrade > .unusable ? redriveStalled(index, at: now) : 0
         post(.pathStalled(path, redriven: count))
-        if count > 0 { noteFailOver(from: index, redriven: count, at: now) }
+        if count > 0 { noteFailOver(from: index, redriven: count, unanswered, at: now) }
         if bestGrade == .unusable { refreshAccessStates(at: now) }
         settle(at: now)
     }

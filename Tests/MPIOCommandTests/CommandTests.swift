@@ -20,6 +20,10 @@ struct Mpio {
     static var binary: String { builtFolder + "/mpio" }
 
     init(_ arguments: String..., environment: [String: String] = [:], folder: String) throws {
+        try self.init(arguments, environment: environment, folder: folder)
+    }
+
+    init(_ arguments: [String], environment: [String: String] = [:], folder: String) throws {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: Self.binary)
         process.arguments = arguments
@@ -110,6 +114,32 @@ let goodPolicy = """
             for child in command.configuration.subcommands { check(child, names + [child._commandName]) }
         }
         for command in MPIOCommand.configuration.subcommands { check(command, [command._commandName]) }
+    }
+}
+
+@Suite struct CommonOptionTests {
+    /// DESIGN: every command has `--config`; those that need no policy file and ask nobody who has one are left out.
+    @Test func everyCommandThatCouldUseAPolicyFileTakesOne() {
+        let without: Set = ["demo", "target"]
+        func check(_ command: any ParsableCommand.Type, _ names: [String]) {
+            let children = command.configuration.subcommands
+            for child in children { check(child, names + [child._commandName]) }
+            let help = MPIOCommand.helpMessage(for: command, columns: 200)
+            #expect(help.contains("--config <file>") == (children.isEmpty && !without.contains(names[0])), "\(names.joined(separator: " "))")
+        }
+        for command in MPIOCommand.configuration.subcommands { check(command, [command._commandName]) }
+    }
+
+    @Test func everyWayToTakeAPathOutOrBackHasJSON() {
+        for command in PathCommand.configuration.subcommands {
+            #expect(MPIOCommand.helpMessage(for: command, columns: 200).contains("--json"), "\(command)")
+        }
+    }
+
+    /// The word after `--config` is a file, not the policy to change to.
+    @Test func aFileIsNotTakenForAPolicy() throws {
+        let command = try #require(try MPIOCommand.parseAsRoot(["policy", "vm-store", "--config", "x.yaml"]) as? PolicyCommand)
+        #expect(command.policy == nil && command.holderOptions.config == "x.yaml")
     }
 }
 
@@ -207,6 +237,12 @@ private final class FakeHolder: ControlHandler, @unchecked Sendable {
             let run = try Mpio("path", "restore", "vm-store", "nowhere", folder: folder.path)
             #expect(run.status == 1 && run.errors == "mpio: no path 'nowhere'\n")
             #expect(holder.actions.count == 4)
+            for action in ControlRequest.PathAction.allCases {
+                let json = try Mpio("path", action.rawValue, "vm-store", "127.0.0.1:3260", "--json", folder: folder.path)
+                let report = try JSONDecoder().decode(PathActionReport.self, from: Data(json.output.utf8))
+                #expect(report == PathActionReport(lun: "vm-store", path: "127.0.0.1:3260", connection: nil, action: action, message: "path 127.0.0.1:3260 changed"))
+                #expect(json.output.contains("\"connection\" : null"), "\(json)")
+            }
         }
     }
 
@@ -215,7 +251,9 @@ private final class FakeHolder: ControlHandler, @unchecked Sendable {
             #expect(try Mpio("explain", "vm-store", folder: folder.path).output.contains("next request: 127.0.0.1:3260"))
             #expect(try Mpio("events", folder: folder.path).output == "2026-11-21T10:00:00.000Z  vm-store  path-lost  gone\n")
             let metrics = try Mpio("metrics", folder: folder.path).output
-            #expect(metrics.contains("mpio_path_requests_total{lun=\"vm-store\",path=\"127.0.0.1:3260\"} 42\n") && metrics.hasSuffix("# EOF\n"))
+            #expect(metrics.contains("mpio_path_requests_total{lun=\"vm-store\",pid=\"7\",path=\"127.0.0.1:3260\"} 42\n") && metrics.hasSuffix("# EOF\n"))
+            // A type that node_exporter's textfile collector does not know costs the whole file.
+            #expect(metrics.contains("# TYPE mpio_lun_info gauge\n") && !metrics.contains(" stateset") && !metrics.contains(" info\n"), "\(metrics)")
         }
     }
 

@@ -116,6 +116,39 @@ import Testing
         #expect(result.standardOutput.contains("connecting") && result.standardOutput.contains("no answer within 0.3 s"), "\(result)")
     }
 
+    /// What is held is there while a sick array, which nobody holds, is still waited for.
+    @Test(arguments: [[], ["--brief"]])
+    func whatIsHeldIsShownBeforeASickArrayIsWaitedFor(_ how: [String]) async throws {
+        let array = try HeldArray()
+        let portal = try LoopbackPortal.unused()[0]
+        let mute = try MutePortal(portal)
+        defer { withExtendedLifetime(mute) {} }
+        let more = """
+              - name: sick
+                identity: {target: "iqn.2026-11.org.example:sick", lun: 0}
+                timers: {login-timeout: 10m}
+
+            """
+        let text = array.policy(used: 2).replacing("luns:", with: "  - {name: \"iqn.2026-11.org.example:sick\", portals: [\"\(portal)\"]}\nluns:")
+        try array.write(text + more)
+        try await array.hold(["vm-store"])
+        let output = array.folder.path + "/paths.out"
+        let shown = { (try? String(contentsOfFile: output, encoding: .utf8)) ?? "" }
+        let paths = try ChildProcess(
+            executable: Mpio.binary, arguments: ["paths", "--timeout", "10m"] + how,
+            environment: ["XDG_RUNTIME_DIR": array.folder.path, "HOME": array.folder.path, "MPIO_CONFIG": array.folder.path + "/mpio.yaml"],
+            standardOutput: .file(output), standardError: .file(array.folder.path + "/paths.err"))
+        #expect(try await eventually(within: .seconds(60)) { shown().contains("vm-store") })
+        #expect(paths.isRunning && !shown().contains("sick"), "\(shown())")
+        paths.send(signal: SIGKILL)
+        // To the end, all of it is there, and once.
+        let whole = try await array.run("paths", "--timeout", "300ms", how.first ?? "--timeout=300ms")
+        #expect(whole.standardOutput.contains("sick") && whole.standardOutput.components(separatedBy: "vm-store").count == 2, "\(whole)")
+        let json = try await array.run("paths", "--json", "--timeout", "300ms")
+        let report = try JSONDecoder().decode(PathsReport.self, from: Data(json.standardOutputBytes))
+        #expect(report.luns.map(\.name) == ["vm-store", "sick"] && report.luns.map(\.state) == [.optimal, .failed], "\(json)")
+    }
+
     @Test func oneStoppedTargetOfTwoIsNamed() async throws {
         let folder = Folder()
         let unit = "0=memory,size=16M,identity=\(HeldArray.identity)"

@@ -30,4 +30,25 @@ struct EventLogTests {
         // What is gone is gone: the oldest that is kept follows.
         #expect(log.events(after: 1).0.first?.serial == 301)
     }
+
+    /// Programs read how long requests waited and how many were sent again; the words say it too.
+    @Test func aFailOverTellsItsPauseAndWhatWasSentAgain() throws {
+        let log = EventLog()
+        let (a, b) = (PathIndex(0), PathIndex(1))
+        for event in [
+            MultipathEvent.pathLost(a, PathFailure(.silent), redriven: 3), .failOver(from: a, to: b, redriven: 3, pause: .milliseconds(2010)),
+            .failBack(from: b, to: a), .pathRegained(a),
+        ] {
+            log.append(DiskEvent(at: Date(), disk: "d", event: event, pathNames: ["a", "b"]))
+        }
+        let records = log.events(after: nil).0
+        #expect(records.map(\.redriven) == [3, 3, 0, nil] && records.map(\.pauseMilliseconds) == [nil, 2010, 0, nil])
+        #expect(records[1].message == "fail-over from a to b after 2.01s without an answer; 3 requests re-driven")
+        let json = try records.map { try #require(JSONSerialization.jsonObject(with: JSONEncoder().encode($0)) as? [String: Any]) }
+        #expect(json[1]["pause_ms"] as? Double == 2010 && json[1]["redriven"] as? Int == 3 && json[1]["serial"] as? Int == 2)
+        #expect(json[3]["pause_ms"] == nil && json[3]["redriven"] == nil)
+        #expect(try JSONDecoder().decode([EventRecord].self, from: JSONEncoder().encode(records)) == records)
+        let idle = DiskEvent(at: Date(), disk: "d", event: .failOver(from: a, to: b, redriven: 0, pause: .zero), pathNames: ["a", "b"])
+        #expect(idle.description == "fail-over from a to b")
+    }
 }

@@ -116,6 +116,54 @@ import Testing
         #expect(PathsRenderer(now: Self.now).render(lun).contains("(1 stalled, 1 failed of 3 paths)"))
     }
 
+    /// A LUN is optimal with active and standby paths only; every other state is a reason for its being worse.
+    @Test(arguments: PathState.allCases)
+    func everyStateThatMakesALUNWorseIsNamedAndNotCounted(_ state: PathState) {
+        var lun = Self.sample
+        for index in lun.paths.indices {
+            lun.paths[index].state = state
+            lun.paths[index].lastError = nil
+            lun.paths[index].nextTrySeconds = nil
+        }
+        let isWell = [.activeOptimized, .activeNonOptimized, .standby].contains(state)
+        lun.state = isWell ? .optimal : .failed
+        let (table, brief) = (PathsRenderer(now: Self.now).render(lun), PathsRenderer(now: Self.now).renderBrief(PathsReport(luns: [lun])))
+        #expect(table.contains("(3 of 3 paths \(state.rawValue))") == !isWell, "\(table)")
+        let last = brief.split(separator: "\n").last.map(String.init) ?? ""
+        #expect(last.contains(isWell ? " 3/3 " : " 0/3 "), "\(brief)")
+        #expect(last.contains("10.0.1.10:3260 \(state.rawValue)") == !isWell, "\(brief)")
+        if state == .connecting { #expect(last.hasSuffix("10.0.1.10:3260 connecting: no answer yet"), "\(brief)") }
+        #expect(!last.hasSuffix(":"), "\(brief)")
+    }
+
+    @Test func onePathThatIsDrainedIsTheReason() {
+        var lun = Self.sample
+        lun.paths.removeLast()
+        lun.paths[1].state = .drained
+        lun.paths[1].lastError = nil
+        lun.paths[1].nextTrySeconds = nil
+        #expect(PathsRenderer(now: Self.now).render(lun).contains("state degraded (1 of 2 paths drained)"))
+        let brief = PathsRenderer(now: Self.now).renderBrief(PathsReport(luns: [lun]))
+        #expect(brief.contains("degraded    1/2 ") && brief.hasSuffix("10.0.2.10:3260 drained\n"), "\(brief)")
+    }
+
+    /// In two parts, what is held and what was looked at, it reads as in one.
+    @Test func theTwoPartsOfATableMakeOne() {
+        let renderer = PathsRenderer(now: Self.now)
+        var other = Self.sample
+        other.name = "other"
+        other.holder = nil
+        let (held, rest) = (PathsReport(luns: [Self.sample]), PathsReport(luns: [other]))
+        let parts = renderer.renderHeld(held, awaited: 1, isBrief: false) + renderer.renderLookedAt(rest, isBrief: false)
+        #expect(parts == renderer.render(PathsReport(luns: [Self.sample, other])))
+        let many = renderer.renderHeld(held, awaited: 20, isBrief: false)
+        #expect(many.hasPrefix("1 LUN, 3 paths: 1 degraded; 20 more that nobody holds are looked at\n\nvm-store"), "\(many)")
+        let brief = renderer.renderHeld(held, awaited: 1, isBrief: true) + renderer.renderLookedAt(rest, isBrief: true)
+        let lines = brief.split(separator: "\n").map(String.init)
+        #expect(lines.first == "1 LUN, 3 paths: 1 degraded; 1 more that nobody holds is looked at" && lines.count == 5, "\(brief)")
+        #expect(lines.last?.hasPrefix("other     degraded    2/3") == true, "\(brief)")
+    }
+
     @Test func whatWasJustSeenIsNoTimeAgo() {
         var lun = Self.sample
         lun.paths[1].state = .connecting

@@ -15,10 +15,65 @@ import Timebase
         #expect(harness.issued.allSatisfy { $0.path == PathIndex(1) })
         #expect(harness.events.contains(.pathLost(PathIndex(0), PathFailure(.connectionReset), redriven: 5)))
         #expect(
-            harness.events.contains(.failOver(from: PathIndex(0), to: PathIndex(1), redriven: 5)))
+            harness.events.contains(.failOver(from: PathIndex(0), to: PathIndex(1), redriven: 5, pause: .zero)))
         harness.completeAll()
         #expect(harness.finished.allSatisfy { $0.result == .done })
         #expect(harness.finishCount == 10)
+    }
+
+    private func failOvers(_ harness: Harness) -> [(redriven: Int, pause: Duration)] {
+        harness.events.compactMap { if case .failOver(_, _, let redriven, let pause) = $0 { (redriven, pause) } else { nil } }
+    }
+
+    /// From the last answer, where requests had been under way before it.
+    @Test func thePauseBeginsWithThePathsLastAnswer() throws {
+        let harness = Harness(policy: .failOverOnly, paths: 2)
+        let first = harness.read()
+        harness.read(8)
+        harness.now = harness.now + .milliseconds(100)
+        harness.complete(first)
+        harness.now = harness.now + .milliseconds(250)
+        harness.down(PathIndex(0))
+        let found = try #require(failOvers(harness).first)
+        #expect(found.redriven == 1 && found.pause == .milliseconds(250) && failOvers(harness).count == 1)
+        let event = try #require(harness.events.first { if case .failOver = $0 { true } else { false } })
+        #expect(event.redriven == 1 && event.pause == .milliseconds(250))
+    }
+
+    /// An idle path had nobody waiting, however long it was idle.
+    @Test func thePauseBeginsWithTheFirstRequestWhereThePathWasIdle() throws {
+        let harness = Harness(policy: .failOverOnly, paths: 2)
+        harness.now = harness.now + .seconds(30)
+        for block in 0..<3 {
+            harness.read(UInt64(block) * 8)
+            harness.now = harness.now + .milliseconds(40)
+        }
+        harness.lun.pathStalled(PathIndex(0), at: harness.now)
+        harness.drain()
+        #expect(failOvers(harness).count == 1)
+        let found = try #require(failOvers(harness).first)
+        #expect(found.redriven == 3 && found.pause == .milliseconds(120))
+    }
+
+    /// The first request that comes back takes the path along; it counts as well.
+    @Test func thePauseIsKnownAlsoWhereTheFirstAbandonedRequestTellsOfTheLoss() throws {
+        let harness = Harness(policy: .failOverOnly, paths: 2)
+        for block in 0..<2 { harness.read(UInt64(block) * 8) }
+        let old = harness.inFlight
+        harness.now = harness.now + .milliseconds(7)
+        for copy in old { harness.complete(copy, .returned(wasSent: true, .connectionReset)) }
+        harness.down(PathIndex(0))
+        #expect(failOvers(harness).count == 1)
+        let found = try #require(failOvers(harness).first)
+        #expect(found.redriven == 2 && found.pause == .milliseconds(7))
+    }
+
+    @Test func withNothingUnderWayNobodyWaited() throws {
+        let harness = Harness(policy: .failOverOnly, paths: 2)
+        harness.now = harness.now + .seconds(3)
+        harness.down(PathIndex(0))
+        let found = try #require(failOvers(harness).first)
+        #expect(found.redriven == 0 && found.pause == .zero)
     }
 
     @Test func aRetriedRequestKeepsItsPlaceWhenItsPathIsLost() {

@@ -103,12 +103,28 @@ public final class ControlClient {
     public static func discover(
         directories: [String] = RuntimeDirectory.searchPaths(), timeout: Duration = .seconds(2)
     ) -> [ControlClient] {
-        discover(suffix: ControlServer.holderSuffix, directories: directories, timeout: timeout)
+        find(directories: directories, timeout: timeout).clients
     }
 
     /// The same for sockets whose names end otherwise.
     package static func discover(suffix: String, directories: [String], timeout: Duration = .seconds(2)) -> [ControlClient] {
-        var clients: [ControlClient] = []
+        find(suffix: suffix, directories: directories, timeout: timeout).clients
+    }
+
+    /// Who listens, and whose sockets take no connection: a process that is stopped for long, with a full backlog.
+    package struct Found {
+        /// In the order of the folders and of the sockets' names.
+        package var clients: [ControlClient] = []
+        /// Sockets that gave no answer in time.
+        package var silent: [String] = []
+    }
+
+    /// As ``discover(directories:timeout:)``, and tells who is silent.
+    /// - Parameter except: sockets that are left alone, by their names in the file system.
+    package static func find(
+        suffix: String = ControlServer.holderSuffix, directories: [String], timeout: Duration, except: Set<String> = []
+    ) -> Found {
+        var found = Found()
         for directory in directories {
             do throws(RuntimeDirectoryError) {
                 try RuntimeDirectory.check(directory)
@@ -118,17 +134,20 @@ public final class ControlClient {
             let names = (try? FileManager.default.contentsOfDirectory(atPath: directory)) ?? []
             for name in names.sorted() where name.hasSuffix(suffix) && !name.hasPrefix(".") {
                 let path = directory + "/" + name
+                if except.contains(path) { continue }
                 do throws(ControlSocketError) {
-                    clients.append(try ControlClient(path: path, timeout: timeout))
+                    found.clients.append(try ControlClient(path: path, timeout: timeout))
                 } catch .system(_, ECONNREFUSED) {
                     removeIfStale(path)
+                } catch .timedOut {
+                    found.silent.append(path)
                 } catch {
                     // Gone, or another user's: not a holder that can be asked.
                     continue
                 }
             }
         }
-        return clients
+        return found
     }
 
     /// Removes a socket that nobody listens on any more. A holder's socket gets its name only once it listens, so a

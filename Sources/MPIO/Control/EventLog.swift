@@ -11,16 +11,19 @@ final class EventLog: Sendable {
     nonisolated(unsafe) private var nextSerial: UInt64 = 1
 
     func append(_ event: DiskEvent) {
-        append(lun: event.disk, path: event.path, kind: event.event.kind, message: event.description, by: event.actor, at: event.at,
-            lane: event.lane)
+        append(EventRecord(event))
     }
 
     /// - Parameter lun: empty where it is about no LUN.
-    func append(lun: String, path: String? = nil, kind: String, message: String, by actor: ChangeActor?, at: Date = Date(), lane: Int? = nil) {
+    func append(lun: String, path: String? = nil, kind: String, message: String, by actor: ChangeActor?, at: Date = Date()) {
+        append(EventRecord(serial: 0, at: Timestamp.format(at), lun: lun, path: path, kind: kind, message: message, by: actor))
+    }
+
+    /// The log gives it its serial.
+    private func append(_ record: EventRecord) {
         lock.withLock {
-            var record = EventRecord(
-                serial: nextSerial, at: Timestamp.format(at), lun: lun, path: path, kind: kind, message: message, by: actor)
-            record.lane = lane
+            var record = record
+            record.serial = nextSerial
             if records.count < Self.capacity {
                 records.append(record)
             } else {
@@ -37,5 +40,17 @@ final class EventLog: Sendable {
             let found = (records[oldest...] + records[..<oldest]).filter { $0.serial > serial ?? 0 }
             return (found, nextSerial - 1)
         }
+    }
+}
+
+extension EventRecord {
+    /// Without its serial.
+    fileprivate init(_ event: DiskEvent) {
+        self.init(
+            serial: 0, at: Timestamp.format(event.at), lun: event.disk, path: event.path, kind: event.kind, message: event.description,
+            by: event.actor)
+        lane = event.lane
+        redriven = event.event.redriven
+        pauseMilliseconds = event.event.pause.map { $0 / .milliseconds(1) }
     }
 }

@@ -20,6 +20,16 @@ public struct EventRecord: Codable, Hashable, Sendable {
     public var by: ChangeActor?
     /// On which lane of the LUN, from 0; nil where it has one, or where it is about all.
     public var lane: Int?
+    /// Requests that were sent again on another path; nil for events that have no such count.
+    public var redriven: Int?
+    /// At a fail-over or fail-back, for how many milliseconds requests had waited for an answer when they were sent again
+    /// (``/Multipath/MultipathEvent/failOver(from:to:redriven:pause:)``); nil for other events.
+    public var pauseMilliseconds: Double?
+
+    enum CodingKeys: String, CodingKey {
+        case serial, at, lun, path, kind, message, by, lane, redriven
+        case pauseMilliseconds = "pause_ms"
+    }
 
     /// An event with its serial.
     public init(

@@ -9,7 +9,7 @@ extension MultipathEvent {
             .pathNoLongerMarginal(let path), .pathStalled(let path, _), .pathResumed(let path), .pathSlow(let path, _),
             .pathDrained(let path), .pathTakenOut(let path, _), .pathRestored(let path), .pathAdded(let path),
             .pathRemoved(let path), .accessStateChanged(let path, _, _), .transitionRequested(let path, _),
-            .transitionEnded(let path, _, _), .failOver(let path, _, _), .failBack(_, let path),
+            .transitionEnded(let path, _, _), .failOver(let path, _, _, _), .failBack(_, let path),
             .guardRaised(let path, _), .guardCleared(let path, _, _), .fenceFailed(let path, _, _),
             .capacityChanged(let path, _, _), .notice(let path, _), .queueShrunk(let path, _), .lunFailed(let path),
             .connectionsLimited(let path, _, _), .connectionLost(let path, _, _), .connectionRegained(let path, _),
@@ -89,7 +89,8 @@ extension MultipathEvent {
         case .transitionEnded(_, let change, .good): "the array takes port group \(change.identifier) to \(change.state)"
         case .transitionEnded(let path, let change, let outcome):
             "port group \(change.identifier) was not made \(change.state), over \(name(path)): \(Self.words(outcome))"
-        case .failOver(let from, let to, let redriven): "fail-over from \(name(from)) to \(name(to))\(Self.redriven(redriven))"
+        case .failOver(let from, let to, let redriven, let pause):
+            "fail-over from \(name(from)) to \(name(to))\(Self.waited(pause, redriven))\(Self.redriven(redriven))"
         case .failBack(let from, let to): "fail-back from \(name(from)) to \(name(to))"
         case .allPathsLost: "all paths are lost; requests wait"
         case .removePeriodExpired(let count): "no path came back in time; \(Self.count(count, "request")) failed"
@@ -147,6 +148,10 @@ extension MultipathEvent {
             true
         default: false
         }
+    }
+
+    private static func waited(_ pause: Duration, _ redriven: Int) -> String {
+        redriven == 0 ? "" : " after \(HumanText.latency(microseconds: pause / .microseconds(1))) without an answer"
     }
 
     private static func redriven(_ count: Int) -> String {

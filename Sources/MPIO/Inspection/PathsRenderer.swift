@@ -76,18 +76,33 @@ public struct PathsRenderer {
 
     private static let fewLUNs = 8
 
+    /// The first part of what is shown piece by piece: what processes hold, while `awaited` others are looked at.
+    package func renderHeld(_ report: PathsReport, awaited: Int, isBrief: Bool) -> String {
+        if isBrief { return sums(report, awaited: awaited) + briefTable(report) }
+        let text = report.luns.map { render($0) }.joined(separator: "\n")
+        return report.luns.count + awaited > Self.fewLUNs ? sums(report, awaited: awaited) + "\n" + text : text
+    }
+
+    /// The other part: LUNs that nobody holds.
+    package func renderLookedAt(_ report: PathsReport, isBrief: Bool) -> String {
+        "\n" + (isBrief ? briefTable(report) : report.luns.map { render($0) }.joined(separator: "\n"))
+    }
+
     /// `256 LUNs, 1024 paths: 250 optimal, 6 degraded`.
-    private func sums(_ report: PathsReport) -> String {
+    private func sums(_ report: PathsReport, awaited: Int = 0) -> String {
         let states = LUNState.allCases.compactMap { state -> String? in
             let count = report.luns.count { $0.state == state }
             return count > 0 ? "\(count) " + style.paint(state.rawValue, state.colour) : nil
         }
         let paths = report.luns.reduce(0) { $0 + $1.paths.count }
-        return "\(report.luns.count) LUN\(report.luns.count == 1 ? "" : "s"), \(paths) path\(paths == 1 ? "" : "s"): " + states.joined(separator: ", ") + "\n"
+        return "\(report.luns.count) LUN\(report.luns.count == 1 ? "" : "s"), \(paths) path\(paths == 1 ? "" : "s"): " + states.joined(separator: ", ")
+            + (awaited > 0 ? "; \(awaited) more that nobody holds \(awaited == 1 ? "is" : "are") looked at" : "") + "\n"
     }
 
     /// One line for each LUN: how it is and what it carries.
-    public func renderBrief(_ report: PathsReport) -> String {
+    public func renderBrief(_ report: PathsReport) -> String { sums(report) + briefTable(report) }
+
+    private func briefTable(_ report: PathsReport) -> String {
         var table = TextTable(columns: [
             .init(title: "LUN", alignment: .left, minimumWidth: 8, sacrifice: nil),
             .init(title: "STATE", alignment: .left, minimumWidth: 8, sacrifice: nil),
@@ -106,15 +121,21 @@ public struct PathsRenderer {
                 HumanText.printable(lun.name), lun.state.rawValue, "\(well)/\(lun.paths.count)",
                 String(lun.queued + lun.paths.reduce(0) { $0 + $1.inFlight }), HumanText.rate(rate { $0.requestsPerSecond }),
                 HumanText.megabytes(rate { $0.bytesPerSecond }), lun.policy,
-                sick.map { "\(HumanText.printable($0.id)) \($0.state.rawValue): \(last($0))" } ?? "",
+                sick.map(trouble) ?? "",
             ])
         }
         let kept = table.fittingColumns(limit: style.width, indentation: 0)
-        var text = sums(report) + style.paint(table.line(table.titles, columns: kept), .dim) + "\n"
+        var text = style.paint(table.line(table.titles, columns: kept), .dim) + "\n"
         for (lun, row) in zip(report.luns, table.rows) {
             text += table.line(row, columns: kept) { $0 == 1 ? style.paint($1, lun.state.colour) : $1 } + "\n"
         }
         return text
+    }
+
+    /// `10.0.2.10:3260 failed: connection reset 12 s ago`.
+    private func trouble(_ path: PathSnapshot) -> String {
+        let why = last(path)
+        return "\(HumanText.printable(path.id)) \(path.state.rawValue)" + (why.isEmpty ? "" : ": " + why)
     }
 
     /// One LUN: two lines of facts, a heading, and a line for each path.
@@ -140,7 +161,7 @@ public struct PathsRenderer {
 
     private func facts(_ lun: LUNSnapshot) -> [String] {
         var state = style.paint(lun.state.rawValue, lun.state.colour)
-        if let words = troubles(lun) { state += " (\(words))" }
+        if let words = lun.troubles { state += " (\(words))" }
         var facts = ["policy \(lun.policy)", "dsm \(lun.dsm)", "state \(state)", "fence \(lun.fence)"].map { $0 }
         if let seconds = lun.noPathSeconds {
             var words = "no path for \(HumanText.span(seconds: seconds))"
@@ -157,17 +178,6 @@ public struct PathsRenderer {
         } else if let reactor = lun.reactor, let count = lun.holder?.reactors { facts.append("reactor \(reactor) of \(count)") }
         if let holder = lun.holder { facts.append("held by pid \(holder.pid) (\(HumanText.printable(holder.command)))") }
         return facts
-    }
-
-    /// `1 of 4 paths failed`, `1 failed, 1 stalled of 4 paths`; nil where all are well.
-    private func troubles(_ lun: LUNSnapshot) -> String? {
-        let states = PathState.allCases.filter { state in
-            (!state.isWell || state == .connecting) && lun.paths.contains { $0.state == state }
-        }
-        let counts = states.map { state in (state, lun.paths.count { $0.state == state }) }
-        guard let (state, count) = counts.first else { return nil }
-        if counts.count == 1 { return "\(count) of \(lun.paths.count) paths \(state.rawValue)" }
-        return counts.map { "\($0.1) \($0.0.rawValue)" }.joined(separator: ", ") + " of \(lun.paths.count) paths"
     }
 
     // MARK: The table
@@ -273,12 +283,26 @@ extension PathsRenderer {
     }
 }
 
+extension LUNSnapshot {
+    /// `1 of 4 paths failed`, `1 failed, 1 stalled of 4 paths`; nil where all are as a LUN that is optimal has them.
+    package var troubles: String? {
+        let counts = PathState.allCases.filter { !$0.isWell }.compactMap { state -> (PathState, Int)? in
+            let count = paths.count { $0.state == state }
+            return count > 0 ? (state, count) : nil
+        }
+        guard let (state, count) = counts.first else { return nil }
+        if counts.count == 1 { return "\(count) of \(paths.count) paths \(state.rawValue)" }
+        return counts.map { "\($0.1) \($0.0.rawValue)" }.joined(separator: ", ") + " of \(paths.count) paths"
+    }
+}
+
 extension PathState {
-    /// Whether the path is as good as its target makes it: not failed, held out, or leading elsewhere.
+    /// Whether the path is as it should be: it carries requests, or the array keeps it in reserve. A LUN of which every path is
+    /// so is ``LUNState/optimal``.
     public var isWell: Bool {
         switch self {
-        case .activeOptimized, .activeNonOptimized, .standby, .transitioning, .connecting, .drained: true
-        case .unavailable, .stalled, .failed, .marginal, .refused: false
+        case .activeOptimized, .activeNonOptimized, .standby: true
+        case .unavailable, .transitioning, .stalled, .failed, .marginal, .drained, .refused, .connecting: false
         }
     }
 

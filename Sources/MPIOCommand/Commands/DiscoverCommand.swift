@@ -26,6 +26,11 @@ struct DiscoverCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("The initiator's name to log in by; this machine's where left out.", valueName: "iqn"))
     var initiator: String?
 
+    @Option(
+        help: ArgumentHelp("Log in by the initiator's name that this policy file has.", valueName: "file"),
+        completion: .file(extensions: ["yaml", "yml"]))
+    var config: String?
+
     @Option(help: ArgumentHelp("The address that connections leave from.", valueName: "address"))
     var from: String?
 
@@ -43,6 +48,7 @@ struct DiscoverCommand: AsyncParsableCommand {
 
     func validate() throws {
         if let from, (try? SourceAddress(parsing: from)) == nil { throw ValidationError("'\(from)' is no address to leave from: give an IP address without a port.") }
+        if initiator != nil, config != nil { throw ValidationError("--initiator and --config both give the initiator's name: give one of them.") }
         if timeout.duration < .milliseconds(10) { throw ValidationError("--timeout is at least 10ms.") }
         if let initiator, let problem = Configuration.problem(ofName: initiator) {
             throw ValidationError("'\(initiator)' is no iSCSI name: \(problem).")
@@ -65,7 +71,7 @@ struct DiscoverCommand: AsyncParsableCommand {
         // Before the work: whoever can't keep its result would have to do it twice.
         if let writeConfig { try checkWritable(writeConfig) }
         discovery.source = try from.map { try SourceAddress(parsing: $0) }
-        discovery.initiatorName = initiator
+        discovery.initiatorName = try initiator ?? config.flatMap { try Configuration(contentsOf: Configuration.search(explicit: $0)).initiatorName }
         discovery.chap = try chap.credentials()
         discovery.loginTimeout = timeout.duration
         let question = discovery

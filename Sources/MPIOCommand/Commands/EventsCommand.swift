@@ -7,7 +7,8 @@ struct EventsCommand: AsyncParsableCommand {
         commandName: "events",
         abstract: "Show what happened to LUNs and their paths.",
         discussion: """
-            With --follow, go on until interrupted, also when holders come and go.
+            With --follow, go on until interrupted, also when holders come and go. What happened while a holder gave no
+            answer is shown when it does again.
 
             Example:
               mpio events --follow
@@ -19,15 +20,25 @@ struct EventsCommand: AsyncParsableCommand {
     @Flag(help: "Print one JSON object per line.")
     var json = false
 
+    @OptionGroup var options: HolderOptions
+
     func run() async throws {
-        let (follow, json) = (follow, json)
+        let (follow, json, holders) = (follow, json, try options.holders())
         try await cancelledByInterrupt {
-            var followed: [String: Followed] = [:]
+            var follower = EventFollower(holders)
             var isFirst = true
             repeat {
-                let found = try Self.poll(&followed, isFirst: isFirst, json: json)
-                if isFirst, !follow, !found { throw CommandFailure("no running process holds a LUN") }
+                let turn = follower.turn()
+                if isFirst, !follow, !turn.isAnswered { throw holders.nobodyHolds(silent: turn.silent) }
                 isFirst = false
+                Holders.warn(turn.silent)
+                for record in turn.records {
+                    if json {
+                        try StandardOutput.writeJSON(record, compact: true)
+                    } else {
+                        try StandardOutput.write(Self.text(record))
+                    }
+                }
                 if follow {
                     do {
                         try await Task.sleep(for: .milliseconds(200))
@@ -37,39 +48,6 @@ struct EventsCommand: AsyncParsableCommand {
                 }
             } while follow
         }
-    }
-
-    private struct Followed {
-        var client: ControlClient
-        var next: UInt64?
-    }
-
-    /// Asks every holder for what is new. False where there is no holder.
-    private static func poll(_ followed: inout [String: Followed], isFirst: Bool, json: Bool) throws -> Bool {
-        for client in ControlClient.discover() where followed[client.path] == nil {
-            followed[client.path] = Followed(client: client)
-        }
-        var records: [EventRecord] = []
-        for (path, holder) in followed {
-            var holder = holder
-            do throws(ControlSocketError) {
-                guard case .events(let new, let next) = try holder.client.request(.events(after: holder.next)) else { continue }
-                records += new
-                holder.next = next
-                followed[path] = holder
-            } catch {
-                // The holder ended; another may come.
-                followed[path] = nil
-            }
-        }
-        for record in records.sorted(by: { ($0.at, $0.serial) < ($1.at, $1.serial) }) {
-            if json {
-                try StandardOutput.writeJSON(record, compact: true)
-            } else {
-                try StandardOutput.write(text(record))
-            }
-        }
-        return !followed.isEmpty
     }
 
     static func text(_ record: EventRecord) -> String {

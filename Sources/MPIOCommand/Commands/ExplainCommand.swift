@@ -22,12 +22,14 @@ struct ExplainCommand: ParsableCommand {
     @Flag(help: "Print the result as JSON.")
     var json = false
 
+    @OptionGroup var options: HolderOptions
+
     func validate() throws {
         if let last, !(1...256).contains(last) { throw ValidationError("--last is 1 to 256.") }
     }
 
     func run() throws {
-        let response = try Holders().ask(.explain(lun: lun, last: last), of: lun)
+        let response = try options.holders().ask(.explain(lun: lun, last: last), of: lun)
         guard case .explanation(let report) = response else { throw unexpected(response) }
         if json { return try StandardOutput.writeJSON(report) }
         try StandardOutput.write(Self.text(report))

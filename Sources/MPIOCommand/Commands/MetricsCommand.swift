@@ -6,15 +6,19 @@ struct MetricsCommand: ParsableCommand {
         commandName: "metrics",
         abstract: "Print OpenMetrics text from the processes that hold LUNs.",
         discussion: """
+            Every sample names by the label 'pid' the process that it is from: two may hold one LUN.
+
             Example, for the textfile collector of node_exporter:
               mpio metrics > /var/lib/node_exporter/mpio.prom
             """)
 
+    @OptionGroup var options: HolderOptions
+
     func run() throws {
-        let holders = Holders()
+        let holders = try options.holders()
         let (report, silent) = holders.report(luns: [])
-        for line in silent { StandardError.write("mpio: \(line)\n") }
-        guard !report.luns.isEmpty else { throw CommandFailure("no running process holds a LUN") }
-        try StandardOutput.write(MetricsText.render(report))
+        guard !report.luns.isEmpty else { throw holders.nobodyHolds(silent: silent) }
+        Holders.warn(silent)
+        try StandardOutput.write(MetricsText.render(report, as: .textfile))
     }
 }

@@ -25,18 +25,30 @@ struct PathCommand: ParsableCommand {
         @Option(help: ArgumentHelp("Only this connection of the path's session, for all LUNs of the session; 'mpio paths' shows the numbers.", valueName: "number"))
         var connection: Int?
 
-        func perform(_ action: ControlRequest.PathAction) throws {
-            let name = try Holders().name(of: lun)
+        @OptionGroup var options: HolderOptions
+
+        func perform(_ action: ControlRequest.PathAction, json: Bool) throws {
+            let holders = try options.holders()
+            let name = try holders.name(of: lun)
             let request: ControlRequest =
                 if let connection {
                     .connection(action, lun: name, path: path, number: connection)
                 } else {
                     .path(action, lun: name, path: path)
                 }
-            let response = try Holders().ask(request, of: name)
+            let response = try holders.ask(request, of: name)
             guard case .done(let message) = response else { throw unexpected(response) }
+            if json {
+                return try StandardOutput.writeJSON(
+                    PathActionReport(lun: name, path: path, connection: connection, action: action, message: message))
+            }
             try StandardOutput.write(HumanText.printable(message) + "\n")
         }
+    }
+
+    struct Printing: ParsableArguments {
+        @Flag(help: "Print the result as JSON.")
+        var json = false
     }
 
     /// Waiting for requests under way.
@@ -48,11 +60,11 @@ struct PathCommand: ParsableCommand {
         var timeout = TimeSpan(.seconds(60))
 
         /// Asks again and again until `isDone` says so of the path, which is nil where it is gone.
-        func waitUntil(path: String, of lun: String, _ isDone: (_ inFlight: Int?) -> Bool) throws {
+        func waitUntil(path: String, of lun: String, _ holders: Holders, _ isDone: (_ inFlight: Int?) -> Bool) throws {
             guard wait else { return }
             let deadline = ContinuousClock.now + timeout.duration
             while true {
-                let response = try Holders().ask(.paths(luns: [lun]), of: lun)
+                let response = try holders.ask(.paths(luns: [lun]), of: lun)
                 guard case .paths(let report) = response, let found = report.luns.first else { throw unexpected(response) }
                 let shown = found.paths.first { $0.id == path }
                 if isDone(shown?.inFlight) { return }
@@ -69,7 +81,8 @@ struct PathCommand: ParsableCommand {
             abstract: "Take a path out at once; its requests go elsewhere.",
             discussion: "Example:\n  mpio path fail vm-store 10.0.1.10:3260")
         @OptionGroup var which: Which
-        func run() throws { try which.perform(.fail) }
+        @OptionGroup var printing: Printing
+        func run() throws { try which.perform(.fail, json: printing.json) }
     }
 
     struct Restore: ParsableCommand {
@@ -77,7 +90,8 @@ struct PathCommand: ParsableCommand {
             abstract: "Take a path back, once it is verified.",
             discussion: "Example:\n  mpio path restore vm-store 10.0.1.10:3260")
         @OptionGroup var which: Which
-        func run() throws { try which.perform(.restore) }
+        @OptionGroup var printing: Printing
+        func run() throws { try which.perform(.restore, json: printing.json) }
     }
 
     struct Drain: ParsableCommand {
@@ -86,10 +100,11 @@ struct PathCommand: ParsableCommand {
             discussion: "Example:\n  mpio path drain vm-store 10.0.1.10:3260 --wait")
         @OptionGroup var which: Which
         @OptionGroup var waiting: Waiting
+        @OptionGroup var printing: Printing
 
         func run() throws {
-            try which.perform(.drain)
-            try waiting.waitUntil(path: which.path, of: which.lun) { ($0 ?? 0) == 0 }
+            try which.perform(.drain, json: printing.json)
+            try waiting.waitUntil(path: which.path, of: which.lun, which.options.holders()) { ($0 ?? 0) == 0 }
         }
     }
 
@@ -117,8 +132,9 @@ struct PathCommand: ParsableCommand {
         }
 
         func run() throws {
-            let name = try Holders().name(of: which.lun)
-            try saving.change(.setPath(lun: name, path: which.path, role: role.flatMap(PathRole.init), weight: weight))
+            let holders = try which.options.holders()
+            let name = try holders.name(of: which.lun)
+            try saving.change(.setPath(lun: name, path: which.path, role: role.flatMap(PathRole.init), weight: weight), holders)
         }
     }
 
@@ -151,11 +167,13 @@ struct PathCommand: ParsableCommand {
         var role: String?
 
         @OptionGroup var saving: Saving
+        @OptionGroup var options: HolderOptions
 
         func run() throws {
-            let name = try Holders().name(of: lun)
+            let holders = try options.holders()
+            let name = try holders.name(of: lun)
             let path = ConfigurationEdit.NewPath(address: portal, source: from, target: target, role: role, weight: weight)
-            try saving.change(.addPath(lun: name, path))
+            try saving.change(.addPath(lun: name, path), holders)
         }
     }
 
@@ -174,10 +192,31 @@ struct PathCommand: ParsableCommand {
         @OptionGroup var saving: Saving
 
         func run() throws {
-            let name = try Holders().name(of: which.lun)
-            try saving.change(.removePath(lun: name, path: which.path))
-            try waiting.waitUntil(path: which.path, of: name) { $0 == nil }
+            let holders = try which.options.holders()
+            let name = try holders.name(of: which.lun)
+            try saving.change(.removePath(lun: name, path: which.path), holders)
+            try waiting.waitUntil(path: which.path, of: name, holders) { $0 == nil }
         }
+    }
+}
+
+/// `mpio path fail --json`, and `restore` and `drain`.
+struct PathActionReport: Codable, Equatable {
+    var lun: String
+    var path: String
+    /// Null where it is about the whole path.
+    var connection: Int?
+    var action: ControlRequest.PathAction
+    /// As it is said without `--json`.
+    var message: String
+
+    func encode(to encoder: any Encoder) throws {
+        var values = encoder.container(keyedBy: CodingKeys.self)
+        try values.encode(lun, forKey: .lun)
+        try values.encode(path, forKey: .path)
+        try values.encode(connection, forKey: .connection)
+        try values.encode(action, forKey: .action)
+        try values.encode(message, forKey: .message)
     }
 }
 
@@ -190,8 +229,7 @@ struct Saving: ParsableArguments {
     var json = false
 
     /// Makes the change, and writes it down where that was asked for: not at all where it can't be written down.
-    func change(_ edit: ConfigurationEdit) throws {
-        let holders = Holders()
+    func change(_ edit: ConfigurationEdit, _ holders: Holders) throws {
         let editor = try save ? holders.editor(for: edit) : nil
         let response = try holders.ask(.edit(edit), of: edit.lun)
         guard case .changes(var report) = response else { throw unexpected(response) }
@@ -230,14 +268,6 @@ extension Holders {
             throw CommandFailure("\(file): \(refusal); nothing was changed")
         } catch let failure as ControlFailure {
             throw CommandFailure("\(file): \(failure.message); nothing was changed", status: ExitStatus.usage)
-        }
-    }
-
-    /// Every holder that answers.
-    func all() -> [(ControlClient, HolderReport)] {
-        ControlClient.discover(directories: directories, timeout: timeout).compactMap { client in
-            guard case .holder(let report)? = try? client.request(.identify) else { return nil }
-            return (client, report)
         }
     }
 }

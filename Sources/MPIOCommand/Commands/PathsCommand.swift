@@ -7,8 +7,9 @@ struct PathsCommand: AsyncParsableCommand {
         commandName: "paths",
         abstract: "Show every LUN's paths: state, load, speed, errors.",
         discussion: """
-            Asks the processes that hold LUNs. A configured LUN that nobody holds is logged in to, looked at, and left; a sick \
-            array is waited for no longer than --timeout, and a path that has not answered by then is shown as connecting.
+            Asks the processes that hold LUNs, and shows what they say at once. A configured LUN that nobody holds is then \
+            logged in to, looked at, and left; a sick array is waited for no longer than --timeout, and a path that has not \
+            answered by then is shown as connecting. With --json all of it is one document, at the end.
             Rates and latencies are those of the last seconds where the LUN is held, else of all requests so far.
             On a terminal --watch scrolls by the arrow keys, space and b, and ends with q.
             With --record, samples and events of LUNs that are held go into a file as JSON lines, to be drawn by 'mpio plot'; \
@@ -70,7 +71,7 @@ struct PathsCommand: AsyncParsableCommand {
             }
         }
         guard let watch else {
-            let report = try await look { try command.show($0) }
+            let report = try await look(early: { try command.show($0, awaiting: $1) }, deliver: { try command.show($0, after: $1) })
             if check, let status = Self.checkStatus(report) { throw status }
             return
         }
@@ -80,11 +81,17 @@ struct PathsCommand: AsyncParsableCommand {
     /// Until the task is cancelled, or the user ends it.
     private func show(every period: TimeSpan) async throws {
         if !json, StandardOutput.isTerminal {
-            let watch = PathsWatch(period: period.duration, render: { text($0) }, look: { try await look(isQuiet: true) })
+            let watch = PathsWatch(period: period.duration, render: { text($0) }) { shown, early in
+                try await look(isQuiet: true) { held, missing in
+                    // Of the others, what the last look saw.
+                    let old = shown.luns.filter { missing.contains($0.name) }
+                    if !(held.luns.isEmpty && old.isEmpty) { try early(PathsReport(luns: held.luns + old)) }
+                }
+            }
             return try await watch.run()
         }
         while true {
-            _ = try await look { try show($0) }
+            _ = try await look(early: { try show($0, awaiting: $1) }, deliver: { try show($0, after: $1) })
             do {
                 try await Task.sleep(for: period.duration)
             } catch {
@@ -93,14 +100,24 @@ struct PathsCommand: AsyncParsableCommand {
         }
     }
 
-    private func show(_ report: PathsReport) throws {
-        if json { return try StandardOutput.writeJSON(report, compact: watch != nil) }
-        try StandardOutput.write(text(report))
+    /// What processes hold, as soon as they have said it. JSON is one document.
+    private func show(_ held: PathsReport, awaiting missing: [String]) throws {
+        guard !json, !held.luns.isEmpty else { return }
+        try StandardOutput.write(renderer.renderHeld(held, awaited: missing.count, isBrief: brief))
     }
 
+    /// - Parameter shown: what ``show(_:awaiting:)`` was given before; nil where it was not called.
+    private func show(_ report: PathsReport, after shown: PathsReport?) throws {
+        if json { return try StandardOutput.writeJSON(report, compact: watch != nil) }
+        guard let shown, !shown.luns.isEmpty else { return try StandardOutput.write(text(report)) }
+        let rest = PathsReport(luns: Array(report.luns.dropFirst(shown.luns.count)))
+        if !rest.luns.isEmpty { try StandardOutput.write(renderer.renderLookedAt(rest, isBrief: brief)) }
+    }
+
+    private var renderer: PathsRenderer { PathsRenderer(style: Terminal.style(), now: Date()) }
+
     private func text(_ report: PathsReport) -> String {
-        let renderer = PathsRenderer(style: Terminal.style(), now: Date())
-        return brief ? renderer.renderBrief(report) : renderer.render(report)
+        brief ? renderer.renderBrief(report) : renderer.render(report)
     }
 
     /// Somebody who looks is shown a table at once; who says how long, or pages somebody for a path that is missing, gets
@@ -110,22 +127,25 @@ struct PathsCommand: AsyncParsableCommand {
         return OpeningLimits(patience: timeout != nil || check ? total : .milliseconds(100), total: total)
     }
 
-    /// What the holders say, and a look of our own at what they don't hold. `deliver` gets it as soon as it is known: to leave
-    /// the targets takes as long again.
+    /// What the holders say, and a look of our own at what they don't hold. `early` gets what they say, where there is more to
+    /// look at: no sick array delays it. `deliver` gets all of it, with what `early` got, as soon as it is known: to leave the
+    /// targets takes as long again.
     private func look(
-        isQuiet: Bool = false, deliver: @escaping @Sendable (PathsReport) throws -> Void = { _ in }
+        isQuiet: Bool = false, early: (_ held: PathsReport, _ missing: [String]) throws -> Void = { _, _ in },
+        deliver: @escaping @Sendable (_ report: PathsReport, _ shown: PathsReport?) throws -> Void = { _, _ in }
     ) async throws -> PathsReport {
         let (held, silent) = Holders().report(luns: luns)
-        for line in silent where !isQuiet { StandardError.write("mpio: \(HumanText.printable(line))\n") }
+        if !isQuiet { Holders.warn(silent) }
         let policy = try policyIfNeeded(held)
         let missing = try Self.unheld(asked: luns, held: held, policy: policy)
         guard let policy, !missing.isEmpty else {
-            try deliver(held)
+            try deliver(held, nil)
             return held
         }
+        try early(held, missing)
         return try await PathsLook.look(at: missing, policy, limits: lookLimits) { found in
             let report = PathsReport(luns: held.luns + found)
-            try deliver(report)
+            try deliver(report, held)
             return report
         }
     }

@@ -5,7 +5,8 @@ import MPIO
 struct PathsWatch {
     let period: Duration
     let render: @Sendable (PathsReport) -> String
-    let look: @Sendable () async throws -> PathsReport
+    /// Given what is shown, and to call with what is known before the look has ended.
+    let look: @Sendable (_ shown: PathsReport, _ early: (PathsReport) throws -> Void) async throws -> PathsReport
 
     /// Returns when the task is cancelled, or `q` was typed.
     func run() async throws {
@@ -17,7 +18,7 @@ struct PathsWatch {
             terminal.restore()
         }
         let screen = WatchScreen(size: { Terminal.size() ?? (80, 24) }) { try StandardOutput.write($0) }
-        var report = try await look()
+        var report = try await look(PathsReport()) { try screen.show(render($0)) }
         var typed: [UInt8] = []
         while !Task.isCancelled {
             try screen.show(render(report))
@@ -34,14 +35,14 @@ struct PathsWatch {
                 try screen.show(render(report))
             }
             if Task.isCancelled { return }
-            report = try await look()
+            report = try await look(report) { try screen.show(render($0)) }
         }
     }
 
     /// Standard input is something else: nobody can type.
     private func runWithoutKeys() async throws {
         while !Task.isCancelled {
-            let report = try await look()
+            let report = try await look(PathsReport()) { _ in }
             try StandardOutput.write("\u{1B}[H\u{1B}[2J" + render(report))
             try? await Task.sleep(for: period)
         }

@@ -33,6 +33,8 @@ struct PlotCommand: AsyncParsableCommand {
     @Option(help: ArgumentHelp("How often a LUN is looked at.", valueName: "time"))
     var every = TimeSpan(Recorder.defaultPeriod)
 
+    @OptionGroup var options: HolderOptions
+
     func validate() throws {
         if every.duration < Recorder.shortestPeriod { throw ValidationError("--every takes at least \(Units.format(Recorder.shortestPeriod)).") }
         if let length, length.duration < every.duration { throw ValidationError("--for takes at least as long as --every.") }
@@ -93,9 +95,10 @@ struct PlotCommand: AsyncParsableCommand {
         defer { folder.remove() }
         let (source, period, length) = (source, every.duration, length?.duration ?? .seconds(30))
         let file = folder.path + "/recording.jsonl"
+        let holders = try options.holders()
         let recorder: Recorder
         do {
-            recorder = try Recorder(file, luns: [source], period: period)
+            recorder = try Recorder(file, luns: [source], period: period, holders: holders)
         } catch let failure as CommandFailure {
             throw CommandFailure("there is no file '\(HumanText.printable(source))', and \(failure.description)", status: failure.status)
         }

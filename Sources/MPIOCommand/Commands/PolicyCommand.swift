@@ -48,6 +48,8 @@ struct PolicyCommand: ParsableCommand {
     @Flag(help: "Print the result as JSON.")
     var json = false
 
+    @OptionGroup var holderOptions: HolderOptions
+
     func validate() throws {
         for (name, text) in options {
             var scratch = PolicyOptions()
@@ -85,7 +87,7 @@ struct PolicyCommand: ParsableCommand {
     }
 
     func run() throws {
-        let holders = Holders()
+        let holders = try holderOptions.holders()
         if policy != nil || !options.isEmpty {
             let name = policy.flatMap { PolicyKind(name: $0)?.rawValue }
             let edit = ConfigurationEdit.policy(lun: try holders.name(of: lun), policy: name, options: options)

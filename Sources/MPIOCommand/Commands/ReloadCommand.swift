@@ -31,8 +31,14 @@ struct ReloadCommand: ParsableCommand {
     @Flag(help: "Print the result as JSON, one line for each process.")
     var json = false
 
+    @OptionGroup var options: HolderOptions
+
     func run() throws {
-        let chosen = try choose(Holders().all())
+        let holders = try options.holders()
+        let (answering, silent) = holders.all()
+        if answering.isEmpty, pid == nil || !silent.isEmpty { throw holders.nobodyHolds(silent: silent) }
+        Holders.warn(silent)
+        let chosen = try choose(answering)
         for (client, holder) in chosen {
             let name = chosen.count > 1 ? "pid \(holder.pid) (\(holder.command)): " : ""
             let named = file.map { URL(fileURLWithPath: $0).path }
@@ -76,7 +82,7 @@ struct ReloadCommand: ParsableCommand {
     private func choose(_ holders: [(ControlClient, HolderReport)]) throws -> [(ControlClient, HolderReport)] {
         var found = holders.filter { pid == nil || $0.1.pid == pid }
         guard !found.isEmpty else {
-            throw CommandFailure(pid.map { "process \($0) holds no LUN" } ?? "no running process holds a LUN; 'mpio hold' keeps the configured LUNs open")
+            throw CommandFailure(pid.map { "process \($0) holds no LUN" } ?? "no running process holds a LUN")
         }
         guard let file else {
             found.removeAll { $0.1.policyFile == nil }

@@ -12,7 +12,7 @@ final class Recorder: @unchecked Sendable {
     private let writer: RecordingWriter
     private let luns: [String]
     private let period: Duration
-    private let directories: [String]
+    private let holders: Holders
     // The task's that runs it.
     private var followers: [HolderFollower] = []
 
@@ -20,21 +20,20 @@ final class Recorder: @unchecked Sendable {
     /// - Throws: ``CommandFailure`` where a LUN has no holder, or there is no holder at all, or the file can't be made.
     init(
         _ file: String, luns: [String], period: Duration = defaultPeriod,
-        directories: [String] = RuntimeDirectory.searchPaths()
+        holders: Holders = Holders()
     ) throws {
-        let held = Holders(directories: directories).report(luns: luns).report.luns
+        let (report, silent) = holders.report(luns: luns)
+        let held = report.luns
         for lun in luns where !held.contains(where: { $0.name == lun || $0.identity == lun }) {
-            throw CommandFailure("no running process holds '\(HumanText.printable(lun))', so there is nothing to record; 'mpio hold' keeps the configured LUNs open")
+            throw holders.nobodyHolds(lun, silent: silent, ", so there is nothing to record")
         }
-        guard !held.isEmpty else {
-            throw CommandFailure("no running process holds a LUN, so there is nothing to record; 'mpio hold' keeps the configured LUNs open")
-        }
+        guard !held.isEmpty else { throw holders.nobodyHolds(silent: silent, ", so there is nothing to record") }
         let header = RecordingHeader(
             at: Timestamp.format(Date()), everySeconds: period / .seconds(1), luns: luns, command: "mpio \(Version.text)")
         writer = try RecordingWriter(file, header: header)
         self.luns = luns
         self.period = period
-        self.directories = directories
+        self.holders = holders
     }
 
     /// Records until the task is cancelled, or for so long; then takes a last sample of each LUN.
@@ -60,8 +59,7 @@ final class Recorder: @unchecked Sendable {
 
     private func follow() {
         followers.removeAll { $0.hasEnded }
-        for client in ControlClient.discover(directories: directories, timeout: .seconds(1))
-        where !followers.contains(where: { $0.path == client.path }) {
+        for client in holders.find(except: Set(followers.map(\.path))).clients {
             followers.append(HolderFollower(client, luns: luns, period: period, writer: writer))
         }
     }

@@ -119,8 +119,7 @@ struct HoldService: Sendable {
     static func status(_ report: PathsReport) -> String {
         guard !report.luns.isEmpty else { return "no LUN is open" }
         let words = report.luns.prefix(8).map { lun in
-            let lost = lun.paths.count { !$0.state.isWell }
-            return "\(lun.name) \(lun.state.rawValue)" + (lost > 0 ? " (\(lost) of \(lun.paths.count) paths failed)" : "")
+            "\(lun.name) \(lun.state.rawValue)" + (lun.troubles.map { " (\($0))" } ?? "")
         }
         return words.joined(separator: ", ") + (report.luns.count > 8 ? " and \(report.luns.count - 8) more" : "")
     }
