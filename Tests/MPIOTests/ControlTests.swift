@@ -22,7 +22,7 @@ private final class Recorder: ControlHandler, @unchecked Sendable {
 }
 
 /// A client without manners.
-private final class RawClient {
+final class RawClient {
     let descriptor: Int32
 
     init(_ path: String) throws {
