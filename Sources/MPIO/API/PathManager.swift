@@ -42,7 +42,7 @@ public final class PathManager: Sendable {
         }
         state = ManagerState(
             configuration: configuration, shards: shards, log: log, command: options.command,
-            sessionLimit: configuration.sessionPlaces.count + max(options.spareSessionCount, 0))
+            room: SessionRoom(for: configuration, spareSessionCount: options.spareSessionCount))
         guard options.isInspectable else { return }
         do {
             try state.startControlServer(directory: options.runtimeDirectory)
@@ -70,7 +70,8 @@ public final class PathManager: Sendable {
         let lease = try Self.lease(initiatorName, options)
         var reactorOptions = LibaioReactor.Options(
             for: configuration, spareSessionCount: options.spareSessionCount, hostsTarget: options.hostsTarget)
-        reactorOptions.socketCapacity += options.hostedSocketCount
+        reactorOptions.socketCapacity = min(
+            reactorOptions.socketCapacity + max(options.hostedSocketCount, 0), LibaioReactor.Options.largestSocketCapacity)
         reactorOptions.setPolling(configuration.busyPoll, options)
         let reactor = try LibaioReactor(options: reactorOptions)
         try reactor.start(threadName: number == 0 ? "mpio-io" : "mpio-io-\(number)")
@@ -309,10 +310,7 @@ extension LibaioReactor.Options {
     /// 65,536 for the whole machine, which many processes share.
     fileprivate init(for configuration: Configuration, spareSessionCount: Int, hostsTarget: Bool) {
         self.init()
-        let sessions = configuration.targets.reduce(0) { $0 + $1.portals.count } + max(spareSessionCount, 0)
-        // Beside its own, a session may have one that reinstates its nexus; and one target at a time has its portals
-        // proven, with a session at each and one that logs in.
-        socketCapacity = 2 * sessions + (configuration.targets.map(\.portals.count).max() ?? 0) + 1 + 8
+        socketCapacity = SessionRoom(for: configuration, spareSessionCount: spareSessionCount).socketCount + 8
         if hostsTarget {
             // The connections of its initiators; and it may have files.
             socketCapacity += 512

@@ -101,11 +101,7 @@ extension ManagerState {
     }
 
     private func checkRoom(for new: Configuration) throws(ControlFailure) {
-        let count = Set(new.sessionPlaces).count
-        guard count <= hasRoomForSessions else {
-            throw ControlFailure(
-                .invalid, "\(count) sessions are more than the \(hasRoomForSessions) that this process has room for; it takes a restart")
-        }
+        if let objection = room.objection(to: new) { throw ControlFailure(.invalid, objection) }
     }
 
     /// `wanted` without what can't be done while I/O runs, and what it changes.

@@ -1,0 +1,64 @@
+import CAio
+import Glibc
+import Testing
+import Timebase
+
+@testable import AsyncIO
+
+/// Past what there is room for, and connections whose peer is gone.
+@Suite(.timeLimit(.minutes(2))) struct SocketLimitTests {
+    @Test("any number of connections past the capacity are refused in one turn, each told once")
+    func refusals() throws {
+        try withReactor(.with { $0.socketCapacity = 4 }) { reactor in
+            let clients = (0..<40).map { _ in Recorder(reactor) }
+            let acceptor = Acceptor { _, _ in Recorder(reactor) }
+            let sockets = try reactor.performAndWait {
+                let listener = try reactor.listen(on: loopback, handler: acceptor)
+                let address = reactor.localAddress(of: listener)!
+                let sockets = clients.map { reactor.connect(to: address, from: nil, handler: $0) }
+                // All that may be asked of a socket may be asked of one that is about to be refused.
+                reactor.requestSend(sockets[38])
+                reactor.setReceiving(false, on: sockets[38])
+                #expect(reactor.localAddress(of: sockets[38]) == nil && reactor.transportHealth(of: sockets[38]) == nil)
+                reactor.close(sockets[39], mode: .reset)
+                return sockets
+            }
+            #expect(Set(sockets).count == sockets.count)
+            try reactor.wait(for: "four connections and the refusals") {
+                clients.filter(\.isConnected).count == 4 && clients.filter { $0.closeCount == 1 }.count == 35
+            }
+            try reactor.performAndWait {
+                #expect(clients[39].closeCount == 0 && clients[39].outputCalls == 0)
+                for client in clients[4..<39] {
+                    guard case .connectFailed(let error) = client.closeReason else {
+                        Issue.record("\(String(describing: client.closeReason))")
+                        continue
+                    }
+                    #expect(error.code == ENOBUFS)
+                }
+                // A place that is given back is the next one's.
+                reactor.close(sockets[0], mode: .reset)
+            }
+        }
+    }
+
+    @Test("handlers of connections that nobody was told about are let go")
+    func refusedAtTheEnd() throws {
+        let kept = Kept()
+        let reactor = try LibaioReactor(options: .with { $0.socketCapacity = 1 })
+        try reactor.start(threadName: "test-io")
+        reactor.enqueue {
+            let client = CountingHandler()
+            kept.handler = client
+            for _ in 0..<8 { _ = reactor.connect(to: .ipv4(address: 0x7F00_0001, port: 9), from: nil, handler: client) }
+            // The reactor is stopped meanwhile, mostly.
+            usleep(100_000)
+        }
+        reactor.stop()
+        #expect(kept.handler == nil)
+    }
+
+    private final class Kept: @unchecked Sendable {
+        weak var handler: CountingHandler?
+    }
+}
