@@ -325,8 +325,9 @@ final class ManagerState: @unchecked Sendable {
 
     // MARK: Control
 
-    func startControlServer(directory: String) throws {
-        let server = try ControlServer(handler: ManagerControl(state: self), directory: directory)
+    /// - Parameter handler: nil: the manager's own.
+    func startControlServer(directory: String, handler: (any ControlHandler)? = nil) throws {
+        let server = try ControlServer(handler: handler ?? ManagerControl(state: self), directory: directory)
         lock.withLock { self.server = server }
     }
 
