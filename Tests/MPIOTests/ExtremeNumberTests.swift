@@ -93,6 +93,24 @@ import Testing
         try target.stop()
     }
 
+    @Test(arguments: ["fifo", "/dev/zero", "/"]) func aReloadReadsNothingButAFile(_ name: String) async throws {
+        let target = try TargetWithUnits(units: 1)
+        let manager = try await target.manager(reactors: 1, units: [0])
+        _ = try await manager.open("a")
+        var file = name
+        if name == "fifo" {
+            file = target.directory.file("fifo")
+            #expect(mkfifo(file, 0o600) == 0)
+        }
+        let line = #"{"request":"reload","file":"\#(file)","dry-run":true}"#
+        let answers = try await exchange([line, #"{"request":"identify"}"#], in: target.options.runtimeDirectory)
+        #expect(answers[0].contains(#""code":"bad-policy-file""#), "\(answers[0])")
+        #expect(answers[1].contains("holder"), "\(answers[1])")
+        await #expect(throws: ControlFailure.self) { try await manager.reload(file) }
+        try await manager.shutdown()
+        try target.stop()
+    }
+
     /// Lines, and the answer to each, on a thread that may block.
     private func exchange(_ lines: [String], in folder: String) async throws -> [String] {
         try await withCheckedThrowingContinuation { continuation in
