@@ -111,6 +111,21 @@ final class RawClient {
         }
     }
 
+    /// Stopped, and then let go: its name is another's by then.
+    @Test func aStoppedServerLeavesTheNextOneItsName() throws {
+        let folder = TemporaryFolder()
+        var first: ControlServer? = try ControlServer(handler: Recorder(answer: .done("1")), directory: folder.path)
+        let path = first!.path
+        first!.stop()
+        let second = try ControlServer(handler: Recorder(answer: .done("2")), directory: folder.path)
+        #expect(second.path == path)
+        first!.stop()
+        first = nil
+        #expect(try ControlClient(path: path).request(.identify) == .done("2"))
+        second.stop()
+        #expect(access(path, F_OK) != 0)
+    }
+
     @Test func theSocketIsTheOwnersAlone() throws {
         let folder = TemporaryFolder()
         let server = try ControlServer(handler: Recorder(), directory: folder.path + "/mpio")
