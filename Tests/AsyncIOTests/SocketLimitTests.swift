@@ -61,4 +61,23 @@ import Timebase
     private final class Kept: @unchecked Sendable {
         weak var handler: CountingHandler?
     }
+
+    @Test("the kernel asks after an accepted connection that is idle")
+    func keepAlive() throws {
+        try withReactor { reactor in
+            let pair = try connectPair(reactor)
+            try reactor.performAndWait {
+                let descriptor = reactor.sockets[pair.serverSocket.rawValue]!.pointee.descriptor
+                func option(_ level: Int32, _ name: Int32) -> Int32 {
+                    var value: Int32 = -1
+                    var count = socklen_t(MemoryLayout<Int32>.size)
+                    #expect(getsockopt(descriptor, level, name, &value, &count) == 0)
+                    return value
+                }
+                #expect(option(SOL_SOCKET, SO_KEEPALIVE) == 1)
+                let (idle, interval, count) = (option(Int32(IPPROTO_TCP), 4), option(Int32(IPPROTO_TCP), 5), option(Int32(IPPROTO_TCP), 6))
+                #expect(idle + interval * count <= 180, "\(idle) s, then \(count) times \(interval) s")
+            }
+        }
+    }
 }
