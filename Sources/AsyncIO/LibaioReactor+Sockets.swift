@@ -238,6 +238,8 @@ extension LibaioReactor {
                     armQueue.append(id)
                     return
                 }
+                // Who is told there what the kernel refused may have closed it.
+                guard sockets.contains(id) else { continue }
             }
             slot.pointee.isArmQueued = false
             fitReceiveThreshold(id, slot)

@@ -80,4 +80,52 @@ import Timebase
             }
         }
     }
+
+    /// Hears of every question, also of one that should not come.
+    private final class Questioned: SocketHandler {
+        var questions = 0
+        func socketConnected(_ socket: SocketID) {}
+        func socketOutput(_: SocketID, into _: UnsafeMutableBufferPointer<UnsafeRawBufferPointer>) -> Int { 0 }
+        func socketSent(_: SocketID, byteCount _: Int) {}
+        func socketInput(_: SocketID) -> UnsafeMutableRawBufferPointer {
+            questions += 1
+            return .init(start: nil, count: 0)
+        }
+        func socketReceived(_: SocketID, placedByteCount _: Int, spill _: UnsafeRawBufferPointer) {}
+        func socketClosed(_ socket: SocketID, reason: SocketCloseReason) {}
+    }
+
+    private final class Closer: FileHandler {
+        var close: (() -> Void)?
+        func fileCompleted(_ file: FileID, token: UInt64, result: Result<Int, IOError>) { close?() }
+    }
+
+    @Test("a socket that is closed while its turn's full batch is submitted is left alone")
+    func closedInsideOfSubmitting() throws {
+        try withReactor(.with { $0.socketCapacity = 1200 }) { reactor in
+            let acceptor = Acceptor { _, _ in nil }
+            let last = Questioned()
+            let closer = Closer()
+            let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 16, alignment: 16)
+            defer { memory.deallocate() }
+            // Each socket that connects needs one POLL, the file's operation is before them: the batch has no room for two with the last.
+            let before = AioContext.batchCapacity - 2
+            try reactor.performAndWait {
+                let listener = try reactor.listen(on: loopback, handler: acceptor)
+                let address = reactor.localAddress(of: listener)!
+                let file = try reactor.openFile("/proc/self/exe", options: .readOnly)
+                reactor.submit(.read(into: memory, at: 0), on: file, handler: closer, token: 0)
+                reactor.addFileOperations()
+                #expect(reactor.context.batchCount == 1)
+                // The kernel refuses what is about no file.
+                reactor.fileOperations.forEach { _, slot in slot.pointee.control.aio_fildes = -1 }
+                for _ in 0..<before { _ = reactor.connect(to: address, from: nil, handler: CountingHandler()) }
+                let socket = reactor.connect(to: address, from: nil, handler: last)
+                reactor.sockets[socket.rawValue]!.pointee.isBulk = true
+                closer.close = { reactor.close(socket, mode: .reset) }
+            }
+            try reactor.wait(for: "the connections' ends") { reactor.counters.openSockets == 0 }
+            try reactor.performAndWait { #expect(last.questions == 0) }
+        }
+    }
 }
