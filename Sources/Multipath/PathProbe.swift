@@ -304,6 +304,9 @@ public struct PathProbe {
 
     // MARK: How large
 
+    /// What one command carries at most, so that a block always fits.
+    static let largestBlockByteCount: UInt32 = 1 << 20
+
     private mutating func askCapacity() -> Step { send(.capacity16, .readCapacity16(), 32) }
 
     private mutating func sized16(_ outcome: PathOutcome, _ data: [UInt8]) -> Step {
@@ -312,6 +315,7 @@ public struct PathProbe {
         guard let capacity = ReadCapacity16Data(parsing: data) else {
             return fail(.verificationFailed, "READ CAPACITY (16) gave nothing that can be")
         }
+        guard capacity.blockSize <= Self.largestBlockByteCount else { return blocksTooLarge(capacity.blockSize) }
         device.blockSize = capacity.blockSize
         device.blockCount = capacity.blockCount
         device.physicalBlockExponent = capacity.physicalBlockExponent
@@ -327,9 +331,14 @@ public struct PathProbe {
         guard case .capacity(let count, let size)? = ReadCapacity10Data(parsing: data) else {
             return fail(.verificationFailed, "READ CAPACITY (10) does not tell the capacity")
         }
+        guard size <= Self.largestBlockByteCount else { return blocksTooLarge(size) }
         device.blockSize = size
         device.blockCount = count
         return finish()
+    }
+
+    private mutating func blocksTooLarge(_ byteCount: UInt32) -> Step {
+        fail(.verificationFailed, "blocks of \(byteCount) bytes: at most \(Self.largestBlockByteCount) are supported")
     }
 
     /// A port in standby need not tell the capacity (SPC-4 clause 5.15.2.4.4); what other paths showed, if any, is

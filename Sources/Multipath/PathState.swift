@@ -137,6 +137,8 @@ struct PathRecord {
     var link: PathLink = .connecting
     /// Whether the transport is logged in, so that a probe alone can bring the path back.
     var isTransportUp = false
+    /// Until the task set is aborted that a process before this one left on the nexus.
+    var mayHoldUnknownWrites = false
     var isDrained = false
     var isSlow = false
     /// Probed although it was up: the device said that it changed.

@@ -15,6 +15,8 @@ extension PseudoLUN {
             guard paths[index].fence == .aborting else { return }
             paths[index].fence = .waiting
             if result == .done { endCopies(.taskSetAborted, at: now) { $0.path == path.rawValue } }
+            if staleWrites.count(on: path.rawValue) == 0 { paths[index].fence = .none }
+            paths[index].mayHoldUnknownWrites = false
             switch paths[index].link {
             case .fencing: cameUp(index, at: now)
             // Nothing more to be had from the session but its end, with which the quiesce time begins.
@@ -40,7 +42,7 @@ extension PseudoLUN {
                 request: RequestIndex(slot: UInt32(slot), attempt: entry.pointee.attempt),
                 path: entry.pointee.path, lba: request.lba, blockCount: request.blockCount,
                 sequence: entry.pointee.sequence, since: now,
-                deadline: hasOpenSession(Int(entry.pointee.path)) ? .distantFuture : now + settings.timers.quiesceTime))
+                deadline: mayStillCarryOut(Int(entry.pointee.path)) ? .distantFuture : now + settings.timers.quiesceTime))
         ranges.insert(request.lba, request.blockCount)
         wasResetRefused = false
         // Later overlapping writes wait for this write already; now they wait for its copy as well.
@@ -62,9 +64,16 @@ extension PseudoLUN {
         paths[index].transport == .iSCSI && paths[index].isTransportUp
     }
 
+    /// Whether time alone says nothing of a path's old copies. A kernel device keeps what it took, whatever becomes of
+    /// the path, tries it again as it sees fit, and always tells of its end.
+    private func mayStillCarryOut(_ index: Int) -> Bool {
+        paths[index].transport == .kernelDevice || hasOpenSession(index)
+    }
+
     /// The session is over: nothing of the old copies can reach the target any more that has not done so, and
     /// `quiesce-time` says how long what it has may take.
     func startQuiescing(_ index: Int, at now: Instant) {
+        guard paths[index].transport == .iSCSI else { return }
         staleWrites.setDeadline(now + settings.timers.quiesceTime, ofCopiesOn: Int32(index))
     }
 
@@ -145,9 +154,14 @@ extension PseudoLUN {
     /// A login with the same ISID ended the old session: what it had not executed yet is aborted now. (A
     /// login alone is no fence: a target may execute what it took before.)
     func nexusReinstated(_ index: Int, at now: Instant) {
-        guard staleWrites.count(on: Int32(index)) > 0, paths[index].fence != .aborting else { return }
+        guard hasOldWrites(index), paths[index].fence != .aborting else { return }
         setFence(index, .aborting, at: now)
         actions.push(.fence(PathIndex(index), .abortTaskSet))
+    }
+
+    /// Whether the path's nexus may still carry out writes from before its session, known ones or not.
+    func hasOldWrites(_ index: Int) -> Bool {
+        staleWrites.count(on: Int32(index)) > 0 || paths[index].mayHoldUnknownWrites
     }
 
     /// LOGICAL UNIT RESET, where the configuration allows it, a write really waits, and the lost path
@@ -167,7 +181,7 @@ extension PseudoLUN {
     }
 
     private func mayBeReset(_ copy: StaleCopy) -> Bool {
-        paths[Int(copy.path)].fence == .waiting && !hasOpenSession(Int(copy.path))
+        paths[Int(copy.path)].fence == .waiting && !mayStillCarryOut(Int(copy.path))
     }
 
     /// Whether a write waits for a copy on this path, or on any.
@@ -191,7 +205,7 @@ extension PseudoLUN {
     /// come. A command that was still on its way was not hit and will be carried out: so copies on sessions that live
     /// stay, and what is in flight is asked back one by one, which ends either kind with an answer.
     private func unitWasReset(at now: Instant) {
-        endCopies(.logicalUnitReset, at: now) { !self.hasOpenSession(Int($0.path)) }
+        endCopies(.logicalUnitReset, at: now) { !self.mayStillCarryOut(Int($0.path)) }
         for index in paths.indices { askBack(index) }
     }
 

@@ -225,7 +225,7 @@ extension PseudoLUN {
             return settle(at: now)
         }
         let isNew = paths[index].link != .up
-        if staleWrites.count(on: path.rawValue) > 0, isNew, !paths[index].isRechecking {
+        if isNew, !paths[index].isRechecking, hasOldWrites(index) {
             nexusReinstated(index, at: now)
         }
         paths[index].link = paths[index].fence == .aborting ? .fencing : .up

@@ -42,7 +42,7 @@ public final class PseudoLUN {
     /// Admission order, for `command-timeout`.
     @exclusivity(unchecked) var oldest: Int32 = -1
     @exclusivity(unchecked) var youngest: Int32 = -1
-    @exclusivity(unchecked) var nextSequence: UInt64 = 0
+    @exclusivity(unchecked) var nextSequence: UInt64 = 1
     @exclusivity(unchecked) var liveCount = 0
     @exclusivity(unchecked) var firstWriter: Int32 = -1
     @exclusivity(unchecked) var lastWriter: Int32 = -1

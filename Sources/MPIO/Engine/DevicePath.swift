@@ -25,6 +25,8 @@ package final class DevicePath {
         var byteCount: Int
         var doneByteCount = 0
         var isSynchronizing = false
+        /// Given up: what the kernel has of it goes on, the rest must not follow.
+        var isWithdrawn = false
     }
 
     package let path: String
@@ -57,6 +59,7 @@ package final class DevicePath {
     }
 
     func disconnect() {
+        isConnecting = false
         guard case .open(let file, _) = state else { return }
         port.close(file)
         state = .closed
@@ -118,6 +121,12 @@ package final class DevicePath {
         return nil
     }
 
+    /// Its end is told as ``PathFailureReason/taskLost``, once the kernel has let go of it: how much of it was done is of no use.
+    func withdraw(_ request: RequestIndex) {
+        guard let token = tasks.first(where: { $0.value.request == request })?.key else { return }
+        tasks[token]?.isWithdrawn = true
+    }
+
     /// Submits the next operation of a task.
     private func proceed(_ token: UInt64, _ task: Task, on file: FileID) {
         let rest = task.byteCount - task.doneByteCount
@@ -160,8 +169,10 @@ extension DevicePath: FileHandler, TurnHandler {
         guard var task = tasks[token] else { return }
         switch result {
         case .failure(let error):
-            end(token, .returned(wasSent: true, .inputOutputError))
+            end(token, .returned(wasSent: true, task.isWithdrawn ? .taskLost : .inputOutputError))
             owner?.transportLost(PathFailure(.inputOutputError, detail: errorText(error.code)))
+        case .success where task.isWithdrawn:
+            end(token, .returned(wasSent: true, .taskLost))
         case .success(let count):
             if task.isSynchronizing || task.operation == .flush || task.operation == .unmap { return end(token, .good) }
             guard count > 0 else { return end(token, .short(transferredByteCount: UInt32(task.doneByteCount))) }

@@ -84,14 +84,34 @@ package final class DiskEngine {
 
     // MARK: Paths
 
-    /// Adds a path and begins to connect it.
-    func addPath(_ settings: PathSettings, transport: DiskPath.Transport, load: PathLoad) {
+    /// Adds a path and begins to connect it. `mayHoldUnknownWrites`: a process that was killed may have left some on its nexus.
+    func addPath(_ settings: PathSettings, transport: DiskPath.Transport, load: PathLoad, mayHoldUnknownWrites: Bool = false) {
         let index = lun.addPath(settings, load: load, transport: transport.kind, at: now)
         precondition(index.index == paths.count, "paths are numbered in the order of their addition")
         paths.append(DiskPath(index: index, name: settings.name, transport: transport, disk: self))
         pathTable.deallocate()
         pathTable = .allocate(capacity: paths.count)
         _ = pathTable.initialize(from: paths.lazy.map { Unmanaged.passUnretained($0) })
+        if mayHoldUnknownWrites { lun.expectUnknownWrites(on: index) }
+        touch()
+    }
+
+    /// What is still feared, by the name of the path.
+    var remainingWrites: [(path: String, writes: [RemainingWrite])] {
+        paths.map { ($0.name, lun.remainingWrites(on: $0.index)) }.filter { !$0.writes.isEmpty }
+    }
+
+    /// Takes over what an earlier opening left: where its path is gone, any other will do to wait for the quiesce time.
+    func inherit(_ left: [(path: String, writes: [RemainingWrite])]) {
+        guard !paths.isEmpty else { return }
+        for (name, writes) in left {
+            if let path = paths.first(where: { $0.name == name }) {
+                lun.inherit(writes, on: path.index, at: now)
+            } else {
+                let end = now + lun.settings.timers.quiesceTime
+                lun.inherit(writes.map { $0.ended(by: end) }, on: paths[0].index, at: now)
+            }
+        }
         touch()
     }
 
@@ -124,7 +144,8 @@ package final class DiskEngine {
         if submission.byteCount == 0, submission.operation != .flush { return complete(submission, nil) }
         if hasToFollow(submission) { return followers.append(submission) }
         let limit = limits.byteCount(for: submission.operation)
-        if submission.byteCount > limit { return split(submission) }
+        // Zeroes always: a refused WRITE SAME is done anew by writes, and nothing that overlaps may come between.
+        if submission.byteCount > limit || submission.operation == .writeZeroes { return split(submission, outer: -1) }
         guard waiting.isEmpty, admit(submission, parent: -1) else {
             waiting.append(WaitingSubmission(submission: submission, parent: -1))
             return
@@ -183,9 +204,10 @@ package final class DiskEngine {
         return nil
     }
 
-    /// Parts are submitted a few at a time, so that one giant request does not fill the table.
-    private func split(_ submission: IOSubmission) {
-        submitParts(of: splits.add(SplitRequest(submission: submission, outer: -1)))
+    /// Parts are submitted a few at a time, so that one giant request does not fill the table. `outer` is the split request
+    /// that this is itself a part of, or -1.
+    private func split(_ submission: IOSubmission, outer: Int32) {
+        submitParts(of: splits.add(SplitRequest(submission: submission, outer: outer)))
     }
 
     private static let partsAtOnce = 8
@@ -252,9 +274,21 @@ package final class DiskEngine {
         } else if let index = followers.firstIndex(where: matches) {
             complete(followers.remove(at: index), .cancelled)
             mayFollowersGo = true
+        } else if let whole = splits.index(where: { $0.outer < 0 && matches($0.submission) }) {
+            cancelOnlyPart(of: whole)
         }
         touch()
         host.runDirtyDisks()
+    }
+
+    /// A request of several parts goes on: some may be done.
+    private func cancelOnlyPart(of whole: Int32) {
+        let byteCount = splits[whole].submission.byteCount
+        if waiting.removeFirst(where: { $0.parent == whole && $0.submission.byteCount == byteCount }) != nil {
+            partEnded(whole, .cancelled)
+        } else if let slot = records.slot(where: { $0.parent == whole && $0.submission.byteCount == byteCount }) {
+            lun.cancel(slot: slot, at: now)
+        }
     }
 
     // MARK: Steps
@@ -272,10 +306,7 @@ package final class DiskEngine {
         if !departures.isEmpty { letPathsGo() }
         if mayFollowersGo { letFollowersGo() }
         while let action = lun.nextAction() { perform(action) }
-        while let first = waiting.first, admit(first.submission, parent: first.parent) {
-            waiting.removeFirst()
-            while let action = lun.nextAction() { perform(action) }
-        }
+        admitWaiting()
         flushSinks()
         rearmTimer()
         let count = lun.requestCount
@@ -283,6 +314,20 @@ package final class DiskEngine {
         countedRequests = count
         if !openings.isEmpty { for opening in openings { opening.check() } }
         finishClosing()
+    }
+
+    private func admitWaiting() {
+        while let first = waiting.first {
+            // The unit may have refused WRITE SAME since, and a single WRITE takes less.
+            if first.submission.byteCount > limits.byteCount(for: first.submission.operation) {
+                waiting.removeFirst()
+                split(first.submission, outer: first.parent)
+                continue
+            }
+            guard admit(first.submission, parent: first.parent) else { return }
+            waiting.removeFirst()
+            performActions()
+        }
     }
 
     /// Carries out what is wished for now, so that its events are told while ``EngineHost/actor`` is known.
@@ -339,7 +384,7 @@ package final class DiskEngine {
     /// Gives the caller's memory back: nothing may touch it from here on.
     private func release(_ ended: RequestRecord, _ result: RequestResult) {
         ended.parameters?.deallocate()
-        if changesZeroing(ended, result) { return enterAgain(ended) }
+        if changesZeroing(ended, result) { return split(ended.submission, outer: ended.parent) }
         let error = DiskError(result)
         guard ended.parent >= 0 else { return complete(ended.submission, error) }
         partEnded(ended.parent, error)
@@ -352,11 +397,6 @@ package final class DiskEngine {
         else { return false }
         limits.zeroing = .writes
         return true
-    }
-
-    private func enterAgain(_ ended: RequestRecord) {
-        let whole = splits.add(SplitRequest(submission: ended.submission, outer: ended.parent))
-        submitParts(of: whole)
     }
 
     // MARK: Loans

@@ -118,7 +118,9 @@ package final class DiskPath {
         switch transport {
         case .session where pseudoLUN.plantedMistake == .bufferReleasedEarly: break
         case .session(let reference): reference.path.detach(client.token(Self.token(of: request)))
-        case .device: disk.lend(request)
+        case .device(let device):
+            disk.lend(request)
+            device.withdraw(request)
         }
     }
 
@@ -175,6 +177,8 @@ package final class DiskPath {
 
     /// The session stays while another disk needs it.
     func disconnect() {
+        // A client's number may be another disk's by now.
+        guard !hasLeft else { return }
         needsTransport = false
         switch transport {
         case .session(let reference): reference.path.release(client)
@@ -184,22 +188,23 @@ package final class DiskPath {
 
     /// Gives up what is outstanding on the path by ending its session.
     func drop(_ failure: PathFailure) {
+        guard !hasLeft else { return }
         if case .session(let reference) = transport { reference.path.fail(failure) }
     }
 
     /// A device's request can't be called back.
     func abort(_ request: RequestIndex) {
-        guard case .session(let reference) = transport, let lun else { return }
+        guard !hasLeft, case .session(let reference) = transport, let lun else { return }
         reference.inventory.channel.abort(client.token(Self.token(of: request)), lun: lun)
     }
 
     /// The disk is closed; nothing may be outstanding that touches its memory.
     func leave() {
         guard !hasLeft else { return }
+        disconnect()
         hasLeft = true
         epoch += 1
         prober = nil
-        disconnect()
         if case .session(let reference) = transport { reference.path.removeClient(client) }
     }
 
@@ -227,6 +232,7 @@ package final class DiskPath {
     }
 
     func fence(_ step: FenceStep) {
+        guard !hasLeft else { return }
         switch (transport, step) {
         case (.device, _): fenced(step, .unsupported)
         // The target keeps a session whose ISID logs in again: the new one reaches nothing of the old.
@@ -276,6 +282,7 @@ package final class DiskPath {
 
     /// Asks the array for an explicit ALUA transition.
     func setTargetPortGroup(_ change: TargetPortGroupChange) {
+        guard !hasLeft else { return }
         guard case .session(let reference) = transport, let lun else {
             return transitionFinished(change, .returned(wasSent: false, .logicalUnitMissing))
         }

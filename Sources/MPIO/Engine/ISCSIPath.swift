@@ -111,7 +111,8 @@ package final class ISCSIPath {
 
     private func take(_ client: any ISCSIPathClient) -> PathClientID {
         let disk = Self.unmanaged(client)
-        if let free = clients.firstIndex(where: { $0 == nil }) {
+        // An answer to a former client's command, given up and not ended yet, must not find another one in its place.
+        if let free = clients.indices.first(where: { clients[$0] == nil && !hasCommands(of: $0) }) {
             clients[free] = client
             diskClients[free] = disk
             return PathClientID(rawValue: UInt16(free))
@@ -122,6 +123,8 @@ package final class ISCSIPath {
         return PathClientID(rawValue: UInt16(clients.count - 1))
     }
 
+    private func hasCommands(of client: Int) -> Bool { socketInUse != nil && session.hasTask { Int($0 >> 48) == client } }
+
     // Not inlined: the optimiser of this compiler crashes over it.
     @inline(never)
     private static func unmanaged(_ client: any ISCSIPathClient) -> Unmanaged<DiskPath>? {
@@ -129,7 +132,7 @@ package final class ISCSIPath {
         return nil
     }
 
-    /// The client must have no command outstanding.
+    /// Of the client's commands only such may be left as it has given up: it hears no more of them.
     package func removeClient(_ id: PathClientID) {
         clients[Int(id.rawValue)] = nil
         diskClients[Int(id.rawValue)] = nil

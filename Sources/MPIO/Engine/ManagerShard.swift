@@ -16,6 +16,8 @@ final class ManagerShard: @unchecked Sendable {
     private(set) var disks: [DiskEngine] = []
     /// LUNs that were not closed in order, by this process or one before it, and have not been since.
     private var inherited: Set<String> = []
+    /// Of disks that were closed while writes of theirs were still feared, by their names.
+    private var remainingWrites: [String: [(path: String, writes: [RemainingWrite])]] = [:]
     /// For each open disk, by its name, which of its paths is where.
     var places: [String: [PathPlace: PathIndex]] = [:]
     /// What an opening waits for; nil: what the LUN's timers say.
@@ -53,7 +55,8 @@ final class ManagerShard: @unchecked Sendable {
         guard !ticket.value else { return report(.failure(.cancelled)) }
         let engine: DiskEngine
         if let known = disks.first(where: { $0.name == lun.name }) {
-            if let device = known.device { return report(.success(handOut(known, device))) }
+            // Before it was handed out, whoever comes second waits for the same as the first.
+            if known.isHandedOut, let device = known.device { return report(.success(handOut(known, device))) }
             engine = known
         } else {
             if lease.isNoted(lun.name) { inherited.insert(lun.name) }
@@ -104,6 +107,7 @@ final class ManagerShard: @unchecked Sendable {
             name: lun.name, settings: lun.settings, modules: modules, log: log, host: host, lane: lane, events: events)
         if case .identity(let wanted) = lun.identification { engine.lun.pin(wanted) }
         for path in configuration.effectivePaths(of: lun) { add(path, to: engine, lun: lun) }
+        engine.inherit(remainingWrites.removeValue(forKey: lun.name) ?? [])
         return engine
     }
 
@@ -138,6 +142,8 @@ final class ManagerShard: @unchecked Sendable {
                 lease.erase(engine.name)
                 inherited.remove(engine.name)
             }
+            let left = engine.remainingWrites
+            if !left.isEmpty { remainingWrites[engine.name, default: []] += left }
             done()
         }
     }
@@ -156,7 +162,9 @@ final class ManagerShard: @unchecked Sendable {
             let reference = DiskPath.SessionReference(
                 path: inventory.path, inventory: inventory, configuredLUN: number ?? lun.number(onTarget: configuration.targets[target].name),
                 identity: identity, isCandidate: lun.paths.isEmpty)
-            engine.addPath(path.settings, transport: .session(reference), load: inventory.path.load)
+            engine.addPath(
+                path.settings, transport: .session(reference), load: inventory.path.load,
+                mayHoldUnknownWrites: inherited.contains(engine.name))
         case .device(let file):
             let device = DevicePath(path: file, vouchedIdentity: identity, port: host.port)
             engine.addPath(path.settings, transport: .device(device), load: device.load)

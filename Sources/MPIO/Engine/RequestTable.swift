@@ -78,12 +78,15 @@ struct SplitRequest {
         self.outer = outer
     }
 
-    /// Whether `later` changes blocks that this one will still change by parts which nobody else knows of yet.
+    /// Whether `later` changes blocks that this one will still change by parts which nobody else knows of yet. Any part of a
+    /// WRITE SAME may become such parts, until the last one has ended.
     func hasToGoBefore(_ later: IOSubmission) -> Bool {
-        guard error == nil, submission.operation.changesBlocks else { return false }
+        let isZeroing = submission.operation == .writeZeroes
+        guard error == nil || isZeroing, submission.operation.changesBlocks else { return false }
+        let done = isZeroing ? 0 : submittedByteCount
         let end = submission.offset + UInt64(submission.byteCount)
-        return submission.offset + UInt64(submittedByteCount) < later.offset + UInt64(later.byteCount) && later.offset < end
-            && submittedByteCount < submission.byteCount
+        return submission.offset + UInt64(done) < later.offset + UInt64(later.byteCount) && later.offset < end
+            && done < submission.byteCount
     }
 }
 
@@ -93,6 +96,10 @@ struct SplitRequestTable {
     private(set) var count = 0
 
     func contains(where matches: (SplitRequest) -> Bool) -> Bool { entries.contains { $0.map(matches) ?? false } }
+
+    func index(where matches: (SplitRequest) -> Bool) -> Int32? {
+        entries.firstIndex { $0.map(matches) ?? false }.map(Int32.init)
+    }
 
     mutating func add(_ request: SplitRequest) -> Int32 {
         count += 1
