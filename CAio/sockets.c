@@ -75,11 +75,23 @@ int mpio_listen(const struct sockaddr *address, socklen_t count, int backlog) {
     return -code;
 }
 
+// A host that is gone says nothing more, and who only waits for its requests would never hear of it. An idle connection is asked after a
+// minute, and given up after two; where something is on its way to the peer, TCP's own retransmission decides.
+static void ask_for_life(int fd) {
+    set_flag(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set_flag(fd, IPPROTO_TCP, TCP_KEEPIDLE, 60);
+    set_flag(fd, IPPROTO_TCP, TCP_KEEPINTVL, 15);
+    set_flag(fd, IPPROTO_TCP, TCP_KEEPCNT, 4);
+}
+
 int mpio_accept(int fd, struct sockaddr_storage *peer, socklen_t *peer_count) {
     *peer_count = sizeof *peer;
     int accepted = accept4(fd, (struct sockaddr *)peer, peer_count, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (accepted < 0) return -errno;
-    if (is_internet(peer->ss_family)) set_flag(accepted, IPPROTO_TCP, TCP_NODELAY, 1);
+    if (is_internet(peer->ss_family)) {
+        set_flag(accepted, IPPROTO_TCP, TCP_NODELAY, 1);
+        ask_for_life(accepted);
+    }
     return accepted;
 }
 

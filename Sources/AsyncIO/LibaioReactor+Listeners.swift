@@ -128,6 +128,8 @@ extension LibaioReactor {
 
     private func armListener(_ id: UInt64, _ slot: UnsafeMutablePointer<ListenerSlot>) {
         if context.batchIsFull { flush() }
+        // Who is told there what the kernel refused may have closed it.
+        guard listeners.contains(id) else { return }
         guard !context.batchIsFull else { return pause(id, slot) }
         withUnsafeMutablePointer(to: &slot.pointee.poll) { context.add($0) }
     }

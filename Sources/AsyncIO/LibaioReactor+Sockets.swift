@@ -56,6 +56,12 @@ struct SocketSlot {
     }
 }
 
+/// A connection for which there was no room, until it was told.
+struct RefusedConnection {
+    let handler: any SocketHandler
+    let peer: SocketAddress
+}
+
 extension LibaioReactor {
     // MARK: Opening
 
@@ -63,20 +69,15 @@ extension LibaioReactor {
         to destination: SocketAddress, from source: SocketAddress?, handler: any SocketHandler
     ) -> SocketID {
         checkThread()
+        guard sockets.count < options.socketCapacity else { return refuse(destination, handler) }
         var inProgress = false
-        let result: Int32 =
-            sockets.count < options.socketCapacity
-            ? Self.beginConnection(to: destination, from: source, &inProgress) : -ENOBUFS
-
+        let result = Self.beginConnection(to: destination, from: source, &inProgress)
         var isTCP = true
         if case .unix = destination { isTCP = false }
         var slot = SocketSlot(
             descriptor: result, phase: inProgress ? .connecting : .resolved, isTCP: isTCP, peer: destination)
         slot.handler = handler
-        guard let id = sockets.allocate(slot) else {
-            // As many connections as there may be sockets were refused in this one turn.
-            preconditionFailure("more than \(sockets.capacity) sockets; see Options.socketCapacity")
-        }
+        guard let id = sockets.allocate(slot) else { preconditionFailure("there are as many slots as there may be sockets") }
         if inProgress {
             preparePolls(id)
             queueArming(id, sockets[id]!)
@@ -84,6 +85,20 @@ extension LibaioReactor {
             resolvedQueue.append(id)
         }
         return SocketID(rawValue: id)
+    }
+
+    /// Past the capacity there is no slot to take. The refusal is told in the next step, under an identifier that no slot ever has.
+    private func refuse(_ destination: SocketAddress, _ handler: any SocketHandler) -> SocketID {
+        refusedConnectionCount += 1
+        let id = refusedConnectionCount << Slab<SocketSlot>.indexBits | (1 << Slab<SocketSlot>.indexBits - 1)
+        refusedConnections[id] = RefusedConnection(handler: handler, peer: destination)
+        resolvedQueue.append(id)
+        return SocketID(rawValue: id)
+    }
+
+    private func tellRefusal(_ id: UInt64) {
+        guard let refused = refusedConnections.removeValue(forKey: id) else { return }
+        refused.handler.socketClosed(SocketID(rawValue: id), reason: Self.connectFailure(refused.peer, ENOBUFS))
     }
 
     /// A descriptor, or a negative error number.
@@ -122,9 +137,12 @@ extension LibaioReactor {
         var remaining = resolvedQueue.count
         while remaining > 0, let id = resolvedQueue.popFirst() {
             remaining -= 1
-            guard let slot = sockets[id] else { continue }
+            guard let slot = sockets[id] else {
+                tellRefusal(id)
+                continue
+            }
             if slot.pointee.descriptor < 0 {
-                finish(id, connectFailure(slot, -slot.pointee.descriptor))
+                finish(id, Self.connectFailure(slot.pointee.peer, -slot.pointee.descriptor))
             } else {
                 preparePolls(id)
                 connectionIsMade(id, slot)
@@ -135,7 +153,7 @@ extension LibaioReactor {
     private func connectionIsMade(_ id: UInt64, _ slot: UnsafeMutablePointer<SocketSlot>) {
         let code = mpio_connect_result(slot.pointee.descriptor)
         guard code == 0 else {
-            finish(id, connectFailure(slot, -code))
+            finish(id, Self.connectFailure(slot.pointee.peer, -code))
             return
         }
         slot.pointee.phase = .open
@@ -145,15 +163,18 @@ extension LibaioReactor {
         handler.socketConnected(SocketID(rawValue: id))
     }
 
-    private func connectFailure(_ slot: UnsafeMutablePointer<SocketSlot>, _ code: Int32) -> SocketCloseReason {
-        .connectFailed(IOError(code: code, operation: "connect to \(slot.pointee.peer)"))
+    private static func connectFailure(_ peer: SocketAddress, _ code: Int32) -> SocketCloseReason {
+        .connectFailed(IOError(code: code, operation: "connect to \(peer)"))
     }
 
     // MARK: Closing
 
     public func close(_ socket: SocketID, mode: CloseMode) {
         checkThread()
-        guard let slot = sockets[socket.rawValue] else { return }
+        guard let slot = sockets[socket.rawValue] else {
+            if !refusedConnections.isEmpty { _ = refusedConnections.removeValue(forKey: socket.rawValue) }
+            return
+        }
         forgetUnsubmitted(slot)
         closeDescriptor(slot, mode)
         sockets.release(socket.rawValue)
@@ -217,6 +238,8 @@ extension LibaioReactor {
                     armQueue.append(id)
                     return
                 }
+                // Who is told there what the kernel refused may have closed it.
+                guard sockets.contains(id) else { continue }
             }
             slot.pointee.isArmQueued = false
             fitReceiveThreshold(id, slot)

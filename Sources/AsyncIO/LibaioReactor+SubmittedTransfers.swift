@@ -6,6 +6,8 @@ import Glibc
 extension LibaioReactor {
     func addSend(_ id: UInt64, _ slot: UnsafeMutablePointer<SocketSlot>) {
         if context.batchIsFull || Self.partsPerBatch - partsUsed < 64 { flush() }
+        // Who is told there what the kernel refused may have closed it.
+        guard sockets.contains(id) else { return }
         let room = min(Self.partsPerBatch - partsUsed, Self.maximumParts)
         guard !context.batchIsFull, room >= 64 else {
             // The kernel took nothing: ask again in the next turn.

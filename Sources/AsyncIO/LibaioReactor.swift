@@ -37,6 +37,9 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     let readyQueue = IdentifierQueue()
     /// Sockets whose connection ended before `connect` returned, one way or the other.
     let resolvedQueue = IdentifierQueue()
+    /// Those among them for which there was no room.
+    var refusedConnections: [UInt64: RefusedConnection] = [:]
+    var refusedConnectionCount: UInt64 = 0
     let listenerQueue = IdentifierQueue()
     let fileQueue = IdentifierQueue()
     let refusedFileQueue = IdentifierQueue()
@@ -93,7 +96,7 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     /// - Throws: `EAGAIN` where `fs.aio-max-nr` is used up, `EMFILE` without a free descriptor.
     public init(options: Options = Options()) throws(IOError) {
         precondition(
-            options.spillByteCount > 0 && (1...1 << 19).contains(options.socketCapacity)
+            options.spillByteCount > 0 && (1...Options.largestSocketCapacity).contains(options.socketCapacity)
                 && options.fileOperationsPerTurn > 0 && options.fileOperationsInFlight > 0
                 && options.acceptsPerTurn > 0, "reactor options out of range")
         self.options = options
@@ -104,8 +107,7 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
         context = try AioContext(
             capacity: options.socketCapacity + options.fileOperationsInFlight + 64,
             usesMappedRing: options.usesMappedRing)
-        // Connections past the capacity take a slot too, until their refusal was told.
-        sockets = Slab(capacity: 2 * options.socketCapacity)
+        sockets = Slab(capacity: options.socketCapacity)
         listeners = Slab(capacity: options.socketCapacity)
         files = Slab(capacity: 1 << 16)
         fileOperations = Slab(capacity: 1 << 18)
@@ -228,6 +230,10 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     }
 
     private func closeAll() {
+        // Handlers know the reactor, too. Not destroyed while the table is looked into: they may call back.
+        let refused = refusedConnections
+        refusedConnections = [:]
+        withExtendedLifetime(refused) {}
         sockets.forEach { id, slot in
             if slot.pointee.descriptor >= 0 { mpio_close_gracefully(slot.pointee.descriptor, slot.pointee.isTCP) }
             sockets.release(id)

@@ -15,6 +15,8 @@ extension LibaioReactor {
         /// Sockets and listeners at once. Asynchronous operations are reserved for each from the
         /// system-wide `fs.aio-max-nr` (65,536 by default).
         public var socketCapacity = 1024
+        /// The most that ``socketCapacity`` may be.
+        package static var largestSocketCapacity: Int { 1 << 19 }
         /// How long to look for completions before sleeping: doubles the requests per second at queue
         /// depth 1 on a core that has nothing else to do, and burns that core.
         public var busyPoll: Duration = .zero

@@ -22,7 +22,7 @@ private final class Recorder: ControlHandler, @unchecked Sendable {
 }
 
 /// A client without manners.
-private final class RawClient {
+final class RawClient {
     let descriptor: Int32
 
     init(_ path: String) throws {
@@ -109,6 +109,21 @@ private final class RawClient {
             server.stop()
             #expect(access(server.path, F_OK) != 0)
         }
+    }
+
+    /// Stopped, and then let go: its name is another's by then.
+    @Test func aStoppedServerLeavesTheNextOneItsName() throws {
+        let folder = TemporaryFolder()
+        var first: ControlServer? = try ControlServer(handler: Recorder(answer: .done("1")), directory: folder.path)
+        let path = first!.path
+        first!.stop()
+        let second = try ControlServer(handler: Recorder(answer: .done("2")), directory: folder.path)
+        #expect(second.path == path)
+        first!.stop()
+        first = nil
+        #expect(try ControlClient(path: path).request(.identify) == .done("2"))
+        second.stop()
+        #expect(access(path, F_OK) != 0)
     }
 
     @Test func theSocketIsTheOwnersAlone() throws {

@@ -165,6 +165,16 @@ import Testing
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted() == ["link.yaml", "mpio.yaml"])
     }
 
+    /// It was killed as it wrote, and had our process id.
+    @Test func whatADeadProcessLeftIsNoObstacle() throws {
+        let folder = TemporaryFolder()
+        let file = folder.path + "/mpio.yaml"
+        try Self.file.write(toFile: file, atomically: false, encoding: .utf8)
+        try "half".write(toFile: "\(file).\(getpid()).new", atomically: false, encoding: .utf8)
+        try PolicyFileEditor(file, applying: .policy(lun: "scratch", policy: "LQD")).save()
+        #expect(try Configuration(contentsOf: file).lun(named: "scratch")?.settings.policy.kind == .leastQueueDepth)
+    }
+
     @Test func aFileThatWasChangedMeanwhileIsLeftAlone() throws {
         let folder = TemporaryFolder()
         let file = folder.path + "/mpio.yaml"

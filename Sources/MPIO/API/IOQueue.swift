@@ -97,6 +97,7 @@ public final class IOQueue: @unchecked Sendable {
         if let router { return router.submit(requests, sinks) }
         let target = Unmanaged<CompletionSink>.passUnretained(sink)
         if reference.reactor.isOnReactorThread {
+            gate.handOverWaiting()
             reference.engine.submit(requests, sink: target)
         } else {
             gate.enqueue(requests.lazy.map { IOSubmission($0, sink: target) })

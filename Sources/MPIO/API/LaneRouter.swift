@@ -85,6 +85,7 @@ final class LaneRouter: @unchecked Sendable {
         submission.sink = Unmanaged.passUnretained(joints[lane])
         let reference = gates[lane].reference
         if reference.reactor.isOnReactorThread {
+            gates[lane].handOverWaiting()
             withUnsafePointer(to: &submission) { reference.engine.submit(UnsafeBufferPointer(start: $0, count: 1)) }
         } else {
             gates[lane].enqueue(CollectionOfOne(submission))
@@ -100,6 +101,7 @@ final class LaneRouter: @unchecked Sendable {
     func submit(_ requests: UnsafeBufferPointer<IORequest>, _ sinks: LaneSinks) {
         let own = own
         if let own, requests.allSatisfy({ lane(of: $0) == own }) {
+            gates[own].handOverWaiting()
             return gates[own].reference.engine.submit(requests, sink: sinks[own])
         }
         var rest = UnsafeBufferPointer(rebasing: requests[...])
@@ -138,7 +140,12 @@ final class LaneRouter: @unchecked Sendable {
                 }
                 guard count > 0 else { continue }
                 let batch = UnsafeBufferPointer(rebasing: some[..<count])
-                if number == own { gates[number].reference.engine.submit(batch) } else { gates[number].enqueue(batch) }
+                guard number == own else {
+                    gates[number].enqueue(batch)
+                    continue
+                }
+                gates[number].handOverWaiting()
+                gates[number].reference.engine.submit(batch)
             }
         }
     }

@@ -7,7 +7,8 @@ public import SCSI
 /// Opens the logical units of a policy file, each over all its paths, and looks after them.
 ///
 /// A manager has one reactor, or as many as ``Options/reactors`` says: threads, on one of which each disk lives with its
-/// sessions, its policy and its requests. Make one manager for a program, keep it, and end it with ``shutdown()``.
+/// sessions, its policy and its requests. Make one manager for a program, keep it, and end it with ``shutdown()``; one that is merely
+/// dropped shuts down by itself, and its disks with it.
 ///
 /// **Threads.** Every method may be called from any thread or task.
 public final class PathManager: Sendable {
@@ -16,7 +17,7 @@ public final class PathManager: Sendable {
     /// The name under which this process logs in.
     public let initiatorName: String
 
-    private let state: ManagerState
+    let state: ManagerState
 
     /// The first reactor, or the only one.
     package var reactor: LibaioReactor { state.home }
@@ -43,7 +44,7 @@ public final class PathManager: Sendable {
         }
         state = ManagerState(
             configuration: configuration, shards: shards, log: log, command: options.command,
-            sessionLimit: configuration.sessionPlaces.count + max(options.spareSessionCount, 0))
+            room: SessionRoom(for: configuration, spareSessionCount: options.spareSessionCount))
         guard options.isInspectable else { return }
         do {
             try state.startControlServer(directory: options.runtimeDirectory)
@@ -72,7 +73,8 @@ public final class PathManager: Sendable {
         let lease = try Self.lease(initiatorName, options)
         var reactorOptions = LibaioReactor.Options(
             for: configuration, spareSessionCount: options.spareSessionCount, hostsTarget: options.hostsTarget)
-        reactorOptions.socketCapacity += options.hostedSocketCount
+        reactorOptions.socketCapacity = min(
+            reactorOptions.socketCapacity + max(options.hostedSocketCount, 0), LibaioReactor.Options.largestSocketCapacity)
         reactorOptions.setPolling(configuration.busyPoll, options)
         let reactor = try LibaioReactor(options: reactorOptions)
         try reactor.start(threadName: number == 0 ? "mpio-io" : "mpio-io-\(number)")
@@ -243,21 +245,27 @@ public final class PathManager: Sendable {
     public func shutdown() async throws(PathManagerError) {
         let state = state
         await state.ask(orWhenEnded: ()) { state, report in state.shutDown { report(()) } }
-        state.stopControlServer()
-        // Joining a loop's thread takes tens of milliseconds; not on the pool of Swift concurrency.
+        // Joining a loop's thread takes tens of milliseconds; not on the pool of Swift concurrency. Nor on a reactor's own thread, which
+        // cannot join itself, and for whose answer a client of the control server may be waiting.
         await withCheckedContinuation { continuation in
             Thread.detachNewThread {
+                state.stopControlServer()
                 state.stopReactors()
                 continuation.resume()
             }
         }
     }
 
+    /// Without ``shutdown()`` the same happens once the last reference is gone, and nobody waits for it: requests under way end, and the
+    /// sessions are logged out.
     deinit {
-        state.stopControlServer()
         let state = state
-        // Perhaps the last reference went on a reactor's own thread, which cannot join itself.
-        Thread.detachNewThread { state.stopReactors() }
+        // Perhaps on a reactor's own thread; see above.
+        Thread.detachNewThread {
+            state.stopControlServer()
+            state.wait(orWhenEnded: ()) { state, report in state.shutDown { report(()) } }
+            state.stopReactors()
+        }
     }
 }
 
@@ -322,10 +330,7 @@ extension LibaioReactor.Options {
     /// 65,536 for the whole machine, which many processes share.
     fileprivate init(for configuration: Configuration, spareSessionCount: Int, hostsTarget: Bool) {
         self.init()
-        let sessions = configuration.targets.reduce(0) { $0 + $1.portals.count } + max(spareSessionCount, 0)
-        // Beside its own, a session may have one that reinstates its nexus; and one target at a time has its portals
-        // proven, with a session at each and one that logs in.
-        socketCapacity = 2 * sessions + (configuration.targets.map(\.portals.count).max() ?? 0) + 1 + 8
+        socketCapacity = SessionRoom(for: configuration, spareSessionCount: spareSessionCount).socketCount + 8
         if hostsTarget {
             // The connections of its initiators; and it may have files.
             socketCapacity += 512

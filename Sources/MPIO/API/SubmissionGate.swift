@@ -24,9 +24,13 @@ struct EngineReference: @unchecked Sendable {
 final class SubmissionGate: @unchecked Sendable {
     let reference: EngineReference
     private let lock = Lock()
+    // Guarded by the lock.
     private var inbox: [IOSubmission] = []
-    private var spare: [IOSubmission] = []
     private var isScheduled = false
+    /// Something is in the inbox. Whoever was told of a request that is there finds it set: it is set before the request's submitter goes on.
+    private let hasWaiting = Atomic<Bool>(false)
+    /// Empty ones, to take the inbox's place in turn; a batch's completions may hand over the next one. The reactor's thread only.
+    @exclusivity(unchecked) private var spares: [[IOSubmission]] = []
     /// Of tasks on the reactor's thread, and of tasks elsewhere.
     private let sink = ResumingSink()
     private let outbox: ResumptionOutbox
@@ -41,7 +45,12 @@ final class SubmissionGate: @unchecked Sendable {
             engine.engine.register(outbox)
         }
         inbox.reserveCapacity(256)
-        spare.reserveCapacity(256)
+        spares.reserveCapacity(8)
+        for _ in 0..<2 {
+            var spare: [IOSubmission] = []
+            spare.reserveCapacity(256)
+            spares.append(spare)
+        }
     }
 
     /// Submits one request and waits for its end. Allocates nothing: what the request and its cancellation share lies in
@@ -66,6 +75,7 @@ final class SubmissionGate: @unchecked Sendable {
 
     private func submit(_ submission: inout IOSubmission) {
         if reference.reactor.isOnReactorThread {
+            handOverWaiting()
             withUnsafePointer(to: &submission) {
                 reference.engine.submit(UnsafeBufferPointer(start: $0, count: 1))
             }
@@ -80,28 +90,42 @@ final class SubmissionGate: @unchecked Sendable {
     func enqueue(_ submissions: some Collection<IOSubmission>) {
         let mustSchedule = lock.withLock {
             inbox.append(contentsOf: submissions)
+            hasWaiting.store(true, ordering: .relaxed)
             guard !isScheduled else { return false }
             isScheduled = true
             return true
         }
         guard mustSchedule else { return }
-        let isQueued = reference.reactor.enqueue { [self] in handOver() }
+        let isQueued = reference.reactor.enqueue { [self] in handOver(asScheduled: true) }
         if !isQueued { refuseAll() }
     }
 
-    private func handOver() {
+    /// To be called before anything is submitted on the reactor's thread: what other threads asked for earlier, and perhaps told
+    /// of, goes first. One load where there is nothing.
+    @inline(__always)
+    func handOverWaiting() {
+        if hasWaiting.load(ordering: .relaxed) { handOver(asScheduled: false) }
+    }
+
+    /// Hands the inbox over; perhaps from a completion handler inside of another hand-over, whose batch has entered by then.
+    /// - Parameter asScheduled: this is the job that was scheduled for it; else it is still to come.
+    private func handOver(asScheduled: Bool) {
+        var batch = spares.popLast() ?? []
         lock.withLock {
-            isScheduled = false
-            swap(&inbox, &spare)
+            if asScheduled { isScheduled = false }
+            hasWaiting.store(false, ordering: .relaxed)
+            swap(&inbox, &batch)
         }
-        spare.withUnsafeBufferPointer { reference.engine.submit($0) }
-        spare.removeAll(keepingCapacity: true)
+        if !batch.isEmpty { batch.withUnsafeBufferPointer { reference.engine.submit($0) } }
+        batch.removeAll(keepingCapacity: true)
+        spares.append(batch)
     }
 
     /// The reactor has ended, so nobody else will answer.
     private func refuseAll() {
         let refused = lock.withLock {
             isScheduled = false
+            hasWaiting.store(false, ordering: .relaxed)
             defer { inbox.removeAll() }
             return inbox
         }
@@ -116,7 +140,7 @@ final class SubmissionGate: @unchecked Sendable {
     private func cancel(_ serial: UInt32) {
         reference.reactor.enqueue { [self] in
             // It may still lie in the inbox, behind a job that comes after this one.
-            handOver()
+            handOverWaiting()
             let own = [sink, outbox].map { Unmanaged<CompletionSink>.passUnretained($0).toOpaque() }
             reference.engine.cancel { $0.serial == serial && own.contains($0.sink.toOpaque()) }
         }

@@ -9,12 +9,13 @@ struct LoadedPolicy: Sendable {
     var fingerprint: String
 
     /// Reads a file, on any thread but the reactor's. Throws ``ControlFailure`` with all its mistakes.
-    init(contentsOf file: String, shownAs name: String? = nil) throws(ControlFailure) {
+    init(contentsOf file: String) throws(ControlFailure) {
         self.file = file
         do {
-            let before = try Data(contentsOf: URL(fileURLWithPath: file))
-            configuration = try Configuration(contentsOf: file)
-            fingerprint = String(StableHash.of(String(decoding: before, as: UTF8.self)), radix: 16)
+            // Once: what was hashed is what is taken over.
+            let bytes = try Configuration.readFile(file)
+            configuration = try Configuration(bytes: bytes, of: file)
+            fingerprint = String(StableHash.of(String(decoding: bytes, as: UTF8.self)), radix: 16)
         } catch let invalid as InvalidConfiguration {
             throw ControlFailure(
                 .badPolicyFile, "the policy file \(file) has mistakes; nothing was changed", mistakes: invalid.errors.map(\.description))
@@ -101,11 +102,7 @@ extension ManagerState {
     }
 
     private func checkRoom(for new: Configuration) throws(ControlFailure) {
-        let count = Set(new.sessionPlaces).count
-        guard count <= hasRoomForSessions else {
-            throw ControlFailure(
-                .invalid, "\(count) sessions are more than the \(hasRoomForSessions) that this process has room for; it takes a restart")
-        }
+        if let objection = room.objection(to: new) { throw ControlFailure(.invalid, objection) }
     }
 
     /// `wanted` without what can't be done while I/O runs, and what it changes.

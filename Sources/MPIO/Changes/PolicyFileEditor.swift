@@ -17,8 +17,8 @@ public struct PolicyFileEditor: Sendable {
     /// is wrong, ``InvalidConfiguration`` for a file that has mistakes already, or what reading it gives.
     public init(_ file: String, applying edit: ConfigurationEdit) throws {
         self.file = URL(fileURLWithPath: file).resolvingSymlinksInPath().path
-        let old = try Configuration(contentsOf: self.file)
-        original = Array(try Data(contentsOf: URL(fileURLWithPath: self.file)))
+        original = try Configuration.readFile(self.file)
+        let old = try Configuration(bytes: original, of: self.file)
         let folder = URL(fileURLWithPath: self.file).deletingLastPathComponent().path
         text = try Self.edited(String(decoding: original, as: UTF8.self), old, edit, folder: folder)
     }
@@ -57,9 +57,7 @@ public struct PolicyFileEditor: Sendable {
         guard isChange else { return }
         var status = stat()
         guard stat(file, &status) == 0 else { throw systemFailure("stat") }
-        let temporary = "\(file).\(getpid()).new"
-        let descriptor = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
-        guard descriptor >= 0 else { throw systemFailure("open") }
+        let (descriptor, temporary) = try makeTemporary()
         var isMoved = false
         defer {
             close(descriptor)
@@ -87,6 +85,17 @@ public struct PolicyFileEditor: Sendable {
             fsync(folder)
             close(folder)
         }
+    }
+
+    /// A new file beside the old one. Its name is no other's: a process that was killed leaves one behind, and its number comes again.
+    private func makeTemporary() throws -> (descriptor: Int32, path: String) {
+        for _ in 0..<16 {
+            let path = "\(file).\(String(UInt32.random(in: 0 ... .max), radix: 16)).new"
+            let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
+            if descriptor >= 0 { return (descriptor, path) }
+            guard errno == EEXIST else { break }
+        }
+        throw systemFailure("open")
     }
 
     private func systemFailure(_ operation: String) -> PolicyFileRefusal {

@@ -6,7 +6,11 @@ extension Configuration {
     /// Throws ``ConfigurationFileError`` where the file can't be read, ``InvalidConfiguration`` with every mistake
     /// that is in it. Blocks for the time of reading.
     public init(contentsOf path: String) throws {
-        let bytes = try Self.readFile(path)
+        try self.init(bytes: try Self.readFile(path), of: path)
+    }
+
+    /// The same from a file's bytes, which ``readFile(_:)`` gave.
+    init(bytes: [UInt8], of path: String) throws(InvalidConfiguration) {
         let folder = URL(fileURLWithPath: path).deletingLastPathComponent().path
         try self.init(bytes: bytes, file: path, folder: folder)
     }
@@ -48,7 +52,8 @@ extension Configuration {
         return count
     }
 
-    private static func readFile(_ path: String) throws(ConfigurationFileError) -> [UInt8] {
+    /// The bytes of a regular file that is no larger than a policy file may be.
+    static func readFile(_ path: String) throws(ConfigurationFileError) -> [UInt8] {
         // Without O_NONBLOCK a FIFO in the file's place would hang here.
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY)
         guard descriptor >= 0 else {

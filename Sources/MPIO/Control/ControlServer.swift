@@ -1,5 +1,6 @@
 import AsyncIO
 import Foundation
+import Synchronization
 
 /// Listens on a control socket and hands requests to a ``ControlHandler``, on a thread of its own (`StreamServer`).
 ///
@@ -9,6 +10,8 @@ public final class ControlServer: Sendable {
     /// Where it listens.
     public let path: String
     private let server: StreamServer
+    /// Its name may be another server's by now.
+    private let isUnlinked = Atomic<Bool>(false)
 
     /// A line longer than this is refused, and its client let go.
     public static var maximumLineByteCount: Int { 65_536 }
@@ -55,7 +58,7 @@ public final class ControlServer: Sendable {
 
     /// Removes the socket, drops every client and waits for the request under way, if any. Not from the handler.
     public func stop() {
-        unlink(path)
+        if !isUnlinked.exchange(true, ordering: .relaxed) { unlink(path) }
         server.stop()
     }
 

@@ -287,7 +287,7 @@ final class ConnectionGroup {
     /// Takes a connection out, or back. What it has under way at `.fail` is done again over the others; `.drain` lets it end
     /// first. Either way it is logged out (reason code 1) and the session goes on.
     func change(_ number: Int, _ action: ControlRequest.PathAction) throws(ControlFailure) {
-        guard members.indices.contains(number - 1) else {
+        guard number >= 1, number <= members.count else {
             throw ControlFailure(.noSuchPath, "the session has no connection \(number); it has 1 to \(members.count)")
         }
         let member = members[number - 1]

@@ -37,8 +37,8 @@ final class ManagerState: @unchecked Sendable {
     private var nextSerial = 0
     /// Disks that are open because something uses them, by their names; others are merely kept open.
     private var used: Set<String> = []
-    /// Sessions that each reactor has room for.
-    private let sessionLimit: Int
+    /// What each reactor has room for.
+    let room: SessionRoom
     /// Told of each new configuration.
     private var followers: [@Sendable (Configuration) -> Void] = []
     /// The policy file by its absolute name, also where the process has gone to another folder since.
@@ -72,13 +72,13 @@ final class ManagerState: @unchecked Sendable {
         var isOpen = false
     }
 
-    init(configuration: Configuration, shards: [ManagerShard], log: EventLog, command: String, sessionLimit: Int) {
+    init(configuration: Configuration, shards: [ManagerShard], log: EventLog, command: String, room: SessionRoom) {
         precondition(!shards.isEmpty, "a manager has a reactor")
         self.configuration = configuration
         published = configuration
         self.shards = shards
         self.log = log
-        self.sessionLimit = sessionLimit
+        self.room = room
         policyFile = configuration.file.map { URL(fileURLWithPath: $0).path }
         self.command = command
     }
@@ -305,8 +305,6 @@ final class ManagerState: @unchecked Sendable {
 
     func isUsed(_ name: String) -> Bool { used.contains(name) }
 
-    var hasRoomForSessions: Int { sessionLimit }
-
     /// Makes `new` what is configured. LUNs that it does not have are not open any more; the shards are told by the caller,
     /// before anything else is asked of them.
     func adopt(_ new: Configuration) {
@@ -327,8 +325,9 @@ final class ManagerState: @unchecked Sendable {
 
     // MARK: Control
 
-    func startControlServer(directory: String) throws {
-        let server = try ControlServer(handler: ManagerControl(state: self), directory: directory)
+    /// - Parameter handler: nil: the manager's own.
+    func startControlServer(directory: String, handler: (any ControlHandler)? = nil) throws {
+        let server = try ControlServer(handler: handler ?? ManagerControl(state: self), directory: directory)
         lock.withLock { self.server = server }
     }
 
