@@ -56,12 +56,6 @@ struct SocketSlot {
     }
 }
 
-/// A connection for which there was no room, until it was told.
-struct RefusedConnection {
-    let handler: any SocketHandler
-    let peer: SocketAddress
-}
-
 extension LibaioReactor {
     // MARK: Opening
 
@@ -85,20 +79,6 @@ extension LibaioReactor {
             resolvedQueue.append(id)
         }
         return SocketID(rawValue: id)
-    }
-
-    /// Past the capacity there is no slot to take. The refusal is told in the next step, under an identifier that no slot ever has.
-    private func refuse(_ destination: SocketAddress, _ handler: any SocketHandler) -> SocketID {
-        refusedConnectionCount += 1
-        let id = refusedConnectionCount << Slab<SocketSlot>.indexBits | (1 << Slab<SocketSlot>.indexBits - 1)
-        refusedConnections[id] = RefusedConnection(handler: handler, peer: destination)
-        resolvedQueue.append(id)
-        return SocketID(rawValue: id)
-    }
-
-    private func tellRefusal(_ id: UInt64) {
-        guard let refused = refusedConnections.removeValue(forKey: id) else { return }
-        refused.handler.socketClosed(SocketID(rawValue: id), reason: Self.connectFailure(refused.peer, ENOBUFS))
     }
 
     /// A descriptor, or a negative error number.
@@ -163,7 +143,7 @@ extension LibaioReactor {
         handler.socketConnected(SocketID(rawValue: id))
     }
 
-    private static func connectFailure(_ peer: SocketAddress, _ code: Int32) -> SocketCloseReason {
+    static func connectFailure(_ peer: SocketAddress, _ code: Int32) -> SocketCloseReason {
         .connectFailed(IOError(code: code, operation: "connect to \(peer)"))
     }
 
@@ -172,8 +152,7 @@ extension LibaioReactor {
     public func close(_ socket: SocketID, mode: CloseMode) {
         checkThread()
         guard let slot = sockets[socket.rawValue] else {
-            if !refusedConnections.isEmpty { _ = refusedConnections.removeValue(forKey: socket.rawValue) }
-            return
+            return forgetRefusal(socket.rawValue)
         }
         forgetUnsubmitted(slot)
         closeDescriptor(slot, mode)

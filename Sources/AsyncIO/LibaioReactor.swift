@@ -230,10 +230,7 @@ public final class LibaioReactor: IOPort, @unchecked Sendable {
     }
 
     private func closeAll() {
-        // Handlers know the reactor, too. Not destroyed while the table is looked into: they may call back.
-        let refused = refusedConnections
-        refusedConnections = [:]
-        withExtendedLifetime(refused) {}
+        forgetAllRefusals()
         sockets.forEach { id, slot in
             if slot.pointee.descriptor >= 0 { mpio_close_gracefully(slot.pointee.descriptor, slot.pointee.isTCP) }
             sockets.release(id)

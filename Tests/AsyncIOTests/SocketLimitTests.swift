@@ -6,7 +6,7 @@ import Timebase
 @testable import AsyncIO
 
 /// Past what there is room for, and connections whose peer is gone.
-@Suite(.timeLimit(.minutes(2))) struct SocketLimitTests {
+@Suite(.serialized, .timeLimit(.minutes(2))) struct SocketLimitTests {
     @Test("any number of connections past the capacity are refused in one turn, each told once")
     func refusals() throws {
         try withReactor(.with { $0.socketCapacity = 4 }) { reactor in
@@ -64,7 +64,7 @@ import Timebase
 
     @Test("the kernel asks after an accepted connection that is idle")
     func keepAlive() throws {
-        try withReactor { reactor in
+        try withReactor(.with { $0.socketCapacity = 8 }) { reactor in
             let pair = try connectPair(reactor)
             try reactor.performAndWait {
                 let descriptor = reactor.sockets[pair.serverSocket.rawValue]!.pointee.descriptor
@@ -102,7 +102,7 @@ import Timebase
 
     @Test("a socket that is closed while its turn's full batch is submitted is left alone")
     func closedInsideOfSubmitting() throws {
-        try withReactor(.with { $0.socketCapacity = 1200 }) { reactor in
+        try withReactor(.with { $0.socketCapacity = 600 }) { reactor in
             let acceptor = Acceptor { _, _ in nil }
             let last = Questioned()
             let closer = Closer()

@@ -5,7 +5,7 @@ import Testing
 @testable import MPIO
 
 /// Numbers at the ends of their ranges, and past them, from wherever numbers come: each is refused, or taken, and nothing traps.
-@Suite struct ExtremeNumberTests {
+@Suite(.serialized) struct ExtremeNumberTests {
     private static let numbers = [
         "-9223372036854775808", "-9223372036854775807", "-1", "0", "65536", "9223372036854775807", "18446744073709551615",
         "18446744073709551616", "1.5", "1e308", "-1e308", "99999999999999999999999999",

@@ -28,7 +28,11 @@ final class TargetWithUnits {
             logicalUnits: try (0..<units).map { try LogicalUnitConfiguration(parsing: "\($0)=memory,size=\(size),serial=reactors\($0)") })
         change(&configuration)
         let made = configuration
-        let reactor = try LibaioReactor()
+        // Many tests at once have one each, and the kernel's asynchronous operations are the whole machine's.
+        var options = LibaioReactor.Options()
+        options.socketCapacity = 512
+        options.fileOperationsInFlight = 8
+        let reactor = try LibaioReactor(options: options)
         try reactor.start()
         self.reactor = reactor
         target = try reactor.performAndWait {

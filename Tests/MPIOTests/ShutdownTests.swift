@@ -7,7 +7,7 @@ import Testing
 @testable import MPIO
 
 /// How a manager ends, on whichever thread.
-@Suite struct ShutdownTests {
+@Suite(.serialized) struct ShutdownTests {
     /// Takes its time before it asks the first reactor, as a handler does that wants something of it.
     private final class SlowHandler: ControlHandler, @unchecked Sendable {
         private let state: ManagerState

@@ -6,7 +6,7 @@ import Testing
 
 /// Overlapping writes are done in the order of their submission, whichever threads they come from: one that lies in a gate's inbox
 /// is not overtaken by one that is submitted on the reactor's thread.
-@Suite struct SubmissionOrderTests {
+@Suite(.serialized) struct SubmissionOrderTests {
     private static let block = TargetWithUnits.blockByteCount
     private static let stripe = 1 << 20
 
