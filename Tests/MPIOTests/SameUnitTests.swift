@@ -145,6 +145,7 @@ import Testing
         lun.error = "\(PathManagerError.sameUnit(lun: "twin", openAs: "a", identity: found))"
         let text = PathsRenderer(now: Date()).render(lun)
         #expect(text.contains("twin and a are one unit, \(identity)") && !text.contains("no target that answers"), "\(text)")
+        #expect(PathsRenderer(now: Date()).renderBrief(PathsReport(luns: [lun])).contains("twin and a are one unit"))
         let decoded = try JSONDecoder().decode(LUNSnapshot.self, from: JSONEncoder().encode(lun))
         #expect(decoded.error == lun.error)
         try target.stop()

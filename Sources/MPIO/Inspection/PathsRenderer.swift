@@ -121,7 +121,7 @@ public struct PathsRenderer {
                 HumanText.printable(lun.name), lun.state.rawValue, "\(well)/\(lun.paths.count)",
                 String(lun.queued + lun.paths.reduce(0) { $0 + $1.inFlight }), HumanText.rate(rate { $0.requestsPerSecond }),
                 HumanText.megabytes(rate { $0.bytesPerSecond }), lun.policy,
-                sick.map(trouble) ?? "",
+                sick.map(trouble) ?? lun.error.map(HumanText.printable) ?? "",
             ])
         }
         let kept = table.fittingColumns(limit: style.width, indentation: 0)
