@@ -7,7 +7,7 @@ struct EventsCommand: AsyncParsableCommand {
         commandName: "events",
         abstract: "Show what happened to LUNs and their paths.",
         discussion: """
-            With --follow, go on until interrupted, also when holders come and go. What happened while a holder gave no
+            With --follow, go on until interrupted, also when holders come and go. What happened while a holder gave no \
             answer is shown when it does again.
 
             Example:
