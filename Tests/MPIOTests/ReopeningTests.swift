@@ -99,7 +99,7 @@ import Testing
 
     @Test func aWriteThatTheClosedDiskFearedIsFearedByItsSuccessor() async throws {
         let target = try TargetWithUnits(units: 2)
-        let timers = "silence-timeout: 500ms, quiesce-time: 4s, login-timeout: 1s"
+        let timers = "silence-timeout: 500ms, quiesce-time: 1m, login-timeout: 1s"
         let manager = try await manager(target, timers: timers)
         let disk = try await manager.hold("a")
         _ = try await manager.open("b")
