@@ -50,7 +50,7 @@ ifeq ($(FILTER),)
 	TEST_TIMEOUT=$(TEST_TIMEOUT) scripts/run-tests $(TEST_FLAGS) --no-parallel --filter InteropTests
 	TEST_TIMEOUT=$(TEST_TIMEOUT) scripts/run-tests $(TEST_FLAGS) --parallel --filter SimulationTests
 else
-	TEST_TIMEOUT=$(TEST_TIMEOUT) scripts/run-tests $(TEST_FLAGS) --parallel --filter $(FILTER)
+	TEST_TIMEOUT=$(TEST_TIMEOUT) scripts/run-tests $(TEST_FLAGS) --parallel --filter '$(FILTER)'
 endif
 
 soak: setup-build
